@@ -1,0 +1,84 @@
+"""The HTTP side of the port: is it alive, is it ready, what does it count, and in dev mode the chat page."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import resources
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from hubbub.errors import Unavailable
+from hubbub.hub import Hub
+from hubbub.telemetry.metrics import CONTENT_TYPE, Metrics
+
+__all__ = ["make_app"]
+
+# Seconds for the engine to prove itself.
+_READY_TIMEOUT = 2.0
+
+# The pages need nothing from elsewhere, and nothing inline.
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def make_app(hub: Hub, *, dev: bool) -> Starlette:
+    """The ASGI application for one hub; the chat page only in dev mode."""
+    metrics = Metrics(hub)
+
+    async def health(request: Request) -> Response:
+        """The process is alive: restarting it would help nobody."""
+        return JSONResponse({"status": "ok"})
+
+    async def ready(request: Request) -> Response:
+        """The node can do its work: the engine is asked the real way round."""
+        if hub.draining:
+            return _unready("draining")
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT):
+                await hub.check()
+        except (Unavailable, TimeoutError):
+            return _unready("the engine is away")
+        return JSONResponse({"status": "ready"})
+
+    async def show_metrics(request: Request) -> Response:
+        return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    routes: list[BaseRoute] = [
+        Route("/health", health),
+        Route("/ready", ready),
+        Route("/metrics", show_metrics),
+    ]
+    if dev:
+        web = str(resources.files("hubbub") / "web")
+
+        async def page(request: Request) -> Response:
+            return FileResponse(f"{web}/index.html", headers=_PAGE_HEADERS)
+
+        routes += [Route("/", page), Mount("/web", _Pages(directory=web))]
+    return Starlette(routes=routes, exception_handlers={404: _not_found})
+
+
+class _Pages(StaticFiles):
+    """Static files that say what they may load, and are asked for anew when they change."""
+
+    async def get_response(self, path: str, scope: object) -> Response:
+        response = await super().get_response(path, scope)  # type: ignore[arg-type]  # Starlette's own Scope
+        response.headers.update(_PAGE_HEADERS)
+        return response
+
+
+def _unready(why: str) -> Response:
+    return JSONResponse({"error": {"code": "unavailable", "message": why}}, 503, headers={"Retry-After": "1"})
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": {"code": "not_found", "message": "there is nothing at this path"}}, 404)

@@ -1,0 +1,37 @@
+"""The command `hubbub`: finds the subcommand, and says in one sentence what went wrong."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from hubbub.cli import connect, serve
+from hubbub.errors import HubbubError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `hubbub` with these arguments, or the process's; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="hubbub",
+        description="Real-time messaging for Python: rooms, users and everyone, over WebSocket.",
+    )
+    parser.add_argument("--version", action="version", version=f"hubbub {metadata.version('hubbub')}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    serve.add_to(commands)
+    connect.add_to(commands)
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except HubbubError as error:
+        print(f"hubbub: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The Python client: connect, join, send, and come back after a cut."""

@@ -1,0 +1,184 @@
+"""Every option in one place: a flag, an environment variable and a TOML key for each, in that order of rank.
+
+The options themselves are small frozen structs beside the code that they configure; here they are put
+together, read from outside, and documented out of their own annotations.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from hubbub.core.limits import ConnectionLimits
+from hubbub.core.outbox import OutboxLimits
+from hubbub.engines.memory import MemoryLimits
+from hubbub.errors import ConfigError
+from hubbub.hub.options import HubOptions
+from hubbub.transports.base import TransportLimits
+
+__all__ = ["OPTIONS", "Config", "Option", "ServerOptions", "load"]
+
+
+class ServerOptions(Struct, frozen=True, kw_only=True):
+    """Where the server listens, and how it ends."""
+
+    host: Annotated[str, Meta(description="address to listen on; 0.0.0.0: all")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535, description="port to listen on; 0: any free one")] = 8000
+    drain_timeout: Annotated[
+        float, Meta(ge=0, description="seconds to say goodbye to everyone after SIGTERM")
+    ] = 30.0
+    log_level: Annotated[
+        str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+    ] = "info"
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """All options of a server."""
+
+    server: ServerOptions = msgspec.field(default_factory=ServerOptions)
+    transport: TransportLimits = msgspec.field(default_factory=TransportLimits)
+    hub: HubOptions = msgspec.field(default_factory=HubOptions)
+    engine: MemoryLimits = msgspec.field(default_factory=MemoryLimits)
+
+
+class Option(Struct, frozen=True):
+    """One option, however it is spelled outside."""
+
+    name: str
+    type: Any
+    default: Any
+    description: str
+
+    @property
+    def flag(self) -> str:
+        """On the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """In the environment."""
+        return "HUBBUB_" + self.name.upper()
+
+
+_SECTIONS: tuple[type[Struct], ...] = (
+    ServerOptions,
+    HubOptions,
+    ConnectionLimits,
+    OutboxLimits,
+    TransportLimits,
+    MemoryLimits,
+)
+
+
+def _options() -> dict[str, Option]:
+    found: dict[str, Option] = {}
+    for section in _SECTIONS:
+        hints = typing.get_type_hints(section, include_extras=True)
+        for field in msgspec.structs.fields(section):
+            if field.default is msgspec.NODEFAULT:
+                continue
+            metas = [
+                meta for meta in getattr(hints[field.name], "__metadata__", ()) if isinstance(meta, Meta)
+            ]
+            description = next((meta.description for meta in metas if meta.description), "")
+            # An option that two structs share (`message_size`) is one option.
+            found.setdefault(field.name, Option(field.name, hints[field.name], field.default, description))
+    return found
+
+
+OPTIONS: Mapping[str, Option] = _options()
+"""All options by name, in the order in which `--help` shows them."""
+
+
+def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Config:
+    """Put the options together: flags before environment variables before the TOML file before defaults.
+
+    `flags` are by name, as strings or as they are. Raises `ConfigError` for an option that does not exist
+    or has a value that it cannot have.
+    """
+    values: dict[str, Any] = {}
+    if file is not None:
+        values.update(_from_file(file))
+    for option in OPTIONS.values():
+        text = environment.get(option.variable)
+        # Kubernetes sets HUBBUB_PORT=tcp://10.0.0.1:8000 in every container beside a Service named hubbub.
+        if text is not None and not text.startswith("tcp://"):
+            values[option.name] = _convert(option, text, option.variable)
+    for name, value in flags.items():
+        values[name] = _convert(OPTIONS[name], value, OPTIONS[name].flag)
+    if values.get("dev") and "presence_events" not in values:
+        values["presence_events"] = ("*",)
+    _check(values)
+    limits = _pick(ConnectionLimits, values)
+    outbox = _pick(OutboxLimits, values)
+    return Config(
+        server=_pick(ServerOptions, values),
+        transport=_pick(TransportLimits, values),
+        hub=msgspec.structs.replace(_pick(HubOptions, values), limits=limits, outbox=outbox),
+        engine=_pick(MemoryLimits, values),
+    )
+
+
+S = typing.TypeVar("S", bound=Struct)
+
+
+def _pick(section: type[S], values: Mapping[str, Any]) -> S:
+    names = {field.name for field in msgspec.structs.fields(section)}
+    return section(**{name: value for name, value in values.items() if name in names})
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not TOML: {error}") from error
+    values = {}
+    for name, value in found.items():
+        if name not in OPTIONS:
+            raise ConfigError(f"{file} has no option {name!r}{_meant(name)}")
+        values[name] = _convert(OPTIONS[name], value, f"{name} in {file}")
+    return values
+
+
+def _meant(name: str) -> str:
+    close = difflib.get_close_matches(name.replace("-", "_"), OPTIONS, n=1)
+    return f": did you mean {close[0]}?" if close else ": `hubbub serve --help` lists them"
+
+
+def _convert(option: Option, value: Any, spelled: str) -> Any:
+    if isinstance(value, str) and typing.get_origin(_bare(option.type)) is tuple:
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        return msgspec.convert(value, option.type, strict=False)
+    except msgspec.ValidationError as error:
+        # Such as "Expected `int` <= 65535".
+        raise ConfigError(
+            f"{spelled} cannot be {value!r}: {str(error).lower()} ({option.description})"
+        ) from None
+
+
+def _bare(type: Any) -> Any:
+    while typing.get_origin(type) is Annotated:
+        type = typing.get_args(type)[0]
+    return type
+
+
+def _check(values: Mapping[str, Any]) -> None:
+    """What single values cannot tell."""
+
+    def value(name: str) -> Any:
+        return values.get(name, OPTIONS[name].default)
+
+    if value("silence_limit") <= value("ping_interval"):
+        raise ConfigError("silence_limit must be longer than ping_interval: a ping needs time to be answered")
+    if value("envelope_ping_interval") <= value("pong_timeout"):
+        raise ConfigError("envelope_ping_interval must be longer than pong_timeout: one ping at a time")

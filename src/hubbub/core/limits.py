@@ -1,0 +1,72 @@
+"""How many may come in, counted exactly: in all, per user, per address."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+__all__ = ["ConnectionCounts", "ConnectionLimits"]
+
+
+class ConnectionLimits(Struct, frozen=True, kw_only=True):
+    """How many connections this node takes; 0 means no limit of that kind."""
+
+    connections: Annotated[int, Meta(ge=0, description="connections in all; 0: no limit")] = 100_000
+    connections_per_user: Annotated[int, Meta(ge=0, description="connections of one user; 0: no limit")] = 100
+    # Many people share one address behind a proxy or a provider's NAT: off unless the operator knows better.
+    connections_per_ip: Annotated[
+        int, Meta(ge=0, description="connections from one address; 0: no limit")
+    ] = 0
+
+
+class ConnectionCounts:
+    """How many connections there are, by user and by address."""
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits = limits
+
+        # All open connections, greeted or not.
+        self.total = 0
+
+        self._users: Counter[str] = Counter()
+        self._ips: Counter[str] = Counter()
+
+    def full(self) -> bool:
+        """Whether there is no place for anybody."""
+        return 0 < self.limits.connections <= self.total
+
+    def ip_full(self, ip: str) -> bool:
+        """Whether there is no place for one more from this address."""
+        return 0 < self.limits.connections_per_ip <= self._ips[ip]
+
+    def user_full(self, user: str) -> bool:
+        """Whether there is no place for one more of this user's."""
+        return 0 < self.limits.connections_per_user <= self._users[user]
+
+    def add(self, ip: str) -> None:
+        """Count a connection."""
+        self.total += 1
+        if self.limits.connections_per_ip:
+            self._ips[ip] += 1
+
+    def remove(self, ip: str) -> None:
+        """Count a connection no more."""
+        self.total -= 1
+        if self.limits.connections_per_ip:
+            self._ips[ip] -= 1
+            if self._ips[ip] <= 0:
+                del self._ips[ip]
+
+    def add_user(self, user: str) -> None:
+        """Count a session of `user`, once it is known whose it is."""
+        if self.limits.connections_per_user:
+            self._users[user] += 1
+
+    def remove_user(self, user: str) -> None:
+        """Count a session of `user` no more."""
+        if self.limits.connections_per_user:
+            self._users[user] -= 1
+            if self._users[user] <= 0:
+                del self._users[user]

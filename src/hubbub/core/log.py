@@ -1,0 +1,156 @@
+"""A channel's past: numbered publications, kept by count, age and size, each sender's retries known."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+
+from msgspec import Struct
+
+from hubbub.types import Position, Publication
+
+__all__ = ["Log", "Page", "Retention"]
+
+# What one retained publication costs besides its content: the struct, its strings, the deque's slot.
+_OVERHEAD = 400
+
+
+class Retention(Struct, frozen=True, kw_only=True):
+    """How much of a channel's past is kept: whatever is over any of the bounds goes."""
+
+    # Number of publications.
+    size: int = 1000
+    # Seconds.
+    age: float = 86_400.0
+
+
+class Page(Struct, frozen=True):
+    """Part of a log, oldest first."""
+
+    publications: list[Publication]
+    # The end of the log when the page was read.
+    position: Position
+    # Whether nothing between the asked place and the page has been dropped by retention.
+    complete: bool
+    # Whether more follows in the direction of reading.
+    more: bool
+
+
+class Log:
+    """The ordered log of one channel.
+
+    Times are seconds on a clock that goes forward, given by the caller.
+    """
+
+    __slots__ = ("_dropped", "_entries", "_known", "_seq", "epoch", "retention", "size")
+
+    def __init__(self, epoch: str, retention: Retention) -> None:
+        self.epoch = epoch
+        self.retention = retention
+
+        # Roughly how many bytes the log holds.
+        self.size = 0
+
+        # Oldest first: (when it was appended, the publication).
+        self._entries: deque[tuple[float, Publication]] = deque()
+
+        # The seq of the newest publication ever appended.
+        self._seq = 0
+
+        # The seq of the newest publication that retention has dropped.
+        self._dropped = 0
+
+        # What was accepted lately, by (from, id): its seq and until when to remember it. In the order
+        # of appending, hence also of expiry. None until a message with an id comes.
+        self._known: dict[tuple[str, str], tuple[int, float]] | None = None
+
+    @property
+    def position(self) -> Position:
+        """The end of the log."""
+        return Position(self.epoch, self._seq)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def known(self, from_: str, id: str, now: float) -> int | None:
+        """The seq under which (`from`, `id`) was accepted lately, or None."""
+        if self._known is None:
+            return None
+        known = self._known.get((from_, id))
+        return known[0] if known is not None and known[1] > now else None
+
+    def append(self, publication: Publication, now: float, remember: float, most: int) -> int:
+        """Number `publication` and keep it; what is now too many or too old goes. Returns its seq.
+
+        Its (`from`, `id`) is remembered for `remember` seconds, but of no more than `most` publications.
+        """
+        self._seq = seq = self._seq + 1
+        publication.seq = seq
+        if publication.id is not None:
+            if self._known is None:
+                self._known = {}
+            else:
+                self._forget(now, most)
+            key = (publication.from_, publication.id)
+            # An expired entry of the same key may still be there: out, so that the order stays that of expiry.
+            self._known.pop(key, None)
+            self._known[key] = (seq, now + remember)
+        self._entries.append((now, publication))
+        self.size += _OVERHEAD + len(memoryview(publication.content))
+        self.trim(now)
+        return seq
+
+    def trim(self, now: float) -> None:
+        """Drop what retention no longer keeps."""
+        oldest = now - self.retention.age
+        entries = self._entries
+        while entries and (len(entries) > self.retention.size or entries[0][0] <= oldest):
+            self.drop_oldest()
+
+    def drop_oldest(self) -> None:
+        """Drop the oldest publication that is kept."""
+        _, publication = self._entries.popleft()
+        self.size -= _OVERHEAD + len(memoryview(publication.content))
+        self._dropped = publication.seq or 0
+
+    def idle(self, now: float) -> bool:
+        """Whether nothing would be missed if this log were forgotten: no message kept, no retry expected."""
+        self.trim(now)
+        self._forget(now, 0)
+        return not self._entries and not self._known
+
+    def after(self, seq: int, limit: int) -> Page:
+        """The publications that follow `seq`, at most `limit`."""
+        entries = self._entries
+        # Seqs are consecutive here: the place is arithmetic, not a search.
+        start = max(0, seq - self._dropped)
+        found = [entry for _, entry in self._slice(start, start + limit)]
+        complete = self._dropped <= seq <= self._seq
+        return Page(found, self.position, complete, more=start + limit < len(entries))
+
+    def before(self, seq: int | None, limit: int) -> Page:
+        """The last `limit` publications before `seq`, or of the whole log, oldest first."""
+        end = len(self._entries)
+        if seq is not None:
+            end = min(end, max(0, seq - 1 - self._dropped))
+        start = max(0, end - limit)
+        found = [entry for _, entry in self._slice(start, end)]
+        return Page(found, self.position, complete=True, more=start > 0)
+
+    def _slice(self, start: int, end: int) -> Iterator[tuple[float, Publication]]:
+        entries = self._entries
+        if start <= len(entries) // 2:
+            return islice(entries, start, end)
+        # Near the end of a long deque: walk in from that side.
+        end = min(end, len(entries))
+        tail = list(islice(reversed(entries), len(entries) - end, len(entries) - start))
+        return reversed(tail)
+
+    def _forget(self, now: float, most: int) -> None:
+        known = self._known
+        while known:
+            key = next(iter(known))
+            if known[key][1] > now and (most <= 0 or len(known) < most):
+                break
+            del known[key]

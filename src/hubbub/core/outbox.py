@@ -1,0 +1,365 @@
+"""What waits to be written to one connection: coalesced per loop turn, bounded behind a blocked socket.
+
+A broadcast writes to a thousand connections, and nine tenths of its cost are a thousand system calls. So
+the first message of a turn of the event loop goes out at once (nobody waits for company that may not come),
+and whatever follows in the same turn is collected and goes out as one write when the turn ends.
+
+When a socket takes no more, messages are held here, up to a bound; the channel's policy says what happens
+beyond it. Nobody who writes ever waits for a reader.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any, Generic, Protocol, TypeVar
+
+from msgspec import Meta, Struct
+
+from hubbub.protocol.envelope import Gap
+from hubbub.types import ALL, Publication, room_of
+
+__all__ = ["Format", "Held", "Outbox", "OutboxLimits", "OutboxStatistics", "Overflow", "Sink", "Turn"]
+
+Owner = TypeVar("Owner")
+
+
+class Overflow(StrEnum):
+    """What happens to a publication when the outbox of a blocked connection is full."""
+
+    DISCONNECT = "disconnect"
+    """The session ends with 4000; it comes back and resumes where it was."""
+
+    DROP_OLDEST = "drop_oldest"
+    """The oldest held publication makes room; a `gap` tells the reader."""
+
+    DROP_NEWEST = "drop_newest"
+    """The new publication is dropped; a `gap` tells the reader."""
+
+    LATEST = "latest"
+    """Of each `type` and sender only the newest is held, from the first blocked moment on; a `gap` tells."""
+
+
+class OutboxLimits(Struct, frozen=True, kw_only=True):
+    """How much may wait behind one blocked socket, and what happens then."""
+
+    outbox_bytes: Annotated[
+        int, Meta(ge=1024, description="bytes that may wait for a blocked connection")
+    ] = 1_048_576
+    outbox_messages: Annotated[
+        int, Meta(ge=1, description="messages that may wait for a blocked connection")
+    ] = 256
+    write_deadline: Annotated[
+        float, Meta(gt=0, description="seconds in which a blocked connection must take something")
+    ] = 10.0
+    overflow: Annotated[
+        Overflow,
+        Meta(
+            description="what a room does with messages for a full outbox: disconnect, drop_oldest, drop_newest, latest"
+        ),
+    ] = Overflow.DISCONNECT
+
+
+class OutboxStatistics(Struct, frozen=True):
+    """The state of an outbox at one moment."""
+
+    held: int
+    held_bytes: int
+    blocked: bool
+    dropped: int
+
+
+class Format(Protocol):
+    """How messages become a connection's bytes: a codec and a framing. One object for all who share both."""
+
+    def encode(self, message: object) -> bytes:
+        """One message, encoded and framed."""
+
+
+class Sink(Protocol):
+    """Where an outbox writes: the transport's end of the connection."""
+
+    def write(self, frames: bytes) -> None:
+        """Send framed bytes; see `hubbub.transports.base.Writer.write`."""
+
+
+class Turn:
+    """One turn of the event loop, shared by all outboxes of a hub.
+
+    `flush` must be called once after `opened` was called back: at the end of the turn.
+    """
+
+    __slots__ = ("_collected", "_opened", "dirty", "full", "limit", "number", "open")
+
+    def __init__(self, opened: Callable[[], object], limit: int = 262_144) -> None:
+        # Which turn it is; an outbox that remembers another number has written nothing in this one.
+        self.number = 1
+
+        # Whether anything was put in this turn, so that its end must be acted on.
+        self.open = False
+
+        # Outboxes with frames to write at the end of the turn.
+        self.dirty: list[Outbox[Any]] = []
+
+        # Outboxes that overflowed; their sessions end after whatever is going on, because a fan-out
+        # may be walking the very set that ending a session changes.
+        self.full: list[Outbox[Any]] = []
+
+        # Bytes that one turn may collect, for all messages once: what any one outbox collects is part of
+        # them. Beyond, the turn is flushed early, so that a burst cannot pile up without bound.
+        self.limit = limit
+
+        self._collected = 0
+        self._opened = opened
+
+    def begin(self) -> None:
+        """Note that something is written in this turn; call it before the first `put` of anything."""
+        if not self.open:
+            self.open = True
+            self._opened()
+
+    def collect(self, size: int) -> None:
+        """Count a message of `size` bytes, before it is put into any number of outboxes."""
+        self._collected += size
+        if self._collected > self.limit:
+            self._write()
+            self._collected = size
+
+    def flush(self) -> None:
+        """End the turn: one write for each outbox that collected something."""
+        self._write()
+        self._collected = 0
+        self.open = False
+        self.number += 1
+
+    def _write(self) -> None:
+        if self.dirty:
+            dirty, self.dirty = self.dirty, []
+            for outbox in dirty:
+                outbox.flush()
+
+
+class Held(Struct, gc=False):
+    """One framed message behind a blocked socket."""
+
+    frame: bytes
+    # None for what is not a publication: answers are never dropped.
+    publication: Publication | None
+    # The channel that the publication came through.
+    channel: str
+    dropped: bool = False
+
+
+class Outbox(Generic[Owner]):
+    """Frames waiting for one connection, bounded in bytes and in number."""
+
+    __slots__ = (
+        "_count",
+        "_dropped",
+        "_gaps",
+        "_held",
+        "_latest",
+        "_limits",
+        "_pending",
+        "_seen",
+        "_sink",
+        "_size",
+        "_turn",
+        "blocked",
+        "closed",
+        "format",
+        "owner",
+    )
+
+    def __init__(self, owner: Owner, sink: Sink, format: Format, turn: Turn, limits: OutboxLimits) -> None:
+        # Whose it is: the session to end when it overflows.
+        self.owner = owner
+
+        self.format = format
+
+        # Whether the socket takes nothing now; set and reset by the session as the transport says.
+        self.blocked = False
+
+        # Nothing is taken or written any more.
+        self.closed = False
+
+        # Its `write` is looked up at each write: the transport exchanges it when the connection closes.
+        self._sink = sink
+        self._turn = turn
+        self._limits = limits
+
+        # The turn in which this outbox last wrote: the first message of a turn goes out at once.
+        self._seen = 0
+
+        # The rest of this turn's frames, oldest first. None, not an empty list, while there are none:
+        # most connections of most turns have none, and 56 bytes times 10,000 connections count.
+        self._pending: list[bytes] | None = None
+
+        # Behind a blocked socket, oldest first; made when it first blocks.
+        self._held: deque[Held] | None = None
+
+        # The held entry of each (channel, type, sender), for the policy `latest`.
+        self._latest: dict[tuple[str, str, str], Held] | None = None
+
+        # Ranges of dropped seqs by channel, oldest first: [[from, to], …].
+        self._gaps: dict[str, list[list[int]]] | None = None
+
+        # Messages and bytes held; counted by hand, summing on each put would make a slow reader quadratic.
+        self._count = 0
+        self._size = 0
+
+        self._dropped = 0
+
+    def put(
+        self,
+        frame: bytes,
+        publication: Publication | None = None,
+        channel: str = "",
+        policy: Overflow | None = None,
+    ) -> bool:
+        """Take one framed message; whether it is on its way (False: held, dropped or the outbox is closed).
+
+        The caller has told the turn (`begin`, `collect`) about the message, once for all outboxes.
+        """
+        turn = self._turn
+        if self.blocked or self.closed:
+            if not self.closed:
+                self._hold(frame, publication, channel, policy or self._limits.overflow)
+            return False
+        if self._seen != turn.number:
+            self._seen = turn.number
+            self._sink.write(frame)
+        elif self._pending is None:
+            self._pending = [frame]
+            turn.dirty.append(self)
+        else:
+            self._pending.append(frame)
+        return True
+
+    def flush(self) -> None:
+        """Write what this turn has collected so far."""
+        pending = self._pending
+        if pending is not None:
+            self._pending = None
+            if not self.closed:
+                self._sink.write(pending[0] if len(pending) == 1 else b"".join(pending))
+
+    def unblock(self) -> list[Held]:
+        """The socket takes bytes again: write what was held, with the gaps, and return what was written."""
+        self.blocked = False
+        # A ping can block a socket in the middle of a turn: what the turn collected before is older.
+        self.flush()
+        held = self._held
+        if self.closed or not held:
+            return []
+        kept = [entry for entry in held if not entry.dropped]
+        gaps = self._gaps or {}
+        self._held = self._latest = self._gaps = None
+        self._count = self._size = 0
+        frames = []
+        for entry in kept:
+            ranges = gaps.get(entry.channel)
+            if ranges and entry.publication is not None and entry.publication.seq is not None:
+                # A gap stands before the first message after it, so that the reader sees seqs in order.
+                while ranges and ranges[0][1] < entry.publication.seq:
+                    frames.append(self._gap(entry.channel, *ranges.pop(0)))
+            frames.append(entry.frame)
+        for channel, ranges in gaps.items():
+            frames.extend(self._gap(channel, *dropped) for dropped in ranges)
+        self._sink.write(b"".join(frames))
+        return kept
+
+    def close(self) -> None:
+        """Take and write nothing more, and let go of what waits."""
+        self.closed = True
+        self._pending = self._held = self._latest = self._gaps = None
+        self._count = self._size = 0
+
+    def statistics(self) -> OutboxStatistics:
+        """How much waits, and how much was dropped so far."""
+        return OutboxStatistics(self._count, self._size, self.blocked, self._dropped)
+
+    def _hold(self, frame: bytes, publication: Publication | None, channel: str, policy: Overflow) -> None:
+        held = self._held
+        if held is None:
+            held = self._held = deque()
+        entry = Held(frame, publication, channel)
+        if publication is not None and policy is Overflow.LATEST:
+            self._conflate(entry, publication)
+        held.append(entry)
+        self._count += 1
+        self._size += len(frame)
+        if self._over():
+            if publication is not None and policy is Overflow.DROP_NEWEST:
+                self._drop(held.pop())
+            elif policy is not Overflow.DISCONNECT:
+                self._drop_oldest()
+            if self._over():
+                self._overflow()
+        elif len(held) > 2 * self._count + 16:
+            # `latest` leaves empty entries in the middle: sweep when they outnumber the others.
+            self._held = deque(entry for entry in held if not entry.dropped)
+
+    def _over(self) -> bool:
+        return self._size > self._limits.outbox_bytes or self._count > self._limits.outbox_messages
+
+    def _drop_oldest(self) -> None:
+        """Drop held publications, oldest first, until the bounds are met; answers stay."""
+        assert self._held is not None
+        for entry in self._held:
+            if entry.publication is not None and not entry.dropped:
+                self._drop(entry)
+                if not self._over():
+                    break
+        while self._held and self._held[0].dropped:
+            self._held.popleft()
+
+    def _conflate(self, entry: Held, publication: Publication) -> None:
+        if self._latest is None:
+            self._latest = {}
+        key = (entry.channel, publication.type, publication.from_)
+        old = self._latest.get(key)
+        if old is not None and not old.dropped:
+            self._drop(old)
+        self._latest[key] = entry
+
+    def _drop(self, entry: Held) -> None:
+        publication = entry.publication
+        assert publication is not None
+        entry.dropped = True
+        self._dropped += 1
+        self._count -= 1
+        self._size -= len(entry.frame)
+        entry.frame = b""
+        if publication.seq is not None:
+            before = publication.seq - 1 if publication.prev is None else publication.prev
+            self._note_gap(entry.channel, before, publication.seq)
+
+    def _note_gap(self, channel: str, before: int, seq: int) -> None:
+        """Remember that `seq`, whose predecessor in the channel is `before`, was dropped."""
+        if self._gaps is None:
+            self._gaps = {}
+        ranges = self._gaps.setdefault(channel, [])
+        # Mostly it goes on where the last range ended; with `latest` it may fall between two.
+        index = len(ranges)
+        while index and ranges[index - 1][0] > seq:
+            index -= 1
+        if index and ranges[index - 1][1] >= before:
+            ranges[index - 1][1] = seq
+        else:
+            ranges.insert(index, [seq, seq])
+            index += 1
+        if len(ranges) > self._limits.outbox_messages:
+            # Only messages that this reader never gets (its own, with `echo` false) keep ranges apart.
+            self._overflow()
+
+    def _gap(self, channel: str, first: int, last: int) -> bytes:
+        return self.format.encode(
+            Gap(first, last, room=room_of(channel), channel=ALL if channel == ALL else None)
+        )
+
+    def _overflow(self) -> None:
+        if not self.closed:
+            self.close()
+            self._turn.full.append(self)

@@ -1,0 +1,124 @@
+"""The engine's contract: where channels live, and what every engine promises about them.
+
+An engine keeps each channel's log, tells every node that listens about what is appended, and knows who is
+in which room. The hub talks to all engines through this interface alone; the docstrings are the
+specification, and `hubbub.testing` tests any engine against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from hubbub.core.log import Page
+from hubbub.protocol.envelope import Member
+from hubbub.types import Position, Publication
+
+__all__ = ["Accepted", "Capabilities", "Engine", "Listener"]
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """What an engine can and cannot do, said before anyone relies on it."""
+
+    # Logs survive the end of this process.
+    durable: bool
+    # Other processes can share the channels.
+    shared: bool
+
+
+class Accepted(Struct, frozen=True, gc=False):
+    """Where a publication stands in its channel."""
+
+    epoch: str
+    # None for a volatile publication: it has no place.
+    seq: int | None
+    # The same (`from`, `id`) had been accepted before; `seq` is that one's, and nothing was told.
+    duplicate: bool = False
+
+
+class Listener(Protocol):
+    """The node's ear: an engine calls it on the event loop's thread, and it never waits or raises."""
+
+    def publication(self, channel: str, publication: Publication, origin: str | None) -> None:
+        """`publication` has come into `channel`, to which this node listens.
+
+        Per channel in the order of `seq`. `origin` is the session not to tell, where the sender asked so.
+        """
+
+
+class Engine(Protocol):
+    """Where channels live.
+
+    Every method may wait and is cancelled when its caller gives up; each raises `Unavailable` when the
+    engine is away or overloaded, and then nothing was stored. Until their first wait they run outside any
+    task (see `hubbub.eager`).
+    """
+
+    capabilities: Capabilities
+
+    async def start(self, listener: Listener) -> None:
+        """Be ready for everything below; `listener` hears what comes into the channels listened to."""
+
+    async def stop(self) -> None:
+        """Release everything; the listener is not called after this returns. Stopping twice is harmless."""
+
+    async def check(self) -> None:
+        """Go the real way round once; raises `Unavailable` when that fails. Readiness asks this."""
+
+    async def publish(
+        self, channel: str, publication: Publication, *, volatile: bool = False, origin: str | None = None
+    ) -> Accepted:
+        """Append to the channel's log and tell all who listen to it, on every node, as one step.
+
+        Sets the publication's `seq` (and `prev` where it is not `seq` - 1). Publications of one channel
+        are told in the order of `seq`; between channels there is no order. A (`from`, `id`) that was
+        accepted within the last 5 minutes is not appended or told again. When this returns, the
+        publication is as safe as the engine's documentation says. `volatile`: told, but not appended,
+        numbered or deduplicated, and lost to whoever is cut off.
+        """
+
+    async def accepted(self, channel: str, from_: str, id: str) -> Accepted | None:
+        """What `publish` answered to the (`from`, `id`) within the last 5 minutes, or None."""
+
+    async def position(self, channel: str) -> Position:
+        """The end of the channel's log; `seq` 0 for a channel that nobody has written to."""
+
+    async def after(self, channel: str, seq: int, limit: int) -> Page:
+        """Up to `limit` publications that follow `seq`, oldest first.
+
+        `Page.complete` is false when retention has dropped any that follow `seq`, or when `seq` lies
+        beyond the log's end.
+        """
+
+    async def before(self, channel: str, seq: int | None, limit: int) -> Page:
+        """The last `limit` publications before `seq` (None: of the whole log), oldest first."""
+
+    async def listen(self, channels: Sequence[str]) -> None:
+        """Tell this node what comes into `channels`; from the return of this call on, nothing is missed."""
+
+    async def unlisten(self, channels: Sequence[str]) -> None:
+        """This node no longer needs `channels`; a few publications may still come."""
+
+    async def enter(self, channel: str, user: str, session: str, now: int, capacity: int) -> bool:
+        """Put a session into the room; whether its user was not in it before.
+
+        At most `capacity` users; raises `RoomFull`. Atomic per channel; entering twice is harmless.
+        `now` in milliseconds since the Unix epoch.
+        """
+
+    async def leave(self, channel: str, user: str, session: str) -> bool:
+        """Take a session out of the room; whether that was the last of its user's."""
+
+    async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
+        """The first `limit` users in the room, in the order of coming, and how many there are."""
+
+    async def cursor(self, user: str) -> int | None:
+        """How far the user's inbox has been acknowledged by any of the devices; None before the first time."""
+
+    async def set_cursor(self, user: str, seq: int) -> int:
+        """Acknowledge the user's inbox up to `seq`; returns where the cursor stood before.
+
+        A cursor only moves forward: a smaller `seq` changes nothing.
+        """

@@ -1,0 +1,262 @@
+"""The engine that needs nothing: channels live in this process, and are gone with it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from hubbub.core.log import Log, Page, Retention
+from hubbub.engines.base import Accepted, Capabilities, Listener
+from hubbub.errors import RoomFull, Unavailable
+from hubbub.protocol.envelope import Member
+from hubbub.types import Position, Publication, user_of
+
+__all__ = ["MemoryEngine", "MemoryLimits", "MemoryStatistics"]
+
+# How many logs one call of `sweep` looks at.
+_SWEEP = 1000
+
+
+class MemoryLimits(Struct, frozen=True, kw_only=True):
+    """What is kept, and for how long."""
+
+    history_size: Annotated[int, Meta(ge=0, description="messages that a room, and all, keep")] = 1000
+    history_age: Annotated[float, Meta(gt=0, description="seconds for which they keep them")] = 86_400.0
+    inbox_size: Annotated[int, Meta(ge=0, description="messages that an inbox keeps")] = 1000
+    inbox_age: Annotated[float, Meta(gt=0, description="seconds for which it keeps them")] = 604_800.0
+    dedupe_window: Annotated[float, Meta(gt=0, description="seconds for which a message's id is known")] = (
+        300.0
+    )
+    dedupe_size: Annotated[
+        int, Meta(ge=1, description="ids known at once per channel; then the oldest go")
+    ] = 100_000
+    # Beyond it, the channels that were written to least lately lose their oldest messages first.
+    history_bytes: Annotated[int, Meta(ge=1, description="bytes of all history together")] = 1_073_741_824
+    channels: Annotated[int, Meta(ge=1, description="channels that may have a history")] = 1_000_000
+
+
+class MemoryStatistics(Struct, frozen=True):
+    """The state of a memory engine at one moment."""
+
+    channels: int
+    history_bytes: int
+    rooms: int
+
+
+class MemoryEngine:
+    """Channels in this process: `seq` counts by one, and an `ack` means "in this process"."""
+
+    capabilities = Capabilities(durable=False, shared=False)
+
+    def __init__(
+        self, limits: MemoryLimits = MemoryLimits(), *, clock: Callable[[], float] = time.monotonic
+    ) -> None:  # frozen
+        self._limits = limits
+        self._clock = clock
+        self._history = Retention(size=limits.history_size, age=limits.history_age)
+        self._inbox = Retention(size=limits.inbox_size, age=limits.inbox_age)
+
+        # Only channels that were written to. The least lately written come first, roughly: a log moves to
+        # the end when `_make_room` passes it by.
+        self._logs: dict[str, Log] = {}
+
+        # Of what all logs hold.
+        self._bytes = 0
+
+        # New logs get the current epoch. It changes when a log is forgotten, for a channel of that name
+        # would begin again at 1.
+        self._start = secrets.token_hex(4)
+        self._generation = 0
+
+        # Room channels with somebody in them: by user, since when and with which sessions.
+        self._rooms: dict[str, dict[str, tuple[int, set[str]]]] = {}
+
+        self._cursors: dict[str, int] = {}
+        self._listening: set[str] = set()
+        self._listener: Listener | None = None
+
+    @property
+    def epoch(self) -> str:
+        """The epoch that a log begun now would have."""
+        return f"{self._start}.{self._generation}"
+
+    async def start(self, listener: Listener) -> None:
+        """See `Engine.start`."""
+        self._listener = listener
+
+    async def stop(self) -> None:
+        """See `Engine.stop`."""
+        self._listener = None
+
+    async def check(self) -> None:
+        """See `Engine.check`: in one process the way round is this call."""
+        if self._listener is None:
+            raise Unavailable("the engine is not running")
+
+    async def publish(
+        self, channel: str, publication: Publication, *, volatile: bool = False, origin: str | None = None
+    ) -> Accepted:
+        """See `Engine.publish`."""
+        if volatile:
+            self._tell(channel, publication, origin)
+            return Accepted(self.epoch, None)
+        now = self._clock()
+        log = self._logs.get(channel)
+        if log is None:
+            log = self._begin(channel)
+        elif publication.id is not None:
+            known = log.known(publication.from_, publication.id, now)
+            if known is not None:
+                return Accepted(log.epoch, known, True)
+        size = log.size
+        limits = self._limits
+        seq = log.append(publication, now, limits.dedupe_window, limits.dedupe_size)
+        self._bytes += log.size - size
+        if self._bytes > limits.history_bytes:
+            self._make_room()
+        self._tell(channel, publication, origin)
+        return Accepted(log.epoch, seq)
+
+    async def accepted(self, channel: str, from_: str, id: str) -> Accepted | None:
+        """See `Engine.accepted`."""
+        log = self._logs.get(channel)
+        seq = None if log is None else log.known(from_, id, self._clock())
+        return None if log is None or seq is None else Accepted(log.epoch, seq, True)
+
+    async def position(self, channel: str) -> Position:
+        """See `Engine.position`."""
+        log = self._logs.get(channel)
+        return Position(self.epoch, 0) if log is None else log.position
+
+    async def after(self, channel: str, seq: int, limit: int) -> Page:
+        """See `Engine.after`."""
+        log = self._fresh(channel)
+        if log is None:
+            return Page([], Position(self.epoch, 0), complete=seq == 0, more=False)
+        return log.after(seq, limit)
+
+    async def before(self, channel: str, seq: int | None, limit: int) -> Page:
+        """See `Engine.before`."""
+        log = self._fresh(channel)
+        if log is None:
+            return Page([], Position(self.epoch, 0), complete=True, more=False)
+        return log.before(seq, limit)
+
+    async def listen(self, channels: Sequence[str]) -> None:
+        """See `Engine.listen`."""
+        self._listening.update(channels)
+
+    async def unlisten(self, channels: Sequence[str]) -> None:
+        """See `Engine.unlisten`."""
+        self._listening.difference_update(channels)
+
+    async def enter(self, channel: str, user: str, session: str, now: int, capacity: int) -> bool:
+        """See `Engine.enter`."""
+        room = self._rooms.get(channel)
+        member = None if room is None else room.get(user)
+        if room is not None and member is not None:
+            member[1].add(session)
+            return False
+        if room is None:
+            if capacity < 1:
+                raise RoomFull
+            room = self._rooms[channel] = {}
+        elif len(room) >= capacity:
+            raise RoomFull
+        room[user] = (now, {session})
+        return True
+
+    async def leave(self, channel: str, user: str, session: str) -> bool:
+        """See `Engine.leave`."""
+        room = self._rooms.get(channel)
+        member = None if room is None else room.get(user)
+        if room is None or member is None:
+            return False
+        member[1].discard(session)
+        if member[1]:
+            return False
+        del room[user]
+        if not room:
+            del self._rooms[channel]
+        return True
+
+    async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
+        """See `Engine.members`."""
+        room = self._rooms.get(channel, {})
+        first = islice(room.items(), limit)
+        return [Member(user, len(sessions), since) for user, (since, sessions) in first], len(room)
+
+    async def cursor(self, user: str) -> int | None:
+        """See `Engine.cursor`."""
+        return self._cursors.get(user)
+
+    async def set_cursor(self, user: str, seq: int) -> int:
+        """See `Engine.set_cursor`."""
+        before = self._cursors.get(user, 0)
+        if seq > before:
+            self._cursors[user] = seq
+        return before
+
+    def sweep(self) -> None:
+        """Forget what nobody would miss; called now and then, it looks at a part of the logs each time."""
+        now = self._clock()
+        for channel in list(self._logs)[:_SWEEP]:
+            log = self._logs.pop(channel)
+            size = log.size
+            if log.idle(now):
+                self._forget(channel, size)
+            else:
+                self._bytes += log.size - size
+                self._logs[channel] = log
+
+    def statistics(self) -> MemoryStatistics:
+        """How much is kept."""
+        return MemoryStatistics(len(self._logs), self._bytes, len(self._rooms))
+
+    def _tell(self, channel: str, publication: Publication, origin: str | None) -> None:
+        if self._listener is not None and channel in self._listening:
+            self._listener.publication(channel, publication, origin)
+
+    def _begin(self, channel: str) -> Log:
+        if len(self._logs) >= self._limits.channels:
+            self.sweep()
+            if len(self._logs) >= self._limits.channels:
+                raise Unavailable("too many channels have a history", retry_after=60)
+        log = Log(self.epoch, self._inbox if user_of(channel) is not None else self._history)
+        self._logs[channel] = log
+        return log
+
+    def _fresh(self, channel: str) -> Log | None:
+        log = self._logs.get(channel)
+        if log is not None:
+            size = log.size
+            log.trim(self._clock())
+            self._bytes += log.size - size
+        return log
+
+    def _make_room(self) -> None:
+        """Drop old publications of the channels at the front until the bytes fit again."""
+        while self._bytes > self._limits.history_bytes and self._logs:
+            channel = next(iter(self._logs))
+            log = self._logs.pop(channel)
+            size = log.size
+            # A tenth at a time, so that no single channel pays for all.
+            for _ in range(max(1, len(log) // 10)):
+                if len(log):
+                    log.drop_oldest()
+            self._bytes += log.size - size
+            self._logs[channel] = log
+            if self._bytes <= 0:
+                break
+
+    def _forget(self, channel: str, size: int) -> None:
+        self._bytes -= size
+        self._generation += 1
+        user = user_of(channel)
+        if user is not None:
+            self._cursors.pop(user, None)

@@ -1,0 +1,19 @@
+"""The hub: sessions, rooms and users, and your code between them."""
+
+from hubbub.hub.hooks import Credentials
+from hubbub.hub.hub import Hub, HubStatistics
+from hubbub.hub.options import HubOptions
+from hubbub.hub.pipeline import Message, Middleware, Next
+from hubbub.hub.session import Session, State
+
+__all__ = [
+    "Credentials",
+    "Hub",
+    "HubOptions",
+    "HubStatistics",
+    "Message",
+    "Middleware",
+    "Next",
+    "Session",
+    "State",
+]

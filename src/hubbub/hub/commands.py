@@ -1,0 +1,543 @@
+"""What a session asks for, and what the hub does about it: one function per type of message."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from hubbub.eager import in_task
+from hubbub.errors import NotJoined, Reject
+from hubbub.hub.hooks import Credentials
+from hubbub.hub.pipeline import Message
+from hubbub.hub.recovery import Recovery
+from hubbub.protocol.codes import CloseCode, ErrorCode
+from hubbub.protocol.envelope import (
+    Ack,
+    AckUpTo,
+    Auth,
+    Envelope,
+    Fault,
+    Gap,
+    Hello,
+    History,
+    HistoryPage,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Online,
+    Ping,
+    Pong,
+    PongAnswer,
+    Presence,
+    PresenceList,
+    Request,
+    Resume,
+    Users,
+    UsersOnline,
+    Welcome,
+)
+from hubbub.types import ALL, Position, Publication, inbox_channel, room_channel
+
+if TYPE_CHECKING:
+    from hubbub.engines.base import Accepted
+    from hubbub.hub.node import Node
+    from hubbub.hub.session import Session
+
+__all__ = ["HANDLERS", "depart", "leave_room", "open_plain", "route"]
+
+log = logging.getLogger("hubbub.hub")
+
+R = TypeVar("R", bound=Request)
+
+Command = Callable[["Node", "Session", Any], Coroutine[Any, Any, None]]
+
+# Members that a `joined` lists; beyond, the client asks with `presence`.
+_MEMBERS_IN_JOINED: Final = 100
+# Members that a `presence` lists; `count` says how many there are.
+_MEMBERS_IN_PRESENCE: Final = 1000
+
+
+def _answers(command: Callable[[Node, Session, R], Awaitable[None]]) -> Command:
+    """A command whose failure costs its sender an `error`, the operator a log line, nobody else anything."""
+
+    @wraps(command)
+    async def answering(node: Node, session: Session, request: Any) -> None:
+        try:
+            await command(node, session, request)
+        except Exception as error:
+            session.fault(_fault(error, request, session))
+
+    return answering
+
+
+def _fault(error: Exception, about: object, session: Session) -> Fault:
+    """What to tell the sender of `about`, an envelope or a request."""
+    id = getattr(about, "id", None)
+    room = getattr(about, "room", None)
+    if isinstance(error, Reject):
+        return Fault(error.code, error.message or error.code, id, room, error.retry_after, error.where)
+    kind = getattr(about, "type", None) or type(about).__name__
+    if isinstance(error, TimeoutError):
+        log.error("a handler took too long: %s from session %s", kind, session.id)
+        return Fault(ErrorCode.UNAVAILABLE, "the application took too long", id, room, retry_after=1.0)
+    log.error("a handler failed: %s from session %s", kind, session.id, exc_info=error)
+    return Fault(ErrorCode.INTERNAL, "something failed on the server; it has been logged", id, room)
+
+
+# ---------------------------------------------------------------------------------- application messages
+
+
+async def route(node: Node, session: Session, envelope: Envelope) -> None:
+    """An application's message: through its handlers, if there are any, into its channel."""
+    # Not decorated: this is the hot path, and a coroutine around it would cost as much as the routing.
+    try:
+        pipeline = session.hooks.pipeline
+        if pipeline:
+            chain = pipeline.chain(envelope.type)
+            if chain is not None:
+                if envelope.id is not None and await _acknowledged_before(node, session, envelope):
+                    return
+                await in_task()
+                message = Message[Any](envelope, session)
+                async with asyncio.timeout(node.options.hook_timeout):
+                    result = await chain(message)
+                if result is None:
+                    if envelope.id is not None:
+                        session.send(Ack(envelope.id, envelope.to, envelope.room))
+                    return
+                envelope = _envelope(result, envelope)
+        if node.options.strict_types and not pipeline.handles(envelope.type):
+            raise Reject(ErrorCode.UNKNOWN_TYPE, "no handler is registered for this type")
+        room, id = envelope.room, envelope.id
+        if room is not None and (session.room_names is None or room not in session.room_names):
+            raise NotJoined
+        channel = _channel_of(envelope)
+        publication = Publication(
+            envelope.type,
+            session.user,
+            envelope.to,
+            room,
+            envelope.content,
+            envelope.binary,
+            id,
+            envelope.receipt,
+            time=node.now_ms(),
+        )
+        echo = envelope.echo
+        accepted = await node.engine.publish(
+            channel, publication, volatile=bool(envelope.volatile), origin=None if echo else session.id
+        )
+        # Without an echo the ack stands for the message in the channel's sequence (protocol.md §5.4).
+        if id is not None or (not (echo or accepted.seq is None) and session.full):
+            session.send(_ack(envelope, accepted))
+    except Exception as error:
+        session.fault(_fault(error, envelope, session))
+
+
+def _channel_of(envelope: Envelope) -> str:
+    if envelope.room is not None:
+        return "room:" + envelope.room
+    return ALL if envelope.to is None else "user:" + envelope.to
+
+
+def _ack(envelope: Envelope, accepted: Accepted) -> Ack:
+    epoch = None if accepted.seq is None else accepted.epoch
+    return Ack(envelope.id, envelope.to, envelope.room, accepted.seq, epoch, accepted.duplicate)
+
+
+async def _acknowledged_before(node: Node, session: Session, envelope: Envelope) -> bool:
+    """Whether this is a retry of what the application has handled already; then it is acknowledged again."""
+    assert envelope.id is not None
+    accepted = await node.engine.accepted(_channel_of(envelope), session.user, envelope.id)
+    if accepted is None:
+        return False
+    session.send(_ack(envelope, accepted))
+    return True
+
+
+def _envelope(message: Message[Any], was: Envelope) -> Envelope:
+    return Envelope(
+        message.type,
+        message.to,
+        message.room,
+        message.raw(),
+        message.id,
+        message.receipt,
+        message.echo,
+        message.volatile,
+        was.binary,
+    )
+
+
+# ------------------------------------------------------------------------------------- coming and going
+
+
+async def open_plain(node: Node, session: Session) -> None:
+    """A plain session is open from the handshake on; its inbox's backlog follows at once."""
+    try:
+        if session.hooks.connect:
+            await in_task()
+            await session.hooks.call(session.hooks.connect, node.options.hook_timeout, session)
+        if session.ending:
+            return
+        session.open()
+        recovery = await _recover_inbox(node, session, None)
+        await _listen_all(node, session, None)
+        start = recovery.seq
+        if recovery.missing is not None:
+            session.send(Gap(*recovery.missing))
+        if await recovery.finish() and recovery.seq > start:
+            # A plain client says nothing about what it handled: written is acknowledged.
+            await node.acknowledge(session.user, recovery.seq)
+    except Exception as error:
+        fault = _fault(error, None, session)
+        session.fault(fault)
+        session.close(_close_code(error), fault.message)
+
+
+async def hello(node: Node, session: Session, request: Hello) -> None:
+    """The first message of the full way: who it is, and where it left off."""
+    try:
+        await _authenticate_hello(node, session, request)
+        if request.client is not None:
+            session.device = request.client
+        if session.hooks.connect:
+            await in_task()
+            await session.hooks.call(session.hooks.connect, node.options.hook_timeout, session)
+        if session.ending:
+            return
+        session.open()
+        await _welcome(node, session, request)
+    except Exception as error:
+        fault = _fault(error, request, session)
+        session.fault(fault)
+        session.close(_close_code(error), fault.message)
+
+
+def _close_code(error: Exception) -> CloseCode:
+    """How a session ends that could not be opened."""
+    if not isinstance(error, Reject):
+        return CloseCode.INTERNAL
+    if error.code == ErrorCode.UNAUTHORIZED:
+        return CloseCode.UNAUTHORIZED
+    return CloseCode.TRY_LATER if error.retry_after is not None else CloseCode.FORBIDDEN
+
+
+async def _authenticate_hello(node: Node, session: Session, request: Hello) -> None:
+    if session.user and request.token is None:
+        return
+    authenticate = session.hooks.authenticate
+    user = session.user
+    if authenticate is not None:
+        await in_task()
+        async with asyncio.timeout(node.options.hook_timeout):
+            credentials = Credentials(request.token, session.handshake)
+            user = await session.hooks.call_one(authenticate, credentials) or user
+    if not user:
+        raise Reject(ErrorCode.UNAUTHORIZED, "the token is missing or not valid")
+    if node.counts.user_full(user):
+        raise Reject(ErrorCode.RATE_LIMITED, "this user has too many connections", retry_after=10)
+    session.user = user
+
+
+async def _welcome(node: Node, session: Session, request: Hello) -> None:
+    resume = request.resume or Resume()
+    recoveries: list[Recovery] = []
+    faults: list[Fault] = []
+    rooms: dict[str, Recovery] = {}
+    try:
+        inbox = await _recover_inbox(node, session, resume.inbox)
+        recoveries.append(inbox)
+        everyone = await _listen_all(node, session, resume.all)
+        recoveries.append(everyone)
+        for room, since in resume.rooms.items():
+            try:
+                rooms[room] = await _enter(node, session, room, Position(*since) if since else None)
+                recoveries.append(rooms[room])
+            except Exception as error:
+                faults.append(_fault(error, Join(room=room), session))
+        session.send(
+            Welcome(
+                session=session.id,
+                user=session.user,
+                time=node.now_ms(),
+                ping=int(node.options.envelope_ping_interval * 1000),
+                limits={"message": node.options.message_size},
+                positions={
+                    "inbox": inbox.position,
+                    "all": everyone.position,
+                    "rooms": {room: recovery.position for room, recovery in rooms.items()},
+                },
+                recovered={
+                    "inbox": inbox.recovered,
+                    "all": everyone.recovered,
+                    "rooms": {room: recovery.recovered for room, recovery in rooms.items()},
+                },
+                id=request.id,
+            )
+        )
+        for fault in faults:
+            session.fault(fault)
+        while recoveries:
+            if not await recoveries[0].finish():
+                break
+            del recoveries[0]
+    finally:
+        for recovery in recoveries:
+            await recovery.abandon()
+
+
+async def _recover_inbox(node: Node, session: Session, since: tuple[str, int] | None) -> Recovery:
+    name = inbox_channel(session.user)
+    await node.channel(name)
+    recovery = Recovery(node, session, name)
+    if since is not None:
+        await recovery.begin(Position(*since))
+    if not recovery.recovered:
+        # Each device catches up from its own position; one that has none, from where the user got to.
+        await recovery.unread(await node.engine.cursor(session.user) or 0)
+    return recovery
+
+
+async def _listen_all(node: Node, session: Session, since: tuple[str, int] | None) -> Recovery:
+    recovery = Recovery(node, session, ALL)
+    if since is not None:
+        await recovery.begin(Position(*since))
+    else:
+        await recovery.fresh()
+        if not session.full:
+            await recovery.finish()
+    return recovery
+
+
+async def depart(node: Node, session: Session, code: int, reason: str) -> None:
+    """The session has ended: out of every channel and room, and whoever cares is told."""
+    del node.sessions[session.id]
+    node.counts.remove(session.ip)
+    if not session.since:
+        for name in (ALL, inbox_channel(session.user)):
+            await node.unlisten(session, name)
+        return
+    node.counts.remove_user(session.user)
+    inbox = inbox_channel(session.user)
+    await node.unlisten(session, ALL)
+    await node.unlisten(session, inbox)
+    if inbox not in node.channels:
+        node.last_seen.note(session.user, node.now_ms())
+    for room in list(session.room_names or ()):
+        try:
+            await leave_room(node, session, room)
+        except Exception:
+            # The others must still be left.
+            log.exception("leaving a room failed for session %s", session.id)
+    if session.hooks.disconnect:
+        await in_task()
+        await session.hooks.call(session.hooks.disconnect, node.options.hook_timeout, session)
+
+
+# ------------------------------------------------------------------------------------------------ rooms
+
+
+@_answers
+async def join(node: Node, session: Session, request: Join) -> None:
+    """Become a member of a room, with its past as far as asked."""
+    since = Position(*request.since) if request.since is not None else None
+    recovery = await _enter(node, session, request.room, since, request.last)
+    members, count = await node.engine.members(recovery.name, _MEMBERS_IN_JOINED)
+    joined = Joined(request.room, recovery.position, recovery.recovered, count, id=request.id)
+    if count <= _MEMBERS_IN_JOINED:
+        joined.members = members
+    session.send(joined)
+    await recovery.finish()
+
+
+async def _enter(
+    node: Node, session: Session, room: str, since: Position | None, last: int | None = None
+) -> Recovery:
+    """Put the session into `room`; its live messages are held until the recovery is finished."""
+    names = session.room_names
+    is_new = names is None or room not in names
+    if is_new:
+        if names is not None and len(names) >= node.options.rooms_per_session:
+            raise Reject(ErrorCode.FORBIDDEN, "this session is in too many rooms: leave one first")
+        if session.hooks.join:
+            await in_task()
+            await session.hooks.call(session.hooks.join, node.options.hook_timeout, session, room)
+    name = room_channel(room)
+    new_user = await node.engine.enter(
+        name, session.user, session.id, node.now_ms(), node.options.room_capacity
+    )
+    if session.room_names is None:
+        session.room_names = {}
+    session.room_names[room] = None
+    try:
+        await node.channel(name)
+        recovery = Recovery(node, session, name)
+        if since is not None:
+            await recovery.begin(since)
+        elif last is not None:
+            await recovery.latest(last)
+        else:
+            await recovery.fresh()
+        if new_user:
+            await _tell_members(node, session, room, "member-joined")
+    except BaseException:
+        if is_new:
+            await leave_room(node, session, room)
+        raise
+    if session.ending:
+        # It went while the engine was asked: `depart` may not have seen this room.
+        await leave_room(node, session, room)
+    return recovery
+
+
+@_answers
+async def leave(node: Node, session: Session, request: Leave) -> None:
+    """Stop being a member; leaving a room that one is not in is no error."""
+    if session.room_names is not None and request.room in session.room_names:
+        await leave_room(node, session, request.room)
+    session.send(Left(request.room, request.id))
+
+
+async def leave_room(node: Node, session: Session, room: str) -> None:
+    """Take the session out of `room`, and tell who cares."""
+    if session.room_names is None or room not in session.room_names:
+        return
+    del session.room_names[room]
+    name = room_channel(room)
+    await node.unlisten(session, name)
+    if await node.engine.leave(name, session.user, session.id):
+        await _tell_members(node, session, room, "member-left")
+    if session.hooks.leave:
+        await in_task()
+        await session.hooks.call(session.hooks.leave, node.options.hook_timeout, session, room)
+
+
+async def _tell_members(node: Node, session: Session, room: str, event: str) -> None:
+    if any(fnmatch.fnmatchcase(room, pattern) for pattern in node.options.presence_events):
+        told = Publication(event, session.user, room=room, time=node.now_ms())
+        await node.engine.publish(room_channel(room), told, volatile=True, origin=session.id)
+
+
+@_answers
+async def presence(node: Node, session: Session, request: Presence) -> None:
+    """Who is in a room that one is in."""
+    if session.room_names is None or request.room not in session.room_names:
+        raise NotJoined
+    members, count = await node.engine.members(room_channel(request.room), _MEMBERS_IN_PRESENCE)
+    session.send(PresenceList(request.room, members, count, request.id))
+
+
+# ----------------------------------------------------------------------------------- the past and the rest
+
+
+@_answers
+async def history(node: Node, session: Session, request: History) -> None:
+    """Messages of a room that one is in, or of one's own inbox."""
+    room = request.room
+    if room is None:
+        name = inbox_channel(session.user)
+    elif session.room_names is not None and room in session.room_names:
+        name = room_channel(room)
+    else:
+        raise NotJoined
+    if request.after is not None:
+        page = await node.engine.after(name, request.after, request.limit)
+        found = page.publications
+        if request.before is not None:
+            found = [publication for publication in found if (publication.seq or 0) < request.before]
+        kept = _fit(found, node.options.message_size)
+        more = (page.more and len(found) == len(page.publications)) or len(kept) < len(found)
+    else:
+        page = await node.engine.before(name, request.before, request.limit)
+        kept = _fit(page.publications[::-1], node.options.message_size)[::-1]
+        more = page.more or len(kept) < len(page.publications)
+    session.send(HistoryPage(kept, page.position, more, room, request.id))
+
+
+def _fit(publications: list[Publication], size: int) -> list[Publication]:
+    """As many as one message may carry, but at least one: the client asks again for the rest."""
+    total = 0
+    for index, publication in enumerate(publications):
+        total += len(memoryview(publication.content)) + 300
+        if total > size and index:
+            return publications[:index]
+    return publications
+
+
+@_answers
+async def acknowledge(node: Node, session: Session, request: AckUpTo) -> None:
+    """The client has handled everything up to `seq`."""
+    if request.room is not None:
+        # In a room the position is the client's own to keep: it comes back with it in `resume`.
+        if session.room_names is None or request.room not in session.room_names:
+            raise NotJoined
+        return
+    position = await node.engine.position(inbox_channel(session.user))
+    if request.seq > position.seq:
+        session.wrong(Fault(ErrorCode.BAD_MESSAGE, "`seq` is beyond the end of the inbox", request.id))
+    else:
+        await node.acknowledge(session.user, request.seq)
+
+
+@_answers
+async def users(node: Node, session: Session, request: Users) -> None:
+    """Who of some users is online."""
+    now = node.now_ms()
+    found = {}
+    for user in request.ids:
+        channel = node.channels.get(inbox_channel(user))
+        if channel is not None and len(channel):
+            since = min((outbox.owner.since for outbox in channel.listeners), default=now)
+            heard = max((outbox.owner.last_seen for outbox in channel.listeners), default=node.wheel.now)
+            found[user] = Online(True, since, now - int((node.wheel.now - heard) * 1000))
+        else:
+            found[user] = Online(False, last_seen=node.last_seen.get(user, now))
+    session.send(UsersOnline(found, request.id))
+
+
+@_answers
+async def ping(node: Node, session: Session, request: Ping) -> None:
+    """Are you there?"""
+    session.send(PongAnswer(request.id, request.content))
+
+
+@_answers
+async def pong(node: Node, session: Session, request: Pong) -> None:
+    """The client is there: its session has noted that already, as with every message."""
+
+
+@_answers
+async def authenticate(node: Node, session: Session, request: Auth) -> None:
+    """A new token on a connection that stands."""
+    hook = session.hooks.authenticate
+    if hook is not None:
+        await in_task()
+        async with asyncio.timeout(node.options.hook_timeout):
+            user = await session.hooks.call_one(hook, Credentials(request.token, None))
+        if not user:
+            raise Reject(ErrorCode.UNAUTHORIZED, "the token is not valid")
+        if user != session.user:
+            raise Reject(ErrorCode.CONFLICT, "the token belongs to another user: connect anew")
+    elif not node.options.dev:
+        raise Reject(ErrorCode.UNAUTHORIZED, "this server takes no tokens")
+    session.send(Ack(request.id))
+
+
+HANDLERS: Final[dict[type[Request], Command]] = {
+    Hello: hello,
+    Auth: authenticate,
+    Ping: ping,
+    Pong: pong,
+    Join: join,
+    Leave: leave,
+    AckUpTo: acknowledge,
+    History: history,
+    Presence: presence,
+    Users: users,
+}

@@ -1,0 +1,71 @@
+"""Your code around a session's life: who may come in, and what happens when somebody comes, joins or goes."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from hubbub.errors import HubbubError
+from hubbub.hub.pipeline import Pipeline, Threads
+
+if TYPE_CHECKING:
+    from hubbub.hub.session import Session
+    from hubbub.transports.base import Handshake
+
+__all__ = ["Credentials", "Hooks"]
+
+
+class Credentials(Struct, frozen=True):
+    """What a client showed to prove who it is."""
+
+    # From `Authorization: Bearer`, `?token=`, the subprotocol `bearer.…`, `hello` or `auth`; None without one.
+    token: str | None
+    # How it came, for cookies, headers and query; None for `auth` on a connection that stands.
+    handshake: Handshake | None
+
+    def __repr__(self) -> str:
+        # Both hold secrets, and this may end up in a log.
+        return f"Credentials(token={'…' if self.token else None})"
+
+
+Hook = Callable[..., Any]
+
+
+class Hooks:
+    """What the application has registered; a hook is `async def`, or `def` (then it runs in a thread)."""
+
+    def __init__(self) -> None:
+        self.pipeline = Pipeline()
+        self.authenticate: Hook | None = None
+        self.connect: list[Hook] = []
+        self.disconnect: list[Hook] = []
+        self.join: list[Hook] = []
+        self.leave: list[Hook] = []
+
+    @property
+    def threads(self) -> Threads | None:
+        """Where hooks that block run; set while the hub runs."""
+        return self.pipeline.threads
+
+    async def call(self, hooks: list[Hook], timeout: float, *arguments: object) -> None:
+        """Call each hook in the order of registration; the first that raises ends it."""
+        async with asyncio.timeout(timeout):
+            for hook in hooks:
+                await self.call_one(hook, *arguments)
+
+    async def call_one(self, hook: Hook, *arguments: object) -> Any:
+        """Call one hook and return what it returns."""
+        if inspect.iscoroutinefunction(hook):
+            return await hook(*arguments)
+        if self.threads is None:
+            raise HubbubError("the hub is not running")
+        return await self.threads.run(hook, *arguments)
+
+
+ConnectHook = Callable[["Session"], Awaitable[None] | None]
+RoomHook = Callable[["Session", str], Awaitable[None] | None]
+AuthenticateHook = Callable[[Credentials], Awaitable[str | None] | str | None]

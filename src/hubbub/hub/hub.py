@@ -1,0 +1,286 @@
+"""The hub as you use it: register your code, publish, ask who is there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from hubbub.core.wheel import Wheel
+from hubbub.engines.base import Accepted, Engine
+from hubbub.errors import HubbubError
+from hubbub.hub import admission
+from hubbub.hub.hooks import AuthenticateHook, ConnectHook, Hooks, RoomHook
+from hubbub.hub.node import Node
+from hubbub.hub.options import HubOptions
+from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content
+from hubbub.hub.session import Session
+from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode
+from hubbub.protocol.envelope import Member
+from hubbub.transports.base import Accept, Handshake, Refuse
+from hubbub.types import ALL, Publication, inbox_channel, room_channel
+
+__all__ = ["Hub", "HubStatistics"]
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+# Connections that one step of a drain says goodbye to, at least.
+_DRAIN_BATCH = 100
+# Seconds between two steps.
+_DRAIN_PACE = 0.1
+
+
+class HubStatistics(Struct, frozen=True, kw_only=True):
+    """The state of a hub at one moment."""
+
+    connections: int
+    users: int
+    rooms: int
+    blocked: int
+    # Since the start.
+    messages_in: int
+    publications: int
+    errors: dict[str, int]
+
+
+class Hub:
+    """Sessions, rooms and users, with your handlers in between.
+
+    Make one, register handlers and hooks on it, and let `hubbub serve module:hub` run it; or start and
+    stop it yourself. Methods that need the running hub raise `HubbubError` when it is not running.
+    """
+
+    def __init__(self) -> None:
+        self._hooks = Hooks()
+        self._node: Node | None = None
+
+    def __repr__(self) -> str:
+        state = "running" if self._node is not None else "not running"
+        return f"<Hub {state}>"
+
+    # ------------------------------------------------------------------------------------- your code
+
+    def on(self, type: str) -> Callable[[H], H]:
+        """Register the decorated function as the handler of messages of `type`.
+
+        It gets a `Message` (or a `Message[YourType]`: then the content is checked and converted) and
+        returns it, changed or not, to let it go on; `None` keeps it; `Reject` refuses it. `async def` runs
+        on the event loop; `def` runs in a thread. Raises `HubbubError` for a reserved type or a second handler.
+        """
+        if type in RESERVED_FROM_CLIENT or type in RESERVED_FROM_SERVER:
+            raise HubbubError(f"{type!r} is a type of the protocol itself: handlers are for your own types")
+
+        def register(handler: H) -> H:
+            self._hooks.pipeline.add_handler(type, _as_handler(handler))
+            return handler
+
+        return register
+
+    def middleware(self, middleware: Middleware) -> Middleware:
+        """Put `async def middleware(message, next)` around all handlers; the first registered is outermost."""
+        self._hooks.pipeline.add_middleware(middleware)
+        return middleware
+
+    def authenticate(self, hook: AuthenticateHook) -> AuthenticateHook:
+        """Let `hook` say who a client is: it gets `Credentials` and returns the user id, or None to refuse."""
+        if self._hooks.authenticate is not None:
+            raise HubbubError("there is an authenticate hook already: a hub has one")
+        self._hooks.authenticate = hook
+        return hook
+
+    def on_connect(self, hook: ConnectHook) -> ConnectHook:
+        """Call `hook(session)` before a session opens; raising `Reject` closes it."""
+        self._hooks.connect.append(hook)
+        return hook
+
+    def on_disconnect(self, hook: ConnectHook) -> ConnectHook:
+        """Call `hook(session)` after a session has ended."""
+        self._hooks.disconnect.append(hook)
+        return hook
+
+    def on_join(self, hook: RoomHook) -> RoomHook:
+        """Call `hook(session, room)` before a session gets into a room; raising `Reject` refuses it."""
+        self._hooks.join.append(hook)
+        return hook
+
+    def on_leave(self, hook: RoomHook) -> RoomHook:
+        """Call `hook(session, room)` after a session has left a room."""
+        self._hooks.leave.append(hook)
+        return hook
+
+    # ------------------------------------------------------------------------------------- what it does
+
+    async def publish(
+        self,
+        type: str,
+        content: object = None,
+        *,
+        room: str | None = None,
+        from_: str = "",
+        id: str | None = None,
+        volatile: bool = False,
+    ) -> Accepted:
+        """Send a message to the members of `room`, or to everyone; returns where it stands in its channel.
+
+        `content` is anything that JSON can say, a msgspec struct or a pydantic model. With an `id`, calling
+        again within 5 minutes sends nothing twice. It does not go through handlers.
+        """
+        channel = ALL if room is None else room_channel(room)
+        return await self._publish(channel, type, content, None, room, from_, id, volatile)
+
+    async def send_to(
+        self,
+        user: str,
+        type: str,
+        content: object = None,
+        *,
+        from_: str = "",
+        id: str | None = None,
+        volatile: bool = False,
+    ) -> Accepted:
+        """Send a message to all devices of `user`; who is away gets it from the inbox on return."""
+        return await self._publish(inbox_channel(user), type, content, user, None, from_, id, volatile)
+
+    async def members(self, room: str, limit: int = 1000) -> list[Member]:
+        """The first `limit` users in `room`, in the order of coming, with how many sessions and since when."""
+        members, _ = await self._running.engine.members(room_channel(room), limit)
+        return members
+
+    def sessions(self, user: str | None = None) -> list[Session]:
+        """The open sessions on this node, of one user or of all."""
+        node = self._running
+        if user is None:
+            return [session for session in node.sessions.values() if session.since]
+        channel = node.channels.get(inbox_channel(user))
+        return [] if channel is None else [outbox.owner for outbox in channel.listeners]
+
+    async def disconnect(self, user: str, reason: str = "disconnected by an operator") -> int:
+        """End every session of `user` with 4504, which clients do not come back from; returns how many."""
+        found = self.sessions(user)
+        for session in found:
+            session.close(CloseCode.DISCONNECTED, reason)
+        return len(found)
+
+    def statistics(self) -> HubStatistics:
+        """How many of everything there are."""
+        node = self._running
+        return HubStatistics(
+            connections=node.counts.total,
+            users=sum(
+                1 for name, channel in node.channels.items() if name.startswith("user:") and len(channel)
+            ),
+            rooms=sum(1 for name in node.channels if name.startswith("room:")),
+            blocked=len(node.blocked),
+            messages_in=node.messages_in,
+            publications=node.publications,
+            errors=dict(node.errors),
+        )
+
+    # ------------------------------------------------------------------------------------- its life
+
+    @property
+    def running(self) -> bool:
+        """Whether the hub has been started and not stopped."""
+        return self._node is not None
+
+    @property
+    def draining(self) -> bool:
+        """Whether it takes no new connections and is saying goodbye."""
+        return self._node is not None and self._node.draining
+
+    @property
+    def wheel(self) -> Wheel:
+        """The running hub's timers, for transports to share."""
+        return self._running.wheel
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether an authenticate hook is registered."""
+        return self._hooks.authenticate is not None
+
+    async def start(self, engine: Engine, options: HubOptions = HubOptions()) -> None:  # frozen
+        """Run the hub on `engine`; raises `HubbubError` when it runs already."""
+        if self._node is not None:
+            raise HubbubError("the hub is running already")
+        node = Node(engine, options)
+        await node.start()
+        self._hooks.pipeline.threads = Threads(options.handler_threads, options.handler_queue)
+        self._node = node
+
+    async def admit(self, handshake: Handshake) -> Accept | Refuse:
+        """Let a client in as a session, or say why not: what a transport asks at each handshake."""
+        return await admission.admit(self._running, self._hooks, handshake)
+
+    async def check(self) -> None:
+        """Raise `Unavailable` unless the hub can do its work: the engine is asked the real way round."""
+        await self._running.engine.check()
+
+    async def drain(self, timeout: float) -> None:
+        """Ask every client to come back elsewhere, in paced batches, and wait until they are gone.
+
+        Returns after `timeout` seconds at the latest, whoever is left.
+        """
+        node = self._running
+        node.draining = True
+        deadline = node.loop.time() + timeout
+        leaving = [session for session in node.sessions.values() if not session.ending]
+        # All are told within the first half, and come back spread over about as long.
+        steps = max(1.0, timeout / 2 / _DRAIN_PACE)
+        batch = max(_DRAIN_BATCH, int(len(leaving) / steps) + 1)
+        spread = max(1.0, len(leaving) / 500)
+        for start in range(0, len(leaving), batch):
+            if start:
+                await asyncio.sleep(_DRAIN_PACE)
+            for session in leaving[start : start + batch]:
+                wait = round(random.uniform(0.5, 0.5 + spread), 2)  # noqa: S311  # jitter is no secret
+                session.close(CloseCode.RESTART, "the server restarts", retry_after=wait)
+        while node.sessions and node.loop.time() < deadline:
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        """End what is left at once; harmless when the hub is not running."""
+        node, self._node = self._node, None
+        if node is None:
+            return
+        await node.stop()
+        threads, self._hooks.pipeline.threads = self._hooks.pipeline.threads, None
+        if threads is not None:
+            threads.close()
+
+    @property
+    def _running(self) -> Node:
+        if self._node is None:
+            raise HubbubError(
+                "the hub is not running: start it with `hubbub serve module:hub` or `await hub.start(…)`"
+            )
+        return self._node
+
+    async def _publish(
+        self,
+        channel: str,
+        type: str,
+        content: object,
+        to: str | None,
+        room: str | None,
+        from_: str,
+        id: str | None,
+        volatile: bool,
+    ) -> Accepted:
+        node = self._running
+        if not 1 <= len(type) <= 64 or type in RESERVED_FROM_SERVER:
+            raise HubbubError(
+                f"{type!r} cannot be a message's type: 1 to 64 characters, not a type of the protocol"
+            )
+        publication = Publication(type, from_, to, room, id=id, time=node.now_ms())
+        if content is not None:
+            publication.content = encode_content(content)
+        return await node.engine.publish(channel, publication, volatile=volatile)
+
+
+def _as_handler(handler: Callable[..., Any]) -> Handler:
+    if not callable(handler):
+        raise HubbubError("@hub.on(type) decorates a function")
+    return handler

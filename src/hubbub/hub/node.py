@@ -1,0 +1,234 @@
+"""What is alive on this node: its sessions, the channels they listen to, its one timer and its tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from hubbub.core.channel import Channel
+from hubbub.core.limits import ConnectionCounts
+from hubbub.core.outbox import Overflow, Turn
+from hubbub.core.presence import LastSeen
+from hubbub.core.wheel import Wheel
+from hubbub.eager import step
+from hubbub.engines.base import Engine
+from hubbub.hub.formats import FramedJson
+from hubbub.hub.options import HubOptions
+from hubbub.protocol.codes import CloseCode
+from hubbub.types import ALL, Publication, inbox_channel, room_of, user_of
+
+if TYPE_CHECKING:
+    from hubbub.hub.session import Session
+    from hubbub.transports.base import Writer
+
+__all__ = ["Node"]
+
+log = logging.getLogger("hubbub.hub")
+
+
+class Node:
+    """One process's share of the hub: it is the engine's ear, and it owns everything that runs."""
+
+    def __init__(self, engine: Engine, options: HubOptions) -> None:
+        self.engine = engine
+        self.options = options
+        self.loop = asyncio.get_running_loop()
+
+        # All timers; the loop has one, which ticks this.
+        self.wheel = Wheel(self.loop.time())
+        self._ticking: asyncio.TimerHandle | None = None
+
+        # What this turn of the loop writes; its end is a single callback for all connections.
+        self.turn = Turn(self._turn_opened)
+
+        # By session id: the sessions that are open or on their way there.
+        self.sessions: dict[str, Session] = {}
+
+        # The channels that somebody on this node listens to.
+        self.channels: dict[str, Channel[Session]] = {ALL: self._new_channel(ALL)}
+
+        self.counts = ConnectionCounts(options.limits)
+        self.last_seen = LastSeen()
+
+        # Sessions whose socket takes no more, by the time (the loop's clock) since which it does not.
+        self.blocked: dict[Session, float] = {}
+
+        # No new connections, and those there are say goodbye.
+        self.draining = False
+
+        # One object per kind of frames, for `Channel.fan_out` groups listeners by identity.
+        self._formats: dict[object, FramedJson] = {}
+
+        self._tasks: set[asyncio.Task[None]] = set()
+
+        # Counted for statistics and metrics.
+        self.messages_in = 0
+        self.publications = 0
+        self.errors: dict[str, int] = {}
+
+    async def start(self) -> None:
+        """Start the engine and the clock."""
+        await self.engine.start(self)
+        await self.engine.listen([ALL])
+        self._tick()
+
+    async def stop(self) -> None:
+        """Abort what is left, cancel every task and stop the engine."""
+        for session in list(self.sessions.values()):
+            session.abort()
+        if self._ticking is not None:
+            self._ticking.cancel()
+            self._ticking = None
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.engine.stop()
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch."""
+        return int(time.time() * 1000)
+
+    def format_for(self, writer: Writer) -> FramedJson:
+        """The format of a connection: the same object for all connections with the same frames."""
+        # Writers of one transport share their `frame` function; bound methods do not compare by identity.
+        frame = getattr(type(writer), "frame", None)
+        found = self._formats.get(frame)
+        if found is None:
+            found = self._formats[frame] = FramedJson(writer.frame)
+        return found
+
+    # ------------------------------------------------------------------------------- the engine's ear
+
+    def publication(self, channel: str, publication: Publication, origin: str | None) -> None:
+        """Tell the channel's listeners on this node; see `hubbub.engines.base.Listener`."""
+        listening = self.channels.get(channel)
+        if listening is None:
+            return
+        self.publications += 1
+        skip = None
+        if origin is not None:
+            session = self.sessions.get(origin)
+            skip = session.outbox if session is not None else None
+        listening.fan_out(publication, self.turn, skip)
+        if self.turn.full:
+            self.end_slow()
+        if publication.seq is not None and publication.to is not None and publication.to == user_of(channel):
+            self._written_to_inbox(listening, publication, skip)
+
+    def _written_to_inbox(self, inbox: Channel[Session], publication: Publication, skip: object) -> None:
+        """A plain client says nothing about what it handled: what is written to it counts as acknowledged."""
+        for outbox in inbox.listeners:
+            session = outbox.owner
+            if not session.full and not outbox.blocked and not outbox.closed and outbox is not skip:
+                assert publication.seq is not None
+                self.run(self.acknowledge(session.user, publication.seq, publication))
+                return
+
+    async def acknowledge(self, user: str, seq: int, only: Publication | None = None) -> None:
+        """`user` has handled the inbox up to `seq`: move the cursor, and send the receipts that are due.
+
+        `only`: the publication with that seq, where it is at hand.
+        """
+        before = await self.engine.set_cursor(user, seq)
+        if before >= seq:
+            return
+        if only is not None and before == seq - 1:
+            handled = [only]
+        else:
+            page = await self.engine.after(inbox_channel(user), before, min(seq - before, 1000))
+            handled = page.publications
+        for publication in handled:
+            if publication.receipt and publication.id is not None and (publication.seq or 0) <= seq:
+                told = Publication(
+                    "receipt", user, to=publication.from_, id=publication.id, time=self.now_ms()
+                )
+                await self.engine.publish(inbox_channel(publication.from_), told, volatile=True)
+
+    # -------------------------------------------------------------------------------------- listening
+
+    async def channel(self, name: str) -> Channel[Session]:
+        """The channel's listeners on this node; the engine is told when they are the first."""
+        channel = self.channels.get(name)
+        if channel is None:
+            channel = self.channels[name] = self._new_channel(name)
+            await self.engine.listen([name])
+        return channel
+
+    def _new_channel(self, name: str) -> Channel[Session]:
+        # Only rooms may drop: nobody asked to miss a broadcast, and an inbox is what must not be missed.
+        return Channel(
+            name, self.options.outbox.overflow if room_of(name) is not None else Overflow.DISCONNECT
+        )
+
+    async def unlisten(self, session: Session, name: str) -> None:
+        """`session` hears `name` no more; the engine is told when nobody here does."""
+        channel = self.channels.get(name)
+        if channel is None:
+            return
+        channel.unlisten(session.outbox)
+        if not len(channel) and name != ALL:
+            del self.channels[name]
+            await self.engine.unlisten([name])
+
+    # ------------------------------------------------------------------------------ time and writing
+
+    def _turn_opened(self) -> None:
+        self.loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self.turn.flush()
+        if self.turn.full:
+            self.end_slow()
+
+    def end_slow(self) -> None:
+        """End the sessions whose outbox overflowed; called when no fan-out is under way."""
+        while self.turn.full:
+            session = self.turn.full.pop().owner
+            session.close(CloseCode.SLOW_CONSUMER, "reading too slowly: the outbox is full")
+
+    def _tick(self) -> None:
+        now = self.loop.time()
+        self._ticking = self.loop.call_later(self.wheel.granularity, self._tick)
+        for callback in self.wheel.advance(now):
+            try:
+                callback()
+            except Exception:
+                log.exception("a timer failed")
+        if self.blocked:
+            deadline = now - self.options.outbox.write_deadline
+            for session in [session for session, since in self.blocked.items() if since < deadline]:
+                session.close(CloseCode.SLOW_CONSUMER, "reading too slowly: a write took too long")
+
+    # ------------------------------------------------------------------------------------------ tasks
+
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run `coroutine` now, and own what is left of it as a task if it waits; its errors are logged."""
+        try:
+            rest = step(coroutine)
+        except Exception:
+            log.exception("a background step failed")
+            return
+        if rest is not None:
+            self.spawn(rest)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], done: Callable[[], object] | None = None) -> None:
+        """Own `coroutine` as a task until it ends, or the node stops; its errors are logged."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("a background task failed", exc_info=error)
+            if done is not None:
+                done()
+
+        task.add_done_callback(ended)
+
+    def count_error(self, code: str) -> None:
+        """Count an error or refusal by its code."""
+        self.errors[code] = self.errors.get(code, 0) + 1

@@ -1,0 +1,267 @@
+"""Your code between a message and its room: handlers by type, typed content, middleware."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Raw
+
+from hubbub.errors import HubbubError, Reject, Unavailable
+from hubbub.protocol.codes import ErrorCode
+from hubbub.protocol.envelope import Envelope
+
+if TYPE_CHECKING:
+    from hubbub.hub.session import Session
+
+__all__ = ["Handler", "Message", "Middleware", "Next", "Pipeline", "Threads"]
+
+T = TypeVar("T")
+
+_no_content = Raw()
+_where = re.compile(r" - at `(\$[^`]*)`$")
+
+
+class Message(Generic[T]):
+    """A message on its way, as a handler sees it: read it, change it, return it to let it go on.
+
+    `content` is decoded when it is first read; in a handler that asks for `Message[Order]` it is an `Order`.
+    """
+
+    __slots__ = (
+        "_content",
+        "_decode",
+        "_decoded",
+        "echo",
+        "id",
+        "receipt",
+        "room",
+        "session",
+        "to",
+        "type",
+        "volatile",
+    )
+
+    def __init__(self, envelope: Envelope, session: Session) -> None:
+        self.type = envelope.type
+        # The recipient's user id, or the room, or neither: everyone.
+        self.to = envelope.to
+        self.room = envelope.room
+        self.id = envelope.id
+        self.receipt = envelope.receipt
+        self.echo = envelope.echo
+        self.volatile = envelope.volatile
+        # The session that the message came from.
+        self.session = session
+        self._content: Any = envelope.content
+        self._decode: Callable[[Raw], Any] = _decode_any
+        self._decoded = False
+
+    def __repr__(self) -> str:
+        target = f"to={self.to!r}" if self.to else f"room={self.room!r}" if self.room else "to everyone"
+        # No content: messages end up in logs.
+        return f"<Message {self.type!r} from {self.from_!r} {target}>"
+
+    @property
+    def from_(self) -> str:
+        """The sender's user id."""
+        return self.session.user
+
+    @property
+    def content(self) -> T:
+        """The payload; None where the sender gave none. Raises `Reject` when it is not what was asked for."""
+        if not self._decoded:
+            self._content = self._decode(self._content)
+            self._decoded = True
+        return self._content  # type: ignore[no-any-return]
+
+    @content.setter
+    def content(self, content: T) -> None:
+        self._content = content
+        self._decoded = True
+
+    def raw(self) -> Raw:
+        """The payload as encoded JSON: the sender's own bytes unless the content was read or set."""
+        if not self._decoded:
+            return self._content  # type: ignore[no-any-return]
+        return encode_content(self._content)
+
+
+def encode_content(content: object) -> Raw:
+    """Any content as encoded JSON: what msgspec can encode, or a pydantic model; raises `HubbubError`."""
+    if isinstance(content, Raw):
+        return content
+    dump = getattr(content, "model_dump_json", None)
+    try:
+        return Raw(dump().encode() if dump is not None else msgspec.json.encode(content))
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise HubbubError(f"this content cannot be sent as JSON: {error}") from error
+
+
+Next = Callable[[Message[Any]], Awaitable["Message[Any] | None"]]
+Handler = Callable[[Message[Any]], "Message[Any] | None | Awaitable[Message[Any] | None]"]
+Middleware = Callable[[Message[Any], Next], Awaitable["Message[Any] | None"]]
+
+
+class Threads:
+    """A bounded pool for code that blocks: so many threads, so many waiting, and no more."""
+
+    def __init__(self, threads: int, queue: int) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="hubbub-handler")
+        self._most = threads + queue
+        # Calls that run or wait.
+        self._taken = 0
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call `function` in a thread; raises `Unavailable` when the queue is full."""
+        if self._taken >= self._most:
+            raise Unavailable("the queue for blocking handlers is full")
+        self._taken += 1
+        call = asyncio.get_running_loop().run_in_executor(self._pool, functools.partial(function, *arguments))
+        # Counted until the thread is really free: a caller that gave up does not stop it.
+        call.add_done_callback(self._done)
+        return await asyncio.shield(call)
+
+    def close(self) -> None:
+        """Wait for nothing more; a call that is still running ends by itself."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _done(self, call: asyncio.Future[Any]) -> None:
+        self._taken -= 1
+        if not call.cancelled():
+            call.exception()
+
+
+class Pipeline:
+    """The handlers and middleware of a hub: which code a message of a type goes through."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, tuple[Handler, Callable[[Raw], Any]]] = {}
+        self._middleware: list[Middleware] = []
+
+        # Each type's whole chain, put together once.
+        self._chains: dict[str, Next] = {}
+
+        # Set when the hub starts: handlers that are plain functions run there.
+        self.threads: Threads | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._handlers or self._middleware)
+
+    def handles(self, type: str) -> bool:
+        """Whether a handler is registered for `type`."""
+        return type in self._handlers
+
+    def add_handler(self, type: str, handler: Handler) -> None:
+        """Let `handler` see each message of `type`; raises `HubbubError` when there is one already."""
+        if type in self._handlers:
+            raise HubbubError(f"there is a handler for {type!r} already: one type, one handler")
+        self._handlers[type] = (handler, _content_decoder(handler))
+        self._chains.clear()
+
+    def add_middleware(self, middleware: Middleware) -> None:
+        """Put `middleware` around all handlers; what was added first is outermost."""
+        if not inspect.iscoroutinefunction(middleware):
+            raise HubbubError(
+                f"middleware must be `async def`: {getattr(middleware, '__name__', middleware)!r}"
+            )
+        self._middleware.append(middleware)
+        self._chains.clear()
+
+    def chain(self, type: str) -> Next | None:
+        """What a message of `type` goes through, or None when it goes straight on."""
+        if type not in self._handlers and not self._middleware:
+            return None
+        chain = self._chains.get(type)
+        if chain is None:
+            chain = self._innermost(type)
+            for middleware in reversed(self._middleware):
+                chain = functools.partial(_around, middleware, chain)
+            # Types come from clients: the cache must not grow with what they think of.
+            if type in self._handlers:
+                self._chains[type] = chain
+        return chain
+
+    def _innermost(self, type: str) -> Next:
+        registered = self._handlers.get(type)
+        if registered is None:
+            return _pass
+        handler, decode = registered
+        is_async = inspect.iscoroutinefunction(handler)
+
+        async def call(message: Message[Any]) -> Message[Any] | None:
+            if decode is not _decode_any and not message._decoded:
+                message._decode = decode
+                # Before the handler: content that is wrong never reaches it.
+                _ = message.content
+            if is_async:
+                return await typing.cast("Awaitable[Message[Any] | None]", handler(message))
+            assert self.threads is not None
+            return await self.threads.run(typing.cast("Callable[..., Message[Any] | None]", handler), message)
+
+        return call
+
+
+async def _pass(message: Message[Any]) -> Message[Any] | None:
+    return message
+
+
+async def _around(middleware: Middleware, chain: Next, message: Message[Any]) -> Message[Any] | None:
+    return await middleware(message, chain)
+
+
+def _decode_any(raw: Raw) -> Any:
+    return msgspec.json.decode(raw) if memoryview(raw).nbytes else None
+
+
+def _content_decoder(handler: Handler) -> Callable[[Raw], Any]:
+    """How the content for `handler` is decoded: as the `T` of its parameter's `Message[T]`."""
+    try:
+        hints = typing.get_type_hints(handler)
+        parameters = list(inspect.signature(handler).parameters)
+    except (NameError, TypeError, ValueError) as error:
+        raise HubbubError(
+            f"the annotations of {getattr(handler, '__name__', handler)!r} cannot be read: {error}"
+        ) from error
+    annotation = hints.get(parameters[0]) if parameters else None
+    if typing.get_origin(annotation) is not Message:
+        return _decode_any
+    (wanted,) = typing.get_args(annotation)
+    if wanted is Any:
+        return _decode_any
+    validate = getattr(wanted, "model_validate_json", None)
+    if validate is not None:
+        return functools.partial(_decode_pydantic, validate)
+    return functools.partial(_decode_msgspec, msgspec.json.Decoder(wanted))
+
+
+def _decode_msgspec(decoder: msgspec.json.Decoder[Any], raw: Raw) -> Any:
+    try:
+        return decoder.decode(raw if memoryview(raw).nbytes else b"null")
+    except msgspec.ValidationError as error:
+        text = str(error)
+        where = _where.search(text)
+        raise Reject(
+            ErrorCode.INVALID_CONTENT, _where.sub("", text), where=where.group(1) if where else "$"
+        ) from None
+
+
+def _decode_pydantic(validate: Callable[..., Any], raw: Raw) -> Any:
+    try:
+        return validate(bytes(raw) or b"null")
+    except ValueError as error:
+        errors = getattr(error, "errors", None)
+        if errors is None:
+            raise Reject(
+                ErrorCode.INVALID_CONTENT, "not what this type of message carries", where="$"
+            ) from None
+        first = errors(include_url=False, include_context=False, include_input=False)[0]
+        path = "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        raise Reject(ErrorCode.INVALID_CONTENT, first["msg"], where=path) from None

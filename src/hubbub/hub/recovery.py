@@ -1,0 +1,126 @@
+"""How a session catches up with a channel: what it missed first, then live, with no gap and no double."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from hubbub.core.log import Page
+from hubbub.protocol.codes import CloseCode
+from hubbub.types import Position
+
+if TYPE_CHECKING:
+    from hubbub.hub.node import Node
+    from hubbub.hub.session import Session
+
+__all__ = ["Recovery"]
+
+# Publications that one read of the backlog takes.
+_PAGE = 100
+
+
+class Recovery:
+    """One session getting into one channel; from its making on, live publications are kept aside.
+
+    First `begin`, `latest` or `fresh`, which say where the session stands; then, when the client has been
+    told, `finish`.
+    """
+
+    def __init__(self, node: Node, session: Session, name: str) -> None:
+        self.name = name
+
+        # The end of the channel's log when it was read: what a client that recovers nothing starts from.
+        self.position = Position("", 0)
+
+        # Whether everything that was missed follows; None where nothing was asked.
+        self.recovered: bool | None = None
+
+        # The seqs, first and last, of unread messages that are gone; only of an inbox.
+        self.missing: tuple[int, int] | None = None
+
+        # How far the session has been brought.
+        self.seq = 0
+
+        self._node = node
+        self._session = session
+        # The engine must have been told to listen: see `Node.channel`.
+        self._channel = node.channels[name]
+        self._hold = self._channel.hold(session.outbox)
+        self._page: Page | None = None
+
+    async def fresh(self) -> None:
+        """Start from now: nothing was asked."""
+        self.position = await self._node.engine.position(self.name)
+        self.seq = self.position.seq
+
+    async def begin(self, since: Position) -> None:
+        """Start after `since`, if everything that followed it is still there."""
+        page = await self._node.engine.after(self.name, since.seq, _PAGE)
+        self.position = page.position
+        self.recovered = page.complete and since.epoch == page.position.epoch
+        if self.recovered:
+            self._page = page
+            self.seq = since.seq
+        else:
+            # Never a partial recovery: the client starts at `position` and refetches its own state.
+            self.seq = page.position.seq
+
+    async def unread(self, cursor: int) -> None:
+        """Start the inbox where its user got to: what is unread follows, as far as it is still there."""
+        page = await self._node.engine.after(self.name, cursor, _PAGE)
+        first = page.publications[0] if page.publications else None
+        if page.complete:
+            self.seq = cursor
+        else:
+            # Some of what is unread is gone: before the oldest that is kept, or at the end.
+            self.recovered = False
+            self.seq = page.position.seq
+            if first is not None and first.seq is not None:
+                self.seq = first.seq - 1 if first.prev is None else first.prev
+            if self.seq > cursor:
+                self.missing = (cursor + 1, self.seq)
+        self.position = Position(page.position.epoch, self.seq)
+        self._page = page
+
+    async def latest(self, count: int) -> None:
+        """Start with the last `count` publications."""
+        page = await self._node.engine.before(self.name, None, count)
+        self.position = page.position
+        self.recovered = True
+        self._page = Page(page.publications, page.position, complete=True, more=False)
+        self.seq = page.position.seq - len(page.publications)
+
+    async def finish(self) -> bool:
+        """Send what was missed, then what came meanwhile, and go live; False when the session ended."""
+        page = self._page
+        while True:
+            if page is not None:
+                if not await self._session.send_backlog(page.publications, self.name):
+                    return await self.abandon()
+                if page.publications:
+                    self.seq = page.publications[-1].seq or self.seq
+                elif not page.more:
+                    self.seq = max(self.seq, page.position.seq)
+            if page is None or not page.more:
+                held = self._hold.merge(self.seq)
+                if held is not None:
+                    break
+            page = await self._node.engine.after(self.name, self.seq, _PAGE)
+            if not page.complete:
+                # Retention overtook a reader that is slower than the channel: it resumes, and is told.
+                self._session.close(
+                    CloseCode.SLOW_CONSUMER, "the backlog was dropped before it could be sent"
+                )
+                return await self.abandon()
+        # No wait from the merge to the end: nothing can come in between.
+        if self._session.ending:
+            return await self.abandon()
+        for publication in held:
+            self._session.put(publication, self.name)
+            self.seq = publication.seq or self.seq
+        self._channel.listen(self._session.outbox)
+        return True
+
+    async def abandon(self) -> Literal[False]:
+        """Let go of the channel again."""
+        await self._node.unlisten(self._session, self.name)
+        return False

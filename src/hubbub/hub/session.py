@@ -1,0 +1,378 @@
+"""One connection of one user: what it says is handled in order, what it gets goes through its outbox."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Coroutine, Iterable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from hubbub.core.outbox import Held, Outbox
+from hubbub.core.wheel import Timer
+from hubbub.eager import step
+from hubbub.hub import commands
+from hubbub.protocol.codes import CloseCode
+from hubbub.protocol.conversation import Conversation, Violation
+from hubbub.protocol.envelope import Envelope, Fault, Goodbye, Request, ServerPing
+from hubbub.types import Publication, inbox_channel
+
+if TYPE_CHECKING:
+    from hubbub.hub.hooks import Hooks
+    from hubbub.hub.node import Node
+    from hubbub.transports.base import Handshake, Writer
+
+__all__ = ["Session", "State"]
+
+# Bytes of backlog to write before looking whether the socket still takes them.
+_BACKLOG_STEP = 65_536
+
+
+class State(StrEnum):
+    """Where a session is in its life."""
+
+    CONNECTING = "connecting"
+    """The connection stands, but it is not open: no `hello` yet, or `on_connect` is still running."""
+
+    OPEN = "open"
+    IDLE = "idle"
+    """Open, and silent for longer than the ping interval."""
+
+    DRAINING = "draining"
+    """Told to come back elsewhere; the connection closes next."""
+
+    CLOSED = "closed"
+
+
+class Session:
+    """One connection of one user; handlers get it as `message.session`.
+
+    It is the transport's `Receiver`: the transport calls the methods from `opened` to `closed`.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_closing",
+        "_conversation",
+        "_node",
+        "_paused",
+        "_pinged",
+        "_queue",
+        "_timer",
+        "_writable",
+        "_writer",
+        "device",
+        "full",
+        "handshake",
+        "hooks",
+        "id",
+        "ip",
+        "last_seen",
+        "outbox",
+        "room_names",
+        "since",
+        "user",
+    )
+
+    outbox: Outbox[Session]
+
+    def __init__(self, node: Node, hooks: Hooks, *, user: str, ip: str, device: str, full: bool) -> None:
+        self.id = "s-" + secrets.token_hex(8)
+        # Empty until `hello` has said who it is, where the handshake did not.
+        self.user = user
+        self.ip = ip
+        # What the client calls itself, as far as it said so.
+        self.device = device
+        # Whether it came the full way: a subprotocol and `hello`.
+        self.full = full
+        # When it opened, milliseconds since the Unix epoch; 0 before.
+        self.since = 0
+        # The last sign of life, in seconds on the node's clock.
+        self.last_seen = node.wheel.now
+        # The rooms it is in, or getting into; None until the first.
+        self.room_names: dict[str, None] | None = None
+        # How it came; kept only until it is open.
+        self.handshake: Handshake | None = None
+        self.hooks = hooks
+        self._node = node
+        self._conversation = Conversation(full=full)
+        self._writer: Writer | None = None
+
+        # While a message waits for something, later ones of this session wait behind it, in order.
+        self._busy = False
+        self._queue: deque[str | bytes] | None = None
+
+        # The queue is long: the socket is not read until it is done.
+        self._paused = False
+
+        # When the last `ping` envelope went out, on the node's clock.
+        self._pinged = 0.0
+
+        # Set while somebody waits for the socket to take bytes again.
+        self._writable: asyncio.Future[None] | None = None
+
+        # Why it ends, or ended; None before.
+        self._closing: tuple[int, str] | None = None
+
+        self._timer: Timer | None = None
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id} user={self.user!r} {self.state}>"
+
+    @property
+    def state(self) -> State:
+        """Where the session is in its life."""
+        if self._closing is not None or self._writer is None:
+            return State.CLOSED if self._closing is not None else State.CONNECTING
+        if not self.since:
+            return State.CONNECTING
+        if self._node.draining:
+            return State.DRAINING
+        idle = self._node.wheel.now - self.last_seen > self._node.options.ping_interval
+        return State.IDLE if idle else State.OPEN
+
+    @property
+    def ending(self) -> bool:
+        """Whether the session has ended, or is about to."""
+        return self._closing is not None
+
+    @property
+    def rooms(self) -> frozenset[str]:
+        """The rooms the session is in."""
+        return frozenset(self.room_names or ())
+
+    # --------------------------------------------------------------------------- the transport's calls
+
+    def opened(self, writer: Writer) -> None:
+        """The connection stands."""
+        node = self._node
+        self._writer = writer
+        self.outbox = Outbox(self, writer, node.format_for(writer), node.turn, node.options.outbox)
+        node.sessions[self.id] = self
+        node.counts.add(self.ip)
+        if self.full:
+            self._timer = node.wheel.after(node.options.hello_timeout, self._no_hello)
+        else:
+            self._run(commands.open_plain(node, self))
+
+    def received(self, message: str | bytes) -> None:
+        """One whole message of the client's."""
+        self.last_seen = self._node.wheel.now
+        self._node.messages_in += 1
+        if self._busy:
+            self._enqueue(message)
+        else:
+            self._handle(message)
+
+    def alive(self) -> None:
+        """A ping or pong frame came."""
+        self.last_seen = self._node.wheel.now
+
+    def blocked(self) -> None:
+        """The socket takes no more."""
+        self.outbox.blocked = True
+        self._node.blocked.setdefault(self, self._node.loop.time())
+
+    def unblocked(self) -> None:
+        """The socket takes bytes again."""
+        self._node.blocked.pop(self, None)
+        written = self.outbox.unblock()
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        if not self.full and written:
+            self._acknowledge(written)
+
+    def closed(self, code: int, reason: str) -> None:
+        """The connection is gone."""
+        if self._closing is None:
+            self._end(code, reason)
+        self._writer = None
+
+    # ------------------------------------------------------------------------------------ what it says
+
+    def _handle(self, message: str | bytes) -> None:
+        event = self._conversation.receive(message, self.last_seen)
+        if type(event) is Envelope:
+            self._run(commands.route(self._node, self, event))
+        elif isinstance(event, Request):
+            handler = commands.HANDLERS[type(event)]
+            self._run(handler(self._node, self, event))
+        elif isinstance(event, Fault):
+            self.fault(event)
+        elif isinstance(event, Violation):
+            if event.fault is not None:
+                self.fault(event.fault)
+            self.close(event.code, event.reason)
+
+    def wrong(self, fault: Fault) -> None:
+        """Answer a bad message that only the hub could tell from a good one; the tenth in a minute ends it."""
+        self.fault(fault)
+        if self._conversation.wrong(self.last_seen):
+            self.close(CloseCode.PROTOCOL_VIOLATION, "too many bad messages")
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        rest = step(coroutine)
+        if rest is not None:
+            self._busy = True
+            self._node.spawn(rest, self._go_on)
+
+    def _go_on(self) -> None:
+        """What had to wait is done: now the messages that came meanwhile."""
+        self._busy = False
+        queue = self._queue
+        while queue and not self._busy:
+            if self._closing is not None:
+                queue.clear()
+                return
+            self._handle(queue.popleft())
+        if not queue:
+            self._queue = None
+            if self._paused and self._writer is not None:
+                self._paused = False
+                self._writer.resume_reading()
+
+    def _enqueue(self, message: str | bytes) -> None:
+        if self._closing is not None:
+            return
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append(message)
+        if (
+            len(self._queue) >= self._node.options.session_queue
+            and not self._paused
+            and self._writer is not None
+        ):
+            # A few more may be in the transport's buffer; the socket brings no new ones.
+            self._paused = True
+            self._writer.pause_reading()
+
+    # ------------------------------------------------------------------------------------ what it gets
+
+    def send(self, message: object) -> None:
+        """Send one message of the server to this session alone."""
+        if self._closing is None and self._writer is not None:
+            self._put(self.outbox.format.encode(message))
+
+    def put(self, publication: Publication, channel: str) -> None:
+        """Send one publication of `channel` to this session alone."""
+        self._put(self.outbox.format.encode(publication), publication, channel)
+
+    def fault(self, fault: Fault) -> None:
+        """Tell the client what did not work."""
+        self._node.count_error(fault.code)
+        self.send(fault)
+
+    def _put(self, frame: bytes, publication: Publication | None = None, channel: str = "") -> None:
+        turn = self._node.turn
+        turn.begin()
+        turn.collect(len(frame))
+        self.outbox.put(frame, publication, channel)
+        if turn.full:
+            self._node.end_slow()
+
+    async def send_backlog(self, publications: Iterable[Publication], channel: str) -> bool:
+        """Send what was missed, no faster than the socket takes it; False when the session ended meanwhile."""
+        outbox, turn = self.outbox, self._node.turn
+        unsent = 0
+        for publication in publications:
+            frame = outbox.format.encode(publication)
+            unsent += len(frame)
+            turn.begin()
+            turn.collect(len(frame))
+            outbox.put(frame, publication, channel)
+            if unsent >= _BACKLOG_STEP:
+                unsent = 0
+                outbox.flush()
+                # The write deadline ends the session if this takes too long.
+                if outbox.blocked:
+                    await self._wait_writable()
+            if self._closing is not None:
+                return False
+        return True
+
+    async def _wait_writable(self) -> None:
+        if self._writable is None or self._writable.done():
+            self._writable = self._node.loop.create_future()
+        await self._writable
+
+    def _acknowledge(self, written: list[Held]) -> None:
+        """A plain client's inbox is acknowledged as far as it was written, now that it was."""
+        inbox = inbox_channel(self.user)
+        seqs = [entry.publication.seq for entry in written if entry.publication and entry.channel == inbox]
+        handled = max((seq for seq in seqs if seq is not None), default=0)
+        if handled:
+            self._node.run(self._node.acknowledge(self.user, handled))
+
+    # ----------------------------------------------------------------------------- how it lives and ends
+
+    def open(self) -> None:
+        """From now on it is a session among others: counted as its user's, and watched."""
+        node = self._node
+        self.since = node.now_ms()
+        self.handshake = None
+        node.counts.add_user(self.user)
+        if self._timer is not None:
+            self._timer.cancel()
+        delay = node.options.envelope_ping_interval if self.full else node.options.ping_interval
+        self._timer = node.wheel.after(delay, self._watch)
+
+    def close(self, code: int, reason: str, *, retry_after: float | None = None) -> None:
+        """End the session: what was sent before goes out first, then a goodbye (full way) and the close frame."""
+        if self._closing is not None or self._writer is None:
+            return
+        if self.full and self.since:
+            self.send(Goodbye(int(code), reason, retry_after))
+        self.outbox.flush()
+        self._writer.close(int(code), reason)
+        self._end(int(code), reason)
+
+    def abort(self) -> None:
+        """End the connection without ceremony."""
+        if self._writer is not None:
+            self._writer.abort()
+        if self._closing is None:
+            self._end(CloseCode.ABNORMAL, "aborted")
+
+    def _end(self, code: int, reason: str) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._closing = (code, reason)
+        self._node.blocked.pop(self, None)
+        self.outbox.close()
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._node.run(commands.depart(self._node, self, code, reason))
+
+    def _no_hello(self) -> None:
+        self.close(CloseCode.NO_HELLO, "no hello in time")
+
+    def _watch(self) -> None:
+        """Is the client still there? A plain one is pinged when it is silent, a full one regularly."""
+        node, options = self._node, self._node.options
+        now = node.wheel.now
+        silent = now - self.last_seen
+        if self.full:
+            self._pinged = now
+            # The clock is coarse: a pong within the same tick must still look later than the ping.
+            self.last_seen = min(self.last_seen, now - node.wheel.granularity)
+            self.send(ServerPing())
+            self._timer = node.wheel.after(options.pong_timeout, self._check_pong)
+        elif silent >= options.silence_limit:
+            self.close(CloseCode.NO_PONG, "silent for too long")
+        elif silent >= options.ping_interval:
+            if self._writer is not None:
+                self._writer.ping()
+            self._timer = node.wheel.after(options.silence_limit - silent, self._watch)
+        else:
+            self._timer = node.wheel.after(options.ping_interval - silent, self._watch)
+
+    def _check_pong(self) -> None:
+        # Any message since then proves as much as a pong does.
+        if self.last_seen < self._pinged:
+            self.close(CloseCode.NO_PONG, "no answer to ping")
+            return
+        options = self._node.options
+        self._timer = self._node.wheel.after(
+            options.envelope_ping_interval - options.pong_timeout, self._watch
+        )

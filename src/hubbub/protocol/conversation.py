@@ -1,0 +1,138 @@
+"""What one client says, checked and named: messages in, events out, no clock and no socket.
+
+The conversation knows the two ways in (protocol.md §3), which types are reserved, and when a client has
+been wrong too often. What the events mean for rooms and users is the hub's business.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from msgspec import Struct
+
+from hubbub.protocol import json as codec
+from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode, ErrorCode
+from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Hello, Join, Request, Users
+
+__all__ = ["Conversation", "Violation"]
+
+_MOST_FAULTS: Final = 10
+_FAULT_WINDOW: Final = 60.0
+
+# Signalling is of the moment: an offer that waited in an inbox would connect to nobody (protocol.md §5.5).
+_volatile: Final = frozenset({"webrtc-offer", "webrtc-answer", "webrtc-ice"})
+
+# What the server says is not for clients to say, and what neither side can say yet.
+_not_for_clients: Final = (RESERVED_FROM_SERVER | RESERVED_FROM_CLIENT) - REQUESTS.keys()
+
+
+class Violation(Struct, frozen=True):
+    """The client broke the protocol beyond an error: the connection closes with this code."""
+
+    code: CloseCode
+    reason: str
+    # Sent before the close, where the client can make use of it.
+    fault: Fault | None = None
+
+
+class Conversation:
+    """The state of one client's side of the protocol."""
+
+    __slots__ = ("_faults", "greeted")
+
+    def __init__(self, *, full: bool) -> None:
+        # The plain way needs no greeting: it is open from the handshake on.
+        self.greeted = not full
+
+        # When this client was wrong, newest last; None until it is wrong for the first time.
+        self._faults: deque[float] | None = None
+
+    def receive(self, message: str | bytes, now: float) -> Envelope | Request | Fault | Violation:
+        """What `message` says: an application's envelope, a request of a reserved type, or what is wrong.
+
+        `now` is in seconds on any clock that only goes forward.
+        """
+        if not isinstance(message, str):
+            return self._wrong("this connection speaks JSON: send text, not binary", now)
+        try:
+            envelope = codec.decode(message)
+            request = REQUESTS.get(envelope.type)
+            if request is None:
+                self._check(envelope)
+                if self.greeted:
+                    return envelope
+            else:
+                asked = codec.decode_request(message, request)
+                self._check_request(asked)
+                if self.greeted:
+                    if request is Hello:
+                        return Fault(
+                            ErrorCode.CONFLICT, "hello comes once, as the first message", id=asked.id
+                        )
+                    return asked
+                if request is Hello:
+                    self.greeted = True
+                    return asked
+        except codec.BadMessage as error:
+            return self._wrong(str(error), now, *codec.decode_reference(message))
+        return Violation(CloseCode.PROTOCOL_VIOLATION, "the first message must be hello")
+
+    def wrong(self, now: float) -> bool:
+        """Note one bad message; whether it was one too many (the 10th within a minute)."""
+        faults = self._faults
+        if faults is None:
+            faults = self._faults = deque(maxlen=_MOST_FAULTS)
+        faults.append(now)
+        return len(faults) == _MOST_FAULTS and faults[0] > now - _FAULT_WINDOW
+
+    def _wrong(
+        self, text: str, now: float, id: str | None = None, room: str | None = None
+    ) -> Fault | Violation:
+        fault = Fault(ErrorCode.BAD_MESSAGE, text, id, room)
+        if not self.greeted:
+            return Violation(CloseCode.PROTOCOL_VIOLATION, "the first message must be a valid hello", fault)
+        if self.wrong(now):
+            return Violation(CloseCode.PROTOCOL_VIOLATION, "too many bad messages", fault)
+        return fault
+
+    def _check(self, envelope: Envelope) -> None:
+        if envelope.type in _not_for_clients:
+            raise codec.BadMessage(f"clients cannot send the type {envelope.type}")
+        _no_control("type", envelope.type)
+        if envelope.id is not None:
+            _no_control("id", envelope.id)
+        if envelope.room is not None:
+            if envelope.to is not None:
+                raise codec.BadMessage("a message goes `to` a user or to a `room`, not both")
+            _no_control("room", envelope.room)
+        elif envelope.to is not None:
+            _no_control("to", envelope.to)
+        if envelope.volatile is None:
+            envelope.volatile = envelope.type in _volatile
+        if envelope.receipt and (envelope.to is None or envelope.id is None or envelope.volatile):
+            raise codec.BadMessage("a receipt needs `to` and `id`, and a message that is not volatile")
+        if envelope.binary and not codec.is_base64(envelope.content):
+            raise codec.BadMessage("`binary` says that `content` is base64, and it is not")
+
+    def _check_request(self, request: Request) -> None:
+        if request.id is not None:
+            _no_control("id", request.id)
+        room = getattr(request, "room", None)
+        if room is not None:
+            _no_control("room", room)
+        if isinstance(request, Join) and request.since is not None and request.last is not None:
+            raise codec.BadMessage("`join` takes `since` or `last`, not both")
+        if isinstance(request, Hello) and request.resume is not None:
+            for name in request.resume.rooms:
+                _no_control("room", name)
+        if isinstance(request, Users):
+            for name in request.ids:
+                _no_control("ids", name)
+
+
+def _no_control(field: str, name: str) -> None:
+    # isprintable is one C call and true for nearly all names; what it is false for may still be fine
+    # (a zero-width joiner inside an emoji).
+    if not name.isprintable() and codec.CONTROL.search(name):
+        raise codec.BadMessage(f"`{field}` contains a control character")

@@ -1,0 +1,197 @@
+"""WebSocket frames: messages into the bytes that carry them, and frames back into whole messages.
+
+RFC 6455 without a socket: nothing here knows where the bytes come from. A server's frames are not masked,
+so the frame of a message is the same bytes for every connection.
+"""
+
+from __future__ import annotations
+
+import codecs
+import struct
+
+from msgspec import Struct
+
+__all__ = [
+    "BINARY",
+    "CLOSE",
+    "CONTINUATION",
+    "PING",
+    "PING_FRAME",
+    "PONG",
+    "TEXT",
+    "Assembly",
+    "Close",
+    "Violation",
+    "binary_frame",
+    "close_frame",
+    "pong_frame",
+    "read_close",
+    "text_frame",
+]
+
+# Opcodes (RFC 6455 §5.2); those from 8 on are control frames.
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+
+# What a control frame may carry at most (§5.5).
+_CONTROL_SIZE = 125
+
+_MEDIUM = struct.Struct("!BBH")
+_LONG = struct.Struct("!BBQ")
+_CODE = struct.Struct("!H")
+
+# The whole header of a short frame, by the payload's size: most messages are short.
+_SHORT_TEXT = [bytes((0x80 | TEXT, size)) for size in range(126)]
+_SHORT_BINARY = [bytes((0x80 | BINARY, size)) for size in range(126)]
+
+PING_FRAME = bytes((0x80 | PING, 0))
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A whole text message in one frame; `payload` is UTF-8."""
+    size = len(payload)
+    return _SHORT_TEXT[size] + payload if size < 126 else _header(TEXT, size) + payload
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """A whole binary message in one frame."""
+    size = len(payload)
+    return _SHORT_BINARY[size] + payload if size < 126 else _header(BINARY, size) + payload
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """The answer to a ping that carried `payload`, at most 125 bytes."""
+    return bytes((0x80 | PONG, len(payload))) + payload
+
+
+def close_frame(code: int, reason: str = "") -> bytes:
+    """A close frame; 1005 stands for "no code" and makes it empty (§7.1.5), a long reason is cut to fit."""
+    if code == 1005:
+        return bytes((0x80 | CLOSE, 0))
+    text = reason.encode()[: _CONTROL_SIZE - 2]
+    if len(text) == _CONTROL_SIZE - 2:
+        # The cut may have gone through a character.
+        text = text.decode(errors="ignore").encode()
+    return bytes((0x80 | CLOSE, 2 + len(text))) + _CODE.pack(code) + text
+
+
+def _header(opcode: int, size: int) -> bytes:
+    if size < 65_536:
+        return _MEDIUM.pack(0x80 | opcode, 126, size)
+    return _LONG.pack(0x80 | opcode, 127, size)
+
+
+class Violation(Struct, frozen=True, gc=False):
+    """What the peer did against the protocol: the code and reason to close the connection with."""
+
+    code: int
+    reason: str
+
+
+class Close(Struct, frozen=True, gc=False):
+    """What a close frame says; code 1005 when it says nothing."""
+
+    code: int
+    reason: str
+
+
+def read_close(payload: bytes) -> Close | Violation:
+    """Read a close frame's payload (§5.5.1), checking its code (§7.4) and that its reason is UTF-8."""
+    if not payload:
+        return Close(1005, "")
+    if len(payload) == 1:
+        return Violation(1002, "half a close code")
+    (code,) = _CODE.unpack_from(payload)
+    # 1004 is reserved, 1005 and 1006 are never sent; 1012 to 1014 were registered after the RFC.
+    if not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code <= 4999):
+        return Violation(1002, "no such close code")
+    try:
+        return Close(code, payload[2:].decode())
+    except UnicodeDecodeError:
+        return Violation(1007, "the reason is not UTF-8")
+
+
+class Assembly:
+    """The frames of one connection, put together into messages (§5.4).
+
+    It holds nothing between two messages: who keeps a connection's memory small makes one when a
+    fragmented message begins and drops it when `unfinished` is False again.
+    """
+
+    __slots__ = ("_count", "_decoder", "_max_count", "_max_size", "_opcode", "_parts", "_size")
+
+    def __init__(self, max_size: int, max_count: int) -> None:
+        # Limits of one message: bytes in all, and frames, for empty ones are work too.
+        self._max_size = max_size
+        self._max_count = max_count
+
+        # What the unfinished message is; CONTINUATION, which begins none, stands for "there is none".
+        self._opcode = CONTINUATION
+        self._count = 0
+        self._size = 0
+        self._parts: list[str] | list[bytes] = []
+        # Text is decoded as it comes, so that bad UTF-8 is found in the fragment it is in (§8.1).
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether a message has begun and not ended."""
+        return self._opcode != CONTINUATION
+
+    def add(self, opcode: int, fin: bool, rsv: bool, payload: bytes) -> str | bytes | Violation | None:
+        """Take the next frame: the message that it completes, what is wrong with it, or None.
+
+        `rsv` says whether any of the three reserved bits is set. A control frame may come between two
+        fragments; it is checked and changes nothing. After a violation the assembly is of no more use.
+        """
+        if rsv:
+            return Violation(1002, "a reserved bit is set")
+        if opcode >= CLOSE:
+            return self._check_control(opcode, fin, payload)
+        if opcode == CONTINUATION:
+            if not self.unfinished:
+                return Violation(1002, "nothing to continue")
+        elif opcode > BINARY:
+            return Violation(1002, "no such opcode")
+        elif self.unfinished:
+            return Violation(1002, "the last message is unfinished")
+        else:
+            self._begin(opcode)
+        return self._collect(fin, payload)
+
+    @staticmethod
+    def _check_control(opcode: int, fin: bool, payload: bytes) -> Violation | None:
+        if opcode > PONG:
+            return Violation(1002, "no such opcode")
+        if not fin or len(payload) > _CONTROL_SIZE:
+            return Violation(1002, "a control frame must be short and whole")
+        return None
+
+    def _begin(self, opcode: int) -> None:
+        self._opcode = opcode
+        self._count = 0
+        self._size = 0
+        self._parts = []
+        self._decoder = codecs.getincrementaldecoder("utf-8")() if opcode == TEXT else None
+
+    def _collect(self, fin: bool, payload: bytes) -> str | bytes | Violation | None:
+        self._count += 1
+        self._size += len(payload)
+        if self._size > self._max_size:
+            return Violation(1009, "the message is too big")
+        if self._count > self._max_count:
+            return Violation(1009, "the message has too many fragments")
+        if self._decoder is None:
+            part: str | bytes = payload
+        else:
+            try:
+                part = self._decoder.decode(payload, final=fin)
+            except UnicodeDecodeError:
+                return Violation(1007, "the text is not UTF-8")
+        if part:
+            self._parts.append(part)  # type: ignore[arg-type]  # of the one kind that _begin chose
+        if not fin:
+            return None
+        whole = ("" if self._decoder is not None else b"").join(self._parts)  # type: ignore[arg-type]
+        self._opcode = CONTINUATION
+        self._parts = []
+        return whole

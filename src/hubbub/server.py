@@ -1,0 +1,196 @@
+"""The composition root: puts the hub, an engine and the transports together, and runs them until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import logging
+import resource
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from hubbub.api.http import make_app
+from hubbub.config import Config
+from hubbub.engines.memory import MemoryEngine
+from hubbub.errors import ConfigError
+from hubbub.hub import Hub
+from hubbub.telemetry.logs import set_up
+from hubbub.transports.base import Admit
+from hubbub.transports.echo import admit_echo
+from hubbub.transports.http import Http
+from hubbub.transports.port import Port
+from hubbub.transports.websocket import WebSocket
+
+__all__ = ["Server", "run"]
+
+log = logging.getLogger("hubbub.server")
+
+# Seconds between two sweeps of what the memory engine no longer needs.
+_SWEEP_INTERVAL = 10.0
+
+
+class Server:
+    """A hub on a port: WebSocket at /ws, HTTP beside it."""
+
+    def __init__(self, hub: Hub, config: Config) -> None:
+        self.hub = hub
+        self.config = config
+        self._engine = MemoryEngine(config.engine)
+        self._port: Port | None = None
+        self._websocket: WebSocket | None = None
+        self._http: Http | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as a URL without a path."""
+        assert self._port is not None
+        host, port = self._port.addresses[0]
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104  # comparing
+        return f"http://{shown}:{port}"
+
+    async def start(self) -> None:
+        """Listen; raises `ConfigError` when the address cannot be had, or nobody could come in."""
+        config = self.config
+        if not config.hub.dev and not self.hub.authenticates:
+            raise ConfigError(
+                "nobody could come in: register an @hub.authenticate hook and run `hubbub serve module:hub`, "
+                "or try it out with `hubbub serve --dev`, where clients name themselves"
+            )
+        await self.hub.start(self._engine, config.hub)
+        wheel = self.hub.wheel
+        self._websocket = WebSocket(config.transport, wheel)
+        self._http = Http(make_app(self.hub, dev=config.hub.dev), config.transport, wheel)
+        paths: dict[str, Admit] = {"/ws": self.hub.admit}
+        if config.hub.dev:
+            paths["/echo"] = admit_echo
+        self._port = Port(
+            limits=config.transport, wheel=wheel, paths=paths, websocket=self._websocket.open, http=self._http.protocol
+        )
+        try:
+            await self._port.open(config.server.host, config.server.port)
+        except OSError as error:
+            await self.stop()
+            raise ConfigError(_why_not(error, config)) from error
+        self._sweep()
+
+    def _sweep(self) -> None:
+        self._engine.sweep()
+        self.hub.wheel.after(_SWEEP_INTERVAL, self._sweep)
+
+    async def drain(self, timeout: float) -> None:
+        """Take nobody new, ask everyone to come back elsewhere, wait for them; at most `timeout` seconds."""
+        deadline = asyncio.get_running_loop().time() + timeout
+        # Readiness turns red while the port is still open: a load balancer learns it from /ready.
+        await self.hub.drain(timeout)
+        assert self._port is not None
+        assert self._websocket is not None
+        self._port.stop_accepting()
+        while self._websocket.connections and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        """End everything that is left, at once; harmless twice."""
+        if self._port is not None:
+            await self._port.close()
+        if self._http is not None:
+            await self._http.close(timeout=1.0)
+        if self._websocket is not None:
+            self._websocket.abort()
+        # A turn for what was aborted to be told so.
+        await asyncio.sleep(0)
+        await self.hub.stop()
+
+
+def _why_not(error: OSError, config: Config) -> str:
+    where = f"{config.server.host}:{config.server.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is in use: stop what listens there, or choose another with --port"
+    if error.errno == errno.EACCES:
+        return f"{where} may not be opened: ports below 1024 need privileges, choose another with --port"
+    return f"{where} cannot be opened ({error.strerror or error}): choose another with --host and --port"
+
+
+def run(hub: Hub, config: Config) -> int:
+    """Run the server until SIGTERM or SIGINT; returns the exit status."""
+    set_up(config.server.log_level)
+    _raise_file_limit(config)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(hub, config))
+
+
+async def _serve(hub: Hub, config: Config) -> int:
+    server = Server(hub, config)
+    loop = asyncio.get_running_loop()
+    stopping, now = asyncio.Event(), asyncio.Event()
+
+    def interrupted() -> None:
+        # The first time politely; whoever asks twice does not want to wait for others.
+        if stopping.is_set():
+            now.set()
+        stopping.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    try:
+        await server.start()
+        _quiet_collector()
+        _announce(server, config)
+        await stopping.wait()
+        draining = loop.create_task(server.drain(config.server.drain_timeout))
+        hurrying = loop.create_task(now.wait())
+        await asyncio.wait((draining, hurrying), return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, hurrying):
+            task.cancel()
+        await asyncio.gather(draining, hurrying, return_exceptions=True)
+    finally:
+        await server.stop()
+    return 0
+
+
+def _announce(server: Server, config: Config) -> None:
+    # Flushed: whoever starts the server as a child waits for this line.
+    print(f"Hubbub is ready on {server.address}", flush=True)  # noqa: T201  # the program's own output
+    if config.hub.dev:
+        address = server.address.replace("http", "ws", 1)
+        print(  # noqa: T201  # the same
+            "  the chat:    open that address in two tabs and talk to yourself\n"
+            f"  a terminal:  hubbub connect '{address}/ws?user_id=alice'\n"
+            f"               npx wscat -c '{address}/ws?user_id=alice'\n"
+            "  This is --dev: anyone may be anyone. Press Ctrl+C to stop.",
+            flush=True,
+        )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        # asyncio's own loop does everything, slower.
+        return None
+    return uvloop.new_event_loop
+
+
+def _raise_file_limit(config: Config) -> None:
+    """Every connection is a file: take as many as the system allows this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    wanted = config.hub.limits.connections
+    if soft != resource.RLIM_INFINITY and soft < min(wanted, 10_000):
+        log.warning(
+            "this process may open %d files, and each connection is one: raise it with `ulimit -n %d`",
+            soft,
+            wanted,
+        )
+
+
+def _quiet_collector() -> None:
+    """Keep the cyclic garbage collector out of the way: its pauses are the tail of the latency."""
+    # What was imported lives as long as the process: no need to look at it again and again.
+    gc.collect()
+    gc.freeze()
+    # Connections make no cycles, so it finds next to nothing: seldom is enough for what an application makes.
+    gc.set_threshold(50_000, 20, 50)

@@ -1,0 +1,1 @@
+"""What the hub tells the outside about itself: metrics and logs."""

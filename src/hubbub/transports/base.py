@@ -1,0 +1,147 @@
+"""What the hub and a transport promise each other: a handshake in, whole messages in, written frames out.
+
+A transport turns connections into calls on a `Receiver`, one per connection, and gives the receiver a
+`Writer`. All calls happen on the event loop's thread. A transport knows nothing of rooms, users or
+envelopes; the hub knows nothing of sockets or frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Protocol
+
+from msgspec import Meta, Struct
+
+__all__ = ["Accept", "Admit", "Handshake", "Receiver", "Refuse", "TransportLimits", "Writer"]
+
+
+class Handshake(Struct, frozen=True, kw_only=True):
+    """What a client said when it asked for a WebSocket.
+
+    `headers` and `query` hold the first value of each name; header names are in lower case.
+    """
+
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    # In the client's order of preference, as offered in Sec-WebSocket-Protocol.
+    subprotocols: tuple[str, ...]
+    # The peer's address without its port.
+    ip: str
+    # Whether the connection came over TLS.
+    secure: bool = False
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The request's cookies by name, the first of each name (RFC 6265 §5.4)."""
+        found: dict[str, str] = {}
+        for part in self.headers.get("cookie", "").split(";"):
+            name, separator, value = part.strip().partition("=")
+            if separator:
+                found.setdefault(name, value)
+        return found
+
+
+class Writer(Protocol):
+    """The hub's end of one connection: everything here returns at once and raises nothing.
+
+    After the connection is gone every method does nothing.
+    """
+
+    def write(self, frames: bytes, /) -> None:
+        """Send bytes that are already framed, one or many frames together, in one system call if it can.
+
+        What the socket does not take at once stays in the transport; the transport then calls
+        `Receiver.blocked`, and until `Receiver.unblocked` the hub writes only control messages.
+        """
+
+    def frame(self, payload: bytes, binary: bool) -> bytes:
+        """One whole message as this transport's bytes: the same for every connection of a transport.
+
+        So one publication is framed once and written to a thousand connections.
+        """
+
+    def ping(self) -> None:
+        """Ask for a sign of life; any frame that comes back counts as one."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Start a clean end: what was written before goes out first, then the close frame.
+
+        Messages that arrive afterwards are dropped. The transport ends the connection when the peer
+        answers, or after `TransportLimits.close_timeout`; `Receiver.closed` follows either way.
+        """
+
+    def abort(self) -> None:
+        """End the connection now, without a close frame and without waiting for unsent bytes."""
+
+    def pause_reading(self) -> None:
+        """Take no more from the socket, so that the peer feels it."""
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+
+
+class Receiver(Protocol):
+    """What the hub does with one connection; a transport calls these in this order of life.
+
+    `opened` once, then any number of the middle ones, then `closed` once. None of them raises.
+    """
+
+    def opened(self, writer: Writer) -> None:
+        """The connection stands: the response to the handshake has been written."""
+
+    def received(self, message: str | bytes) -> None:
+        """One whole message: `str` when it was text (already checked to be UTF-8), `bytes` when binary."""
+
+    def alive(self) -> None:
+        """A sign of life that is no message: a ping or a pong frame."""
+
+    def blocked(self) -> None:
+        """The socket takes no more: hold back until `unblocked`."""
+
+    def unblocked(self) -> None:
+        """Everything handed over has left: write again."""
+
+    def closed(self, code: int, reason: str) -> None:
+        """The connection is gone.
+
+        `code` is the close code that the peer sent, or the one that the transport or the hub sent first;
+        1005 for a close frame without a code, 1006 when the connection went away without one (RFC 6455 §7.1.5).
+        """
+
+
+class Accept(Struct, frozen=True):
+    """Let the client in: `subprotocol` goes into the response, `receiver` gets what follows."""
+
+    receiver: Receiver
+    subprotocol: str | None = None
+
+
+class Refuse(Struct, frozen=True, kw_only=True):
+    """Answer the handshake with an HTTP error: a JSON body `{"error":{"code","message"}}` and no upgrade."""
+
+    status: int
+    code: str
+    message: str
+    # Seconds, for the Retry-After header.
+    retry_after: int | None = None
+
+
+# May wait (for a user's authentication hook); the transport bounds the wait with `handshake_timeout`.
+Admit = Callable[[Handshake], Awaitable[Accept | Refuse]]
+
+
+class TransportLimits(Struct, frozen=True, kw_only=True):
+    """What one connection may ask of a transport."""
+
+    handshake_timeout: Annotated[
+        float, Meta(gt=0, description="seconds from the TCP connection to the end of the handshake")
+    ] = 5.0
+    message_size: Annotated[int, Meta(ge=125, description="bytes of one message from a client")] = 65_536
+    message_fragments: Annotated[int, Meta(ge=1, description="frames that one message may be cut into")] = 128
+    # A burst, and then so many per second: the rest of a flood would be work for nothing.
+    control_frames_per_second: Annotated[
+        float, Meta(gt=0, description="ping and pong frames a client may send per second")
+    ] = 10.0
+    control_frames_burst: Annotated[int, Meta(ge=1, description="ping and pong frames it may send at once")] = 100
+    close_timeout: Annotated[float, Meta(gt=0, description="seconds for a client to answer a close frame")] = 5.0

@@ -1,0 +1,175 @@
+"""Plain HTTP on the port: uvicorn's protocol class around an ASGI application, on connections handed over.
+
+There is no `uvicorn.Server` here: the port accepts and this module only speaks HTTP/1.1. What uvicorn leaves
+open to slow clients has a deadline here: the head of a second request, a body, and a response that nobody
+takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from email.utils import formatdate
+from typing import cast
+
+import h11
+from starlette.types import ASGIApp
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from hubbub.core.wheel import Timer, Wheel
+from hubbub.transports.base import TransportLimits
+
+__all__ = ["Http"]
+
+# uvicorn logs each bad request as a warning: any stranger could fill a log with that.
+_logger = logging.getLogger(__name__)
+_logger.setLevel(logging.ERROR)
+
+_HEAD_SIZE = 16_384
+
+# Seconds that a connection may stay open between two requests.
+_KEEP_ALIVE = 5
+
+# Seconds for a request's body to come, and for a response that has been written to leave.
+_BODY_TIMEOUT = 30.0
+_WRITE_TIMEOUT = 30.0
+
+
+class Http:
+    """The HTTP side of a port: the application, and the connections that are open."""
+
+    def __init__(self, app: ASGIApp, limits: TransportLimits, wheel: Wheel) -> None:
+        self._config = Config(
+            app,
+            # The port listens, logs, and has upgraded what is to be upgraded.
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
+            h11_max_incomplete_event_size=_HEAD_SIZE,
+        )
+        self._config.load()
+        self._state = _State()
+        self.head_timeout = limits.handshake_timeout
+        self.wheel = wheel
+        # Done when nothing is open any more; there only while somebody waits for that.
+        self._empty: asyncio.Future[None] | None = None
+
+    def protocol(self) -> asyncio.Protocol:
+        """A protocol for a connection that is being handed over."""
+        return _Connection(self, self._config, self._state)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._state.connections)
+
+    def finish(self) -> None:
+        """Close the connections that are between two requests, and the others after the one they are at."""
+        for connection in self._connections():
+            if not connection.transport.is_closing():
+                connection.shutdown()
+
+    async def close(self, timeout: float) -> None:
+        """`finish`, wait at most `timeout` seconds for the requests that are being served, and cut the rest."""
+        self.finish()
+        if self._state.connections:
+            self._empty = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._empty], timeout=timeout)
+        for connection in self._connections():
+            connection.transport.abort()
+        tasks = list(self._state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def left(self) -> None:
+        """A connection has gone."""
+        if self._empty is not None and not self._empty.done() and not self._state.connections:
+            self._empty.set_result(None)
+
+    def _connections(self) -> list[_Connection]:
+        return cast("list[_Connection]", list(self._state.connections))
+
+
+class _State(ServerState):
+    """What uvicorn's connections share; its server, which we have not, would keep the date up to date."""
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        return [(b"date", formatdate(usegmt=True).encode("ascii"))]
+
+    @default_headers.setter
+    def default_headers(self, headers: list[tuple[bytes, bytes]]) -> None:
+        pass
+
+
+class _Connection(H11Protocol):
+    """uvicorn's connection, with deadlines."""
+
+    def __init__(self, http: Http, config: Config, state: ServerState) -> None:
+        super().__init__(config, state, {})
+        self.logger = _logger
+        self._http = http
+        # What of the client is being waited for: "head", "body" or nothing; and until when.
+        self._awaited: str | None = None
+        self._read_timer: Timer | None = None
+        self._write_timer: Timer | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+        # So that a response of any size that is not taken is noticed.
+        transport.set_write_buffer_limits(high=0)
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # What came and completed no head is the beginning of one.
+        self._await("head" if self.conn.their_state is h11.IDLE else self._body())
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # The next request may have been waiting behind this one. If it has not, uvicorn's keep-alive runs.
+        self._await(self._body())
+
+    def _body(self) -> str | None:
+        return "body" if self.conn.their_state is h11.SEND_BODY else None
+
+    def _await(self, awaited: str | None) -> None:
+        if awaited == self._awaited:
+            return
+        self._awaited = awaited
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+        if awaited is not None:
+            seconds = self._http.head_timeout if awaited == "head" else _BODY_TIMEOUT
+            self._read_timer = self._http.wheel.after(seconds, self._expire)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_timer = self._http.wheel.after(_WRITE_TIMEOUT, self._expire)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for timer in (self._read_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        self._unset_keepalive_if_required()
+        self._http.left()
+
+    def _expire(self) -> None:
+        self.transport.abort()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # An upgrade to something else than WebSocket (curl offers h2c) may be ignored (RFC 9110 §7.8).
+        pass

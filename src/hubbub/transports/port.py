@@ -1,0 +1,338 @@
+"""The port: every connection comes in here, shows what it wants, and is handed to WebSocket or to HTTP.
+
+A connection begins as a `Gate`, which reads one request's head and no more. Strangers wait here, so a gate
+has a deadline, a bounded head, and a bounded number of others beside it; it costs no task and no timer of
+the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from msgspec import Struct
+
+from hubbub.core.wheel import Timer, Wheel
+from hubbub.eager import step
+from hubbub.transports.base import Admit, Handshake, Receiver, Refuse, TransportLimits
+from hubbub.transports.handshake import (
+    HEAD_END,
+    HEAD_SIZE,
+    TOO_LARGE,
+    Head,
+    is_hopeless,
+    read_handshake,
+    read_head,
+    refusal,
+    switching,
+)
+
+__all__ = ["Port", "PortStatistics"]
+
+_logger = logging.getLogger(__name__)
+
+# How often a refused connection is read from, unlooked at, before it is cut: closing a socket that holds
+# unread bytes resets it, and the client might never see why it was refused.
+_LAST_READS = 64
+
+_NOT_HTTP = Refuse(status=400, code="bad_message", message="The request's head is malformed.")
+_NOT_FOUND = Refuse(status=404, code="not_found", message="There is no WebSocket at this path.")
+_FAILED = Refuse(status=500, code="internal", message="The server failed to answer the handshake.")
+_TOO_SLOW = Refuse(status=503, code="unavailable", message="The handshake took too long.", retry_after=1)
+
+
+class PortStatistics(Struct, frozen=True, kw_only=True):
+    """What a port has seen since it was opened, and what waits in it now."""
+
+    # Connections whose request has not been decided, or whose refusal is still being read.
+    waiting: int
+    accepted: int
+    refused: int
+    # Those that did not say what they want in time.
+    expired: int
+    # Those that were cut because too many others came after them.
+    shed: int
+
+
+class Port:
+    """One listening address (several sockets if its name has several addresses)."""
+
+    def __init__(
+        self,
+        *,
+        limits: TransportLimits,
+        wheel: Wheel,
+        paths: Mapping[str, Admit],
+        websocket: Callable[[asyncio.Transport, Receiver, bytes], None],
+        http: Callable[[], asyncio.Protocol],
+        capacity: int = 10_000,
+    ) -> None:
+        """`paths` are where WebSockets are, and who decides there; `websocket` takes over a connection that
+        was let in (with the bytes that came behind its handshake), `http` makes a protocol for one that wants
+        no WebSocket. `capacity` is how many connections may be deciding what they want.
+        """
+        self.limits = limits
+        self.wheel = wheel
+        self.paths = paths
+        self.websocket = websocket
+        self.http = http
+        self.capacity = capacity
+
+        # Those still here, oldest first.
+        self.gates: OrderedDict[Gate, None] = OrderedDict()
+        # Handshakes that wait for an answer from elsewhere.
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.accepted = self.refused = self.expired = self.shed = 0
+        self._servers: list[asyncio.Server] = []
+
+    async def open(self, host: str, port: int, *, backlog: int = 4096, reuse_port: bool = False) -> None:
+        """Listen; port 0 picks a free one. Raises OSError if the address cannot be had."""
+        loop = asyncio.get_running_loop()
+        sockets = await _bind(host, port, reuse_port)
+        for number, sock in enumerate(sockets):
+            try:
+                self._servers.append(await loop.create_server(self._admit_stranger, sock=sock, backlog=backlog))
+            except BaseException:
+                for unused in sockets[number:]:
+                    unused.close()
+                self.stop_accepting()
+                raise
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """The addresses and port numbers that are listened on."""
+        return [sock.getsockname()[:2] for server in self._servers for sock in server.sockets]
+
+    def statistics(self) -> PortStatistics:
+        """What a port has seen, and what waits in it."""
+        return PortStatistics(
+            waiting=len(self.gates),
+            accepted=self.accepted,
+            refused=self.refused,
+            expired=self.expired,
+            shed=self.shed,
+        )
+
+    def stop_accepting(self) -> None:
+        """Close the listening sockets at once; what has been accepted stays.
+
+        Connections that are still in their handshake go on: `Admit` refuses them if it wants to.
+        """
+        for server in self._servers:
+            server.close()
+        self._servers = []
+
+    async def close(self) -> None:
+        """Stop accepting, and end what has not been handed over."""
+        self.stop_accepting()
+        for gate in list(self.gates):
+            gate.abort()
+        tasks = list(self.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # A turn for the event loop to tell the aborted ones.
+        while self.gates:
+            await asyncio.sleep(0)
+
+    def _admit_stranger(self) -> Gate:
+        if len(self.gates) >= self.capacity:
+            # The oldest goes and not the newest: who means well is through in a moment, so among the oldest
+            # are those that came to stay, while refusing newcomers would close the port for everybody.
+            oldest, _ = self.gates.popitem(last=False)
+            self.shed += 1
+            oldest.abort()
+        return Gate(self)
+
+
+class Gate(asyncio.Protocol):
+    """One connection until it is known what it wants."""
+
+    __slots__ = ("_head", "_port", "_reads_left", "_task", "_timer", "_transport")
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        # None before and after.
+        self._transport: asyncio.Transport | None = None
+        # What has come of the head.
+        self._head = bytearray()
+        self._timer: Timer | None = None
+        # The handshake, if it has to wait.
+        self._task: asyncio.Task[None] | None = None
+        # How many more reads to throw away; None as long as nothing has been decided.
+        self._reads_left: int | None = None
+
+    # --- asyncio calls these ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A stranger has come."""
+        # Not `isinstance`: the transports of uvloop are no subclasses of asyncio's.
+        port = self._port
+        self._transport = cast(asyncio.Transport, transport)
+        self._timer = port.wheel.after(port.limits.handshake_timeout, self._expire)
+        port.gates[self] = None
+
+    def data_received(self, data: bytes) -> None:
+        """Look whether the head is complete."""
+        if self._reads_left is not None:
+            self._reads_left -= 1
+            if self._reads_left < 0:
+                self.abort()
+            return
+        head = self._head
+        # Only what is new is searched, and the bytes before it in which the end may have begun: dribbling
+        # would otherwise cost the square of the head's size.
+        start = max(0, len(head) - len(HEAD_END) + 1)
+        head += data
+        end = head.find(HEAD_END, start)
+        if end >= 0:
+            self._head = bytearray()
+            self._understand(bytes(head[:end]), bytes(head[end + len(HEAD_END) :]))
+        elif len(head) > HEAD_SIZE:
+            self._refuse(TOO_LARGE)
+        elif is_hopeless(head, start):
+            self._refuse(_NOT_HTTP)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The stranger has left."""
+        self._leave()
+        if self._task is not None:
+            self._task.cancel()
+
+    # --- the port calls this ---
+
+    def abort(self) -> None:
+        """End the connection without a word."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- inside ---
+
+    def _understand(self, data: bytes, rest: bytes) -> None:
+        head = read_head(data)
+        if isinstance(head, Refuse):
+            self._refuse(head)
+        elif not head.wants_websocket:
+            self._hand_to_http(data + HEAD_END + rest)
+        else:
+            self._shake_hands(head, rest)
+
+    def _hand_to_http(self, data: bytes) -> None:
+        transport = self._leave()
+        if transport is not None:
+            protocol = self._port.http()
+            transport.set_protocol(protocol)
+            protocol.connection_made(transport)
+            protocol.data_received(data)
+
+    def _shake_hands(self, head: Head, early: bytes) -> None:
+        assert self._transport is not None
+        admit = self._port.paths.get(head.path)
+        if admit is None:
+            self._refuse(_NOT_FOUND)
+            return
+        peer = self._transport.get_extra_info("peername")
+        if peer is None:
+            self.abort()
+            return
+        secure = self._transport.get_extra_info("ssl_object") is not None
+        read = read_handshake(head, _plain_ip(peer[0]), secure)
+        if isinstance(read, Refuse):
+            self._refuse(read)
+            return
+        # What the client sends behind its handshake can wait in the socket.
+        self._transport.pause_reading()
+        rest = step(self._decide(admit, read[0], read[1], early))
+        if rest is not None:
+            self._task = task = asyncio.get_running_loop().create_task(rest)
+            self._port.tasks.add(task)
+            task.add_done_callback(self._port.tasks.discard)
+
+    async def _decide(self, admit: Admit, handshake: Handshake, key: str, early: bytes) -> None:
+        try:
+            answer = await admit(handshake)
+        except Exception:  # the hook is a user's code, and its fault costs this client alone
+            # Without anything of the request: it may hold a token.
+            _logger.exception("a WebSocket handshake could not be decided")
+            answer = _FAILED
+        self._task = None
+        transport = self._transport
+        if isinstance(answer, Refuse):
+            self._refuse(answer)
+        elif transport is not None:
+            self._leave()
+            self._port.accepted += 1
+            transport.write(switching(key, answer.subprotocol))
+            transport.resume_reading()
+            self._port.websocket(transport, answer.receiver, early)
+
+    def _refuse(self, refuse: Refuse) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        self._port.refused += 1
+        self._head = bytearray()
+        # The deadline stays, and so does the place among the gates.
+        self._reads_left = _LAST_READS
+        transport.write(refusal(refuse))
+        if transport.can_write_eof():
+            transport.resume_reading()
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def _expire(self) -> None:
+        if self._task is not None:
+            # Once: after the refusal the task is gone, and a new deadline bounds the goodbye.
+            self._task.cancel()
+            self._task = None
+            self._refuse(_TOO_SLOW)
+            self._timer = self._port.wheel.after(self._port.limits.close_timeout, self._expire)
+        else:
+            if self._reads_left is None:
+                self._port.expired += 1
+            self.abort()
+
+    def _leave(self) -> asyncio.Transport | None:
+        """Give the connection up: it is no longer this gate's."""
+        transport = self._transport
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._port.gates.pop(self, None)
+        return transport
+
+
+def _plain_ip(address: str) -> str:
+    # An IPv4 peer of a socket that listens on IPv6 (RFC 4291 §2.5.5.2): the same client, however it came.
+    return address.removeprefix("::ffff:") if "." in address else address
+
+
+async def _bind(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
+    """A bound socket for each address of `host`, all with one port number."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, type, proto, _, address in dict.fromkeys(found):
+            sock = socket.socket(family, type, proto)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                # Otherwise "::" takes the IPv4 port too, and 0.0.0.0 finds it in use.
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # The first socket's free port is the others' too.
+            wanted = port or (sockets[0].getsockname()[1] if len(sockets) > 1 else 0)
+            sock.bind((address[0], wanted, *address[2:]))
+            sock.setblocking(False)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets

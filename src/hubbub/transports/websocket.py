@@ -1,0 +1,465 @@
+"""WebSocket connections: picows cuts the bytes into frames, and this module makes messages of them.
+
+picows frames at the speed of C and does no more than that: fragments, UTF-8, close codes, limits and the
+closing handshake are ours. This is the one module that knows picows, and it uses two things that picows does
+not promise (the dependency is pinned to a minor version, and the tests fail when either changes):
+
+- its protocol class, `WSProtocol`, is given connections whose handshake has already been done. It is played
+  a handshake that is always the same, and its answer is thrown away;
+- what it takes for the TCP transport is a `_Wire`, so picows never touches the socket. It writes only when a
+  peer breaks the framing, and by that write we learn of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any, cast
+
+from multidict import CIMultiDict
+from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, WSUpgradeResponse
+from picows.common import WSUpgradeResponseWithListener
+from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]  # see above
+
+from hubbub.core.wheel import Timer, Wheel
+from hubbub.protocol.frames import (
+    CLOSE,
+    PING,
+    PING_FRAME,
+    PONG,
+    Assembly,
+    Violation,
+    binary_frame,
+    close_frame,
+    pong_frame,
+    read_close,
+    text_frame,
+)
+from hubbub.transports.base import Receiver, TransportLimits
+
+__all__ = ["Connection", "WebSocket"]
+
+_logger = logging.getLogger(__name__)
+
+_TEXT = WSMsgType.TEXT
+_BINARY = WSMsgType.BINARY
+
+# The life of a connection: messages go both ways; our close frame is out and the peer's is awaited;
+# nothing more is said, only the TCP connection remains to be ended.
+_OPEN, _CLOSING, _OVER = range(3)
+
+# How often a connection that broke the rules is read from before it is cut: enough for a well-meaning peer
+# to have its last words taken off the wire, so that it can read why it was closed.
+_LAST_READS = 64
+
+
+class WebSocket:
+    """The WebSocket side of a port: what all its connections share, and the connections there are."""
+
+    def __init__(self, limits: TransportLimits, wheel: Wheel) -> None:
+        self.limits = limits
+        self.wheel = wheel
+        # Those whose TCP connection still stands.
+        self.connections: set[Connection] = set()
+
+        # Seconds that one control frame uses up of a connection's allowance, and what it may use in advance.
+        self.control_frame_cost = 1 / limits.control_frames_per_second
+        self.control_frame_credit = limits.control_frames_burst * self.control_frame_cost
+
+    def open(self, transport: asyncio.Transport, receiver: Receiver, early: bytes = b"") -> None:
+        """Take over a TCP connection on which the handshake has been done, its response written.
+
+        `early` is what the client sent right behind its handshake. Whatever happens, `receiver` is told
+        `opened` and, once the connection is gone, `closed`.
+        """
+        connection = Connection(self, transport, receiver)
+        if transport.is_closing():
+            # The client left while it was being let in.
+            connection.be_stillborn()
+            return
+        wire = _Wire()
+        framing = _Framing(
+            None,  # host_port: for clients
+            None,  # ws_path: for clients
+            False,  # is_client_side
+            connection.handshake,
+            _LOG,
+            True,  # disconnect_on_exception
+            None,  # websocket_handshake_timeout: the handshake is behind us
+            False,  # enable_auto_ping: would be a task per connection
+            None,
+            None,
+            WSAutoPingStrategy.PING_WHEN_IDLE,
+            False,  # enable_auto_pong: pings are counted
+            self.limits.message_size,  # max_frame_size
+            None,  # extra_headers: for clients
+            256,  # read_buffer_init_size: picows makes it 2,048, its least
+        )
+        framing.connection_made(wire)
+        _feed(framing, _HANDSHAKE)
+        wire.connection = connection
+
+        # So that `blocked` comes exactly when the socket takes no more.
+        transport.set_write_buffer_limits(high=0)
+        transport.set_protocol(framing)
+        self.connections.add(connection)
+        receiver.opened(connection)
+        if early:
+            _feed(framing, early, connection)
+
+    def abort(self) -> None:
+        """End every connection now."""
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class Connection(WSListener):
+    """One WebSocket connection: the `Writer` of a receiver, and picows' listener."""
+
+    __slots__ = (
+        "_assembly",
+        "_code",
+        "_deliver",
+        "_paid_until",
+        "_reason",
+        "_receiver",
+        "_state",
+        "_tcp",
+        "_timer",
+        "_websocket",
+        "write",
+    )
+
+    # The TCP transport's own method while the connection is open, and afterwards one that does nothing: no
+    # check and no Python in the way of a thousand deliveries. So nobody may keep it: `writer.write(frames)`.
+    write: Callable[[bytes], None]
+
+    def __init__(self, websocket: WebSocket, transport: asyncio.Transport, receiver: Receiver) -> None:
+        self._websocket = websocket
+        # None once it is gone.
+        self._tcp: asyncio.Transport | None = transport
+        self._receiver = receiver
+        self._state = _OPEN
+        self.write = transport.write
+        # Like `write`: the receiver's method while its messages are wanted.
+        self._deliver: Callable[[str | bytes], None] = receiver.received
+        # Only while a fragmented message is coming in.
+        self._assembly: Assembly | None = None
+        # The wheel's time up to which the control frames of this peer are paid for.
+        self._paid_until = 0.0
+        # How it ended: what `Receiver.closed` is told.
+        self._code = 1006
+        self._reason = ""
+        # Cuts the connection if its end takes too long.
+        self._timer: Timer | None = None
+
+    # --- Writer ---
+
+    @staticmethod
+    def frame(payload: bytes, binary: bool) -> bytes:
+        """See `Writer.frame`."""
+        return binary_frame(payload) if binary else text_frame(payload)
+
+    def ping(self) -> None:
+        """See `Writer.ping`."""
+        self.write(PING_FRAME)
+
+    def close(self, code: int, reason: str) -> None:
+        """See `Writer.close`."""
+        if self._state != _OPEN:
+            return
+        self._say_close(_CLOSING, code, reason)
+        if self._tcp is not None:
+            # The answer has to be heard even if the receiver wanted to hear no more.
+            self._tcp.resume_reading()
+        self._set_deadline()
+
+    def abort(self) -> None:
+        """See `Writer.abort`."""
+        self._fall_silent(_OVER)
+        if self._tcp is not None:
+            self._tcp.abort()
+
+    def pause_reading(self) -> None:
+        """See `Writer.pause_reading`; frames that have already been read still come."""
+        if self._state == _OPEN and self._tcp is not None:
+            self._tcp.pause_reading()
+
+    def resume_reading(self) -> None:
+        """See `Writer.resume_reading`."""
+        if self._state == _OPEN and self._tcp is not None:
+            self._tcp.resume_reading()
+
+    # --- picows calls these ---
+
+    def handshake(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        """Accept the handshake that `WebSocket.open` plays to picows, leaving little of it in memory."""
+        request.headers = _HEADERS
+        return WSUpgradeResponseWithListener(_RESPONSE, self)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Take one frame: the way of every message, so an unfragmented one is through in a few steps."""
+        if frame.fin and self._assembly is None and not (frame.rsv1 or frame.rsv2 or frame.rsv3):
+            kind = frame.msg_type
+            if kind is _TEXT:
+                try:
+                    text = frame.get_payload_as_utf8_text()
+                except UnicodeDecodeError:
+                    self.fail(Violation(1007, "the text is not UTF-8"))
+                else:
+                    self._deliver(text)
+                return
+            if kind is _BINARY:
+                self._deliver(frame.get_payload_as_bytes())
+                return
+        self._take(
+            frame.msg_type.value,
+            bool(frame.fin),
+            bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
+            frame.get_payload_as_bytes(),
+        )
+
+    def pause_writing(self) -> None:
+        """The socket takes no more."""
+        if self._state == _OPEN:
+            self._receiver.blocked()
+
+    def resume_writing(self) -> None:
+        """Everything has left."""
+        if self._state == _OPEN:
+            self._receiver.unblocked()
+
+    def eof(self) -> None:
+        """The peer will send nothing more; without a close frame that is the end (RFC 6455 §7.1.4)."""
+        self._end()
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """The TCP connection is gone."""
+        self.lost()
+
+    def broke_framing(self, code: int) -> None:
+        """The peer sent what picows cannot make sense of; frames before that may still be delivered."""
+        if self._state == _OVER or self._tcp is None:
+            return
+        # At once, or picows would try to read the same again with whatever comes next.
+        self._tcp.set_protocol(_Aftermath(self))
+        reason = "the frame is too big" if code == 1009 else "the framing is broken" if code == 1002 else ""
+        asyncio.get_running_loop().call_soon(self.fail, Violation(code, reason))
+
+    # --- inside ---
+
+    def _take(self, opcode: int, fin: bool, rsv: bool, payload: bytes) -> None:
+        """Take a frame that is not a message by itself, or should not be there."""
+        if self._state != _OPEN:
+            if opcode == CLOSE and self._state == _CLOSING:
+                self._end()
+            return
+        limits = self._websocket.limits
+        assembly = self._assembly or Assembly(limits.message_size, limits.message_fragments)
+        result = assembly.add(opcode, fin, rsv, payload)
+        self._assembly = assembly if assembly.unfinished else None
+        if isinstance(result, Violation):
+            self.fail(result)
+        elif result is not None:
+            self._deliver(result)
+        elif opcode == CLOSE:
+            self._peer_closes(payload)
+        elif opcode in (PING, PONG):
+            self._sign_of_life(opcode, payload)
+
+    def _sign_of_life(self, opcode: int, payload: bytes) -> None:
+        websocket = self._websocket
+        now = websocket.wheel.now
+        self._paid_until = max(self._paid_until, now) + websocket.control_frame_cost
+        if self._paid_until > now + websocket.control_frame_credit:
+            self.fail(Violation(4500, "protocol violation: too many control frames"))
+            return
+        if opcode == PING:
+            self.write(pong_frame(payload))
+        self._receiver.alive()
+
+    def _peer_closes(self, payload: bytes) -> None:
+        close = read_close(payload)
+        if isinstance(close, Violation):
+            self.fail(close)
+            return
+        # Its code is echoed (§5.5.1), and then it is the server that ends the TCP connection (§7.1.1).
+        self._say_close(_OVER, close.code, "")
+        self._reason = close.reason
+        self._end()
+
+    def fail(self, violation: Violation) -> None:
+        """Say what is wrong and end the connection; nothing more is read of it (§7.1.7)."""
+        if self._state == _OVER or self._tcp is None:
+            return
+        if self._state == _OPEN:
+            self._say_close(_OVER, violation.code, violation.reason)
+        self._fall_silent(_OVER)
+        self._set_deadline()
+        if self._tcp.can_write_eof():
+            # Closing a socket that holds unread bytes would reset it, and the close frame could be lost.
+            self._tcp.set_protocol(_Aftermath(self))
+            self._tcp.resume_reading()
+            self._tcp.write_eof()
+        else:
+            self._tcp.close()
+
+    def _say_close(self, state: int, code: int, reason: str) -> None:
+        self._code = code
+        self._reason = reason
+        write = self.write
+        # First, because writing may call back.
+        self._fall_silent(state)
+        write(close_frame(code, reason))
+
+    def _fall_silent(self, state: int) -> None:
+        self._state = state
+        self.write = _ignore
+        self._deliver = _ignore
+        self._assembly = None
+
+    def _end(self) -> None:
+        """Let what is written leave, and end the TCP connection."""
+        self._fall_silent(_OVER)
+        self._set_deadline()
+        if self._tcp is not None:
+            self._tcp.close()
+
+    def _set_deadline(self) -> None:
+        # A peer that takes nothing would keep a closing connection for ever.
+        if self._timer is None:
+            self._timer = self._websocket.wheel.after(self._websocket.limits.close_timeout, self.abort)
+
+    def be_stillborn(self) -> None:
+        """Tell the receiver of a connection that was gone before it was opened."""
+        self._fall_silent(_OVER)
+        self._receiver.opened(self)
+        self.lost()
+
+    def lost(self) -> None:
+        """Forget the connection and tell its receiver, once."""
+        if self._tcp is None:
+            return
+        self._tcp = None
+        self._fall_silent(_OVER)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._websocket.connections.discard(self)
+        receiver = self._receiver
+        # It and the transport know this object too: undo the cycles, the collector shall have nothing to do.
+        del self._receiver
+        receiver.closed(self._code, self._reason)
+
+
+def _ignore(_: str | bytes) -> None:
+    pass
+
+
+class _Aftermath(asyncio.Protocol):
+    """What follows a violation: a few more reads, unlooked at, until the peer hangs up or is cut off."""
+
+    __slots__ = ("_connection", "_reads")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._reads = 0
+
+    def data_received(self, data: bytes) -> None:
+        self._reads += 1
+        if self._reads > _LAST_READS:
+            self._connection.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.lost()
+
+
+class _Framing(WSProtocol):  # type: ignore[misc]  # picows' stubs leave the class out
+    """picows' protocol, which would not tell its listener that the peer has finished sending."""
+
+    __slots__ = ()
+
+    def eof_received(self) -> bool:
+        cast(Connection, self.listener).eof()
+        return False
+
+
+class _Wire:
+    """What picows takes for its TCP transport: it lets nothing through."""
+
+    __slots__ = ("connection",)
+
+    def __init__(self) -> None:
+        # None during the handshake, whose response is not wanted.
+        self.connection: Connection | None = None
+
+    def get_extra_info(self, name: str) -> Any:
+        return _NO_SOCKET if name == "socket" else None
+
+    def get_write_buffer_size(self) -> int:
+        # Never nothing, or picows would write to the socket itself.
+        return 1
+
+    def write(self, data: bytes) -> None:
+        # The only frame that picows sends of its own accord: a close frame, for broken framing or because a
+        # listener raised.
+        if self.connection is not None and len(data) >= 4:
+            self.connection.broke_framing(int.from_bytes(data[2:4]))
+
+    def close(self) -> None:
+        """Asked for by picows some time after its close frame; the connection ends it."""
+
+
+class _NoSocket:
+    """The socket of a `_Wire`: picows sets options on it, which asyncio has already set."""
+
+    def setsockopt(self, *args: object) -> None:
+        pass
+
+    def getsockopt(self, *args: object) -> int:
+        return 0
+
+    def fileno(self) -> int:
+        return -1
+
+
+class _Log:
+    """picows' log: only what is a fault of ours, since each hostile peer could fill it with its own."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name
+        return False
+
+    def log(self, *args: object) -> None:
+        pass
+
+    debug = info = warning = error = log
+
+    def exception(self, message: str, *args: object) -> None:
+        _logger.exception(message, *args)
+
+
+_NO_SOCKET = _NoSocket()
+_LOG = _Log()
+
+# The handshake that picows is played: the same for every connection, as are what picows makes of it.
+_HEADERS: CIMultiDict[str] = CIMultiDict(
+    {
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+    }
+)
+_HANDSHAKE = b"GET / HTTP/1.1\r\n\r\n"
+_RESPONSE: WSUpgradeResponse = WSUpgradeResponse.create_101_response()
+
+
+def _feed(framing: WSProtocol, data: bytes, connection: Connection | None = None) -> None:
+    """Give picows bytes as if they had come from the socket."""
+    rest = memoryview(data)
+    while rest and (connection is None or connection._state != _OVER):
+        room = framing.get_buffer(-1)
+        size = min(len(room), len(rest))
+        room[:size] = rest[:size]
+        framing.buffer_updated(size)
+        rest = rest[size:]

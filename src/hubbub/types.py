@@ -1,0 +1,66 @@
+"""Plain names that every layer uses: positions, publications, channels' names."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from msgspec import Raw, Struct, field
+
+__all__ = ["ALL", "Position", "Publication", "inbox_channel", "room_channel", "room_of", "user_of"]
+
+ALL = "all"
+"""The name of the broadcast channel, which every session listens to."""
+
+
+def room_channel(room: str) -> str:
+    """The channel of a room: `room:<name>`."""
+    return "room:" + room
+
+
+def inbox_channel(user: str) -> str:
+    """The channel of a user's inbox: `user:<id>`."""
+    return "user:" + user
+
+
+def room_of(channel: str) -> str | None:
+    """The room whose channel this is, or None."""
+    return channel[5:] if channel.startswith("room:") else None
+
+
+def user_of(channel: str) -> str | None:
+    """The user whose inbox this is, or None."""
+    return channel[5:] if channel.startswith("user:") else None
+
+
+class Position(NamedTuple):
+    """A place in a channel's log: everything up to and including `seq` of the log `epoch` has been seen.
+
+    The epoch is the identity of the log: a log that was lost and began anew has another one, so that an
+    old position is never mistaken for a place in the new log. `seq` 0 is the place before the first message.
+    """
+
+    epoch: str
+    seq: int
+
+
+# gc=False: holds strings, numbers and bytes, never itself, so the collector need not look at the history.
+class Publication(Struct, gc=False, omit_defaults=True):
+    """One message as it stands in a channel and as receivers get it (protocol.md §1)."""
+
+    type: str
+    # The sender's user id; empty where the server itself speaks.
+    from_: str = field(name="from", default="")
+    to: str | None = None
+    room: str | None = None
+    # Encoded JSON, exactly as the sender wrote it; empty where there was none.
+    content: Raw = Raw()
+    # True where `content` is base64 of bytes: JSON has none of its own.
+    binary: bool = False
+    id: str | None = None
+    receipt: bool = False
+    # Set by the engine, except for volatile publications, which have no place in the log.
+    seq: int | None = None
+    # The seq before this one, only where that is not seq - 1.
+    prev: int | None = None
+    # Milliseconds since the Unix epoch on the server's clock.
+    time: int | None = None
