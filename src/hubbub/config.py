@@ -31,9 +31,7 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, Meta(description="address to listen on; 0.0.0.0: all")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535, description="port to listen on; 0: any free one")] = 8000
-    drain_timeout: Annotated[
-        float, Meta(ge=0, description="seconds to say goodbye to everyone after SIGTERM")
-    ] = 30.0
+    drain_timeout: Annotated[float, Meta(ge=0, description="seconds to say goodbye to everyone after SIGTERM")] = 30.0
     log_level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     ] = "info"
@@ -84,9 +82,7 @@ def _options() -> dict[str, Option]:
         for field in msgspec.structs.fields(section):
             if field.default is msgspec.NODEFAULT:
                 continue
-            metas = [
-                meta for meta in getattr(hints[field.name], "__metadata__", ()) if isinstance(meta, Meta)
-            ]
+            metas = [meta for meta in getattr(hints[field.name], "__metadata__", ()) if isinstance(meta, Meta)]
             description = next((meta.description for meta in metas if meta.description), "")
             # An option that two structs share (`message_size`) is one option.
             found.setdefault(field.name, Option(field.name, hints[field.name], field.default, description))
@@ -161,9 +157,7 @@ def _convert(option: Option, value: Any, spelled: str) -> Any:
         return msgspec.convert(value, option.type, strict=False)
     except msgspec.ValidationError as error:
         # Such as "Expected `int` <= 65535".
-        raise ConfigError(
-            f"{spelled} cannot be {value!r}: {str(error).lower()} ({option.description})"
-        ) from None
+        raise ConfigError(f"{spelled} cannot be {value!r}: {str(error).lower()} ({option.description})") from None
 
 
 def _bare(type: Any) -> Any:

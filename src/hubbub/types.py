@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from msgspec import Raw, Struct, field
 
-__all__ = ["ALL", "Position", "Publication", "inbox_channel", "room_channel", "room_of", "user_of"]
+__all__ = ["ALL", "NOTHING", "Position", "Publication", "inbox_channel", "room_channel", "room_of", "user_of"]
 
 ALL = "all"
 """The name of the broadcast channel, which every session listens to."""
@@ -43,6 +43,10 @@ class Position(NamedTuple):
     seq: int
 
 
+NOTHING = Raw()
+"""No content. One object for all: msgspec leaves a field out when it *is* its default."""
+
+
 # gc=False: holds strings, numbers and bytes, never itself, so the collector need not look at the history.
 class Publication(Struct, gc=False, omit_defaults=True):
     """One message as it stands in a channel and as receivers get it (protocol.md §1)."""
@@ -53,7 +57,7 @@ class Publication(Struct, gc=False, omit_defaults=True):
     to: str | None = None
     room: str | None = None
     # Encoded JSON, exactly as the sender wrote it; empty where there was none.
-    content: Raw = Raw()
+    content: Raw = NOTHING
     # True where `content` is base64 of bytes: JSON has none of its own.
     binary: bool = False
     id: str | None = None

@@ -20,6 +20,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     Locator,
     Page,
+    Request,
     WebSocketRoute,
     expect,
     sync_playwright,
@@ -130,7 +131,7 @@ class Windows:
         page = (window or self.new(width)).new_page()
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("requestfailed", lambda request: self.errors.append(f"{request.url} failed"))
+        page.on("requestfailed", self._failed)
         page.goto(f"{self._server.url}/?user_id={user}" if user else self._server.url)
         if user:
             expect_online(page)
@@ -138,6 +139,11 @@ class Windows:
 
     def terminal(self, user: str) -> Terminal:
         return Terminal(self.new().new_page(), self._server, user)
+
+    def _failed(self, request: Request) -> None:
+        # A page that is left or loaded again gives up what it was loading.
+        if request.failure != "net::ERR_ABORTED":
+            self.errors.append(f"{request.url}: {request.failure}")
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not EXPECTED_WHILE_AWAY.search(message.text):
@@ -395,6 +401,73 @@ def test_a_cut_at_the_worst_moment_loses_and_doubles_nothing(windows: Windows) -
     for page in (alice, bob):
         texts = page.locator("#messages .text").all_text_contents()
         assert texts == ["first", "is it there?", "yes, once", "good"]
+
+
+def test_a_hole_is_noticed_and_filled(windows: Windows) -> None:
+    """A publication that got lost on the way is seen by the next one's `seq`, and fetched from the room's history."""
+
+    def through(page_side: WebSocketRoute) -> None:
+        server_side = page_side.connect_to_server()
+        server_side.on_message(
+            lambda text: None if re.match('{"type":"chat".*"lost"', str(text)) else page_side.send(text)
+        )
+
+    bob = windows.open("bob")
+    window = windows.new()
+    window.route_web_socket(re.compile("user_id=alice"), through)
+    alice = windows.open("alice", window=window)
+
+    for text in ("one", "lost", "two"):
+        say(bob, text)
+
+    expect(alice.locator("#messages .text")).to_have_text(["one", "lost", "two"])
+
+
+def test_an_end_for_good_is_not_argued_with(windows: Windows) -> None:
+    """After a close code of 4500–4999 the page does not come back by itself, and says that it is disconnected."""
+    routes: list[WebSocketRoute] = []
+
+    def through(page_side: WebSocketRoute) -> None:
+        page_side.connect_to_server()
+        routes.append(page_side)
+
+    window = windows.new()
+    window.route_web_socket(re.compile("user_id=alice"), through)
+    page = windows.open("alice", window=window)
+    routes[-1].close(code=4504, reason="An operator ended this session.")
+
+    expect(page.locator("#connection")).to_have_attribute("data-state", "stopped")
+    expect(page.locator("#connection-label")).to_have_text("Disconnected")
+    expect(page.locator("#connection")).to_have_attribute("title", "An operator ended this session.")
+    assert len(routes) == 1
+    page.get_by_role("button", name="Reconnect").click()
+    expect_online(page)
+    expect(page.locator("#message")).to_be_focused()
+
+
+def test_too_much_to_keep_gives_up_the_oldest_and_says_so(windows: Windows, server: Server) -> None:
+    """While the server is away 100 messages wait; the one before them is marked as not sent and can be sent again."""
+    page = windows.open("alice")
+    server.end(signal.SIGKILL)
+    expect(page.locator("#connection")).to_have_attribute("data-state", re.compile("waiting|connecting"))
+    page.evaluate(
+        """() => {
+            for (let number = 0; number <= 100; number += 1) {
+                document.querySelector("#message").value = `line ${number}`;
+                document.querySelector("#composer").requestSubmit();
+            }
+        }"""
+    )
+    expect_state(page, "line 0", "Not sent")
+    expect(messages(page, "line 0")).to_contain_text("too many", ignore_case=True)
+    expect(page.get_by_role("img", name="Sending")).to_have_count(100)
+    server.start()
+
+    expect_online(page, RETURN_TIMEOUT)
+    expect(page.get_by_role("img", name="Accepted")).to_have_count(100)
+    page.get_by_role("button", name="Try again: line 0").click()
+    expect(page.get_by_role("img", name="Accepted")).to_have_count(101)
+    expect(page.locator("#messages .text").last).to_have_text("line 0")
 
 
 def test_a_reload_keeps_the_tab_as_it_was(windows: Windows) -> None:

@@ -16,9 +16,7 @@ class ConnectionLimits(Struct, frozen=True, kw_only=True):
     connections: Annotated[int, Meta(ge=0, description="connections in all; 0: no limit")] = 100_000
     connections_per_user: Annotated[int, Meta(ge=0, description="connections of one user; 0: no limit")] = 100
     # Many people share one address behind a proxy or a provider's NAT: off unless the operator knows better.
-    connections_per_ip: Annotated[
-        int, Meta(ge=0, description="connections from one address; 0: no limit")
-    ] = 0
+    connections_per_ip: Annotated[int, Meta(ge=0, description="connections from one address; 0: no limit")] = 0
 
 
 class ConnectionCounts:

@@ -123,11 +123,12 @@ class Log:
     def after(self, seq: int, limit: int) -> Page:
         """The publications that follow `seq`, at most `limit`."""
         entries = self._entries
+        if seq > self._seq:
+            return Page([], self.position, complete=False, more=False)
         # Seqs are consecutive here: the place is arithmetic, not a search.
         start = max(0, seq - self._dropped)
         found = [entry for _, entry in self._slice(start, start + limit)]
-        complete = self._dropped <= seq <= self._seq
-        return Page(found, self.position, complete, more=start + limit < len(entries))
+        return Page(found, self.position, complete=self._dropped <= seq, more=start + limit < len(entries))
 
     def before(self, seq: int | None, limit: int) -> Page:
         """The last `limit` publications before `seq`, or of the whole log, oldest first."""

@@ -1,8 +1,8 @@
 """What waits to be written to one connection: coalesced per loop turn, bounded behind a blocked socket.
 
 A broadcast writes to a thousand connections, and nine tenths of its cost are a thousand system calls. So
-the first message of a turn of the event loop goes out at once (nobody waits for company that may not come),
-and whatever follows in the same turn is collected and goes out as one write when the turn ends.
+what one turn of the event loop has for a connection goes out as one write when the turn ends. Only in quiet
+times, when the last turn had a single message, the first message goes out at once: company is unlikely.
 
 When a socket takes no more, messages are held here, up to a bound; the channel's policy says what happens
 beyond it. Nobody who writes ever waits for a reader.
@@ -44,12 +44,8 @@ class Overflow(StrEnum):
 class OutboxLimits(Struct, frozen=True, kw_only=True):
     """How much may wait behind one blocked socket, and what happens then."""
 
-    outbox_bytes: Annotated[
-        int, Meta(ge=1024, description="bytes that may wait for a blocked connection")
-    ] = 1_048_576
-    outbox_messages: Annotated[
-        int, Meta(ge=1, description="messages that may wait for a blocked connection")
-    ] = 256
+    outbox_bytes: Annotated[int, Meta(ge=1024, description="bytes that may wait for a blocked connection")] = 1_048_576
+    outbox_messages: Annotated[int, Meta(ge=1, description="messages that may wait for a blocked connection")] = 256
     write_deadline: Annotated[
         float, Meta(gt=0, description="seconds in which a blocked connection must take something")
     ] = 10.0
@@ -78,10 +74,12 @@ class Format(Protocol):
 
 
 class Sink(Protocol):
-    """Where an outbox writes: the transport's end of the connection."""
+    """Where an outbox writes: the transport's end of the connection (`hubbub.transports.base.Writer`)."""
 
-    def write(self, frames: bytes) -> None:
-        """Send framed bytes; see `hubbub.transports.base.Writer.write`."""
+    send: Callable[[bytes], int]
+
+    def write(self, frames: bytes, /) -> None:
+        """Send what the kernel did not take at once."""
 
 
 class Turn:
@@ -90,11 +88,17 @@ class Turn:
     `flush` must be called once after `opened` was called back: at the end of the turn.
     """
 
-    __slots__ = ("_collected", "_opened", "dirty", "full", "limit", "number", "open")
+    __slots__ = ("_collected", "_opened", "busy", "dirty", "full", "limit", "messages", "number", "open")
 
     def __init__(self, opened: Callable[[], object], limit: int = 262_144) -> None:
         # Which turn it is; an outbox that remembers another number has written nothing in this one.
         self.number = 1
+
+        # Messages of this turn so far, each counted once for all its receivers.
+        self.messages = 0
+
+        # Whether the last turn had several: then this one collects from its first message on.
+        self.busy = False
 
         # Whether anything was put in this turn, so that its end must be acted on.
         self.open = False
@@ -121,6 +125,7 @@ class Turn:
 
     def collect(self, size: int) -> None:
         """Count a message of `size` bytes, before it is put into any number of outboxes."""
+        self.messages += 1
         self._collected += size
         if self._collected > self.limit:
             self._write()
@@ -130,6 +135,8 @@ class Turn:
         """End the turn: one write for each outbox that collected something."""
         self._write()
         self._collected = 0
+        self.busy = self.messages > 1
+        self.messages = 0
         self.open = False
         self.number += 1
 
@@ -163,6 +170,7 @@ class Outbox(Generic[Owner]):
         "_limits",
         "_pending",
         "_seen",
+        "_send",
         "_sink",
         "_size",
         "_turn",
@@ -178,14 +186,17 @@ class Outbox(Generic[Owner]):
 
         self.format = format
 
-        # Whether the socket takes nothing now; set and reset by the session as the transport says.
+        # Whether the socket takes nothing now; set and reset by the session as the transport says. A closed
+        # outbox is blocked, too: one check on the hot path.
         self.blocked = False
 
         # Nothing is taken or written any more.
         self.closed = False
 
-        # Its `write` is looked up at each write: the transport exchanges it when the connection closes.
         self._sink = sink
+
+        # Looked up once and not at each of a thousand deliveries; not used after `close`.
+        self._send = sink.send
         self._turn = turn
         self._limits = limits
 
@@ -222,19 +233,26 @@ class Outbox(Generic[Owner]):
 
         The caller has told the turn (`begin`, `collect`) about the message, once for all outboxes.
         """
-        turn = self._turn
-        if self.blocked or self.closed:
+        if self.blocked:
             if not self.closed:
                 self._hold(frame, publication, channel, policy or self._limits.overflow)
             return False
-        if self._seen != turn.number:
-            self._seen = turn.number
-            self._sink.write(frame)
-        elif self._pending is None:
+        turn = self._turn
+        pending = self._pending
+        if pending is not None:
+            pending.append(frame)
+        elif turn.busy or self._seen == turn.number:
             self._pending = [frame]
             turn.dirty.append(self)
         else:
-            self._pending.append(frame)
+            self._seen = turn.number
+            # `_emit`, written out: a call less for each delivery of a broadcast.
+            try:
+                sent = self._send(frame)
+            except OSError:
+                sent = 0
+            if sent != len(frame):
+                self._sink.write(frame[sent:])
         return True
 
     def flush(self) -> None:
@@ -242,16 +260,30 @@ class Outbox(Generic[Owner]):
         pending = self._pending
         if pending is not None:
             self._pending = None
-            if not self.closed:
-                self._sink.write(pending[0] if len(pending) == 1 else b"".join(pending))
+            self._emit(pending[0] if len(pending) == 1 else b"".join(pending))
+
+    def _emit(self, frames: bytes) -> None:
+        if self.blocked:
+            # Something else (a ping) filled the socket in the middle of the turn: behind that.
+            self._sink.write(frames)
+            return
+        try:
+            sent = self._send(frames)
+        except OSError:
+            # The kernel takes nothing, or the connection is broken: the transport knows what to do.
+            sent = 0
+        if sent != len(frames):
+            self._sink.write(frames[sent:])
 
     def unblock(self) -> list[Held]:
         """The socket takes bytes again: write what was held, with the gaps, and return what was written."""
-        self.blocked = False
+        if self.closed:
+            return []
         # A ping can block a socket in the middle of a turn: what the turn collected before is older.
         self.flush()
+        self.blocked = False
         held = self._held
-        if self.closed or not held:
+        if not held:
             return []
         kept = [entry for entry in held if not entry.dropped]
         gaps = self._gaps or {}
@@ -267,12 +299,12 @@ class Outbox(Generic[Owner]):
             frames.append(entry.frame)
         for channel, ranges in gaps.items():
             frames.extend(self._gap(channel, *dropped) for dropped in ranges)
-        self._sink.write(b"".join(frames))
+        self._emit(b"".join(frames))
         return kept
 
     def close(self) -> None:
         """Take and write nothing more, and let go of what waits."""
-        self.closed = True
+        self.closed = self.blocked = True
         self._pending = self._held = self._latest = self._gaps = None
         self._count = self._size = 0
 
@@ -355,9 +387,7 @@ class Outbox(Generic[Owner]):
             self._overflow()
 
     def _gap(self, channel: str, first: int, last: int) -> bytes:
-        return self.format.encode(
-            Gap(first, last, room=room_of(channel), channel=ALL if channel == ALL else None)
-        )
+        return self.format.encode(Gap(first, last, room=room_of(channel), channel=ALL if channel == ALL else None))
 
     def _overflow(self) -> None:
         if not self.closed:

@@ -57,9 +57,7 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
         return Refuse(status=status, code=error.code, message=error.message or "not allowed")
     except TimeoutError:
         log.error("authentication took too long")
-        return Refuse(
-            status=503, code=ErrorCode.UNAVAILABLE, message="authentication took too long", retry_after=5
-        )
+        return Refuse(status=503, code=ErrorCode.UNAVAILABLE, message="authentication took too long", retry_after=5)
     # Again: authentication may have waited, and the last place gone meanwhile. From here on nothing waits.
     refusal = _no_place(node, handshake)
     if refusal is not None:
@@ -110,9 +108,7 @@ async def _identify(node: Node, hooks: Hooks, handshake: Handshake, *, full: boo
     if node.options.dev:
         named = handshake.query.get("user_id", "") or "guest-" + secrets.token_hex(2)
         if len(named) > 128 or _control.search(named):
-            raise Reject(
-                ErrorCode.BAD_MESSAGE, "user_id must be 1 to 128 characters, none of them a control character"
-            )
+            raise Reject(ErrorCode.BAD_MESSAGE, "user_id must be 1 to 128 characters, none of them a control character")
     if hooks.authenticate is None:
         if not named:
             raise Reject(ErrorCode.UNAUTHORIZED, "this server knows no way to tell who you are")

@@ -133,7 +133,7 @@ async def route(node: Node, session: Session, envelope: Envelope) -> None:
             channel, publication, volatile=bool(envelope.volatile), origin=None if echo else session.id
         )
         # Without an echo the ack stands for the message in the channel's sequence (protocol.md §5.4).
-        if id is not None or (not (echo or accepted.seq is None) and session.full):
+        if id is not None or (not echo and session.full and accepted.seq is not None and node.hears(session, channel)):
             session.send(_ack(envelope, accepted))
     except Exception as error:
         session.fault(_fault(error, envelope, session))
@@ -356,9 +356,7 @@ async def join(node: Node, session: Session, request: Join) -> None:
     await recovery.finish()
 
 
-async def _enter(
-    node: Node, session: Session, room: str, since: Position | None, last: int | None = None
-) -> Recovery:
+async def _enter(node: Node, session: Session, room: str, since: Position | None, last: int | None = None) -> Recovery:
     """Put the session into `room`; its live messages are held until the recovery is finished."""
     names = session.room_names
     is_new = names is None or room not in names
@@ -369,9 +367,7 @@ async def _enter(
             await in_task()
             await session.hooks.call(session.hooks.join, node.options.hook_timeout, session, room)
     name = room_channel(room)
-    new_user = await node.engine.enter(
-        name, session.user, session.id, node.now_ms(), node.options.room_capacity
-    )
+    new_user = await node.engine.enter(name, session.user, session.id, node.now_ms(), node.options.room_capacity)
     if session.room_names is None:
         session.room_names = {}
     session.room_names[room] = None

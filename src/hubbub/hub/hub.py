@@ -169,9 +169,7 @@ class Hub:
         node = self._running
         return HubStatistics(
             connections=node.counts.total,
-            users=sum(
-                1 for name, channel in node.channels.items() if name.startswith("user:") and len(channel)
-            ),
+            users=sum(1 for name, channel in node.channels.items() if name.startswith("user:") and len(channel)),
             rooms=sum(1 for name in node.channels if name.startswith("room:")),
             blocked=len(node.blocked),
             messages_in=node.messages_in,
@@ -253,9 +251,7 @@ class Hub:
     @property
     def _running(self) -> Node:
         if self._node is None:
-            raise HubbubError(
-                "the hub is not running: start it with `hubbub serve module:hub` or `await hub.start(…)`"
-            )
+            raise HubbubError("the hub is not running: start it with `hubbub serve module:hub` or `await hub.start(…)`")
         return self._node
 
     async def _publish(
@@ -271,9 +267,7 @@ class Hub:
     ) -> Accepted:
         node = self._running
         if not 1 <= len(type) <= 64 or type in RESERVED_FROM_SERVER:
-            raise HubbubError(
-                f"{type!r} cannot be a message's type: 1 to 64 characters, not a type of the protocol"
-            )
+            raise HubbubError(f"{type!r} cannot be a message's type: 1 to 64 characters, not a type of the protocol")
         publication = Publication(type, from_, to, room, id=id, time=node.now_ms())
         if content is not None:
             publication.content = encode_content(content)

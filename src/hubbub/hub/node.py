@@ -143,9 +143,7 @@ class Node:
             handled = page.publications
         for publication in handled:
             if publication.receipt and publication.id is not None and (publication.seq or 0) <= seq:
-                told = Publication(
-                    "receipt", user, to=publication.from_, id=publication.id, time=self.now_ms()
-                )
+                told = Publication("receipt", user, to=publication.from_, id=publication.id, time=self.now_ms())
                 await self.engine.publish(inbox_channel(publication.from_), told, volatile=True)
 
     # -------------------------------------------------------------------------------------- listening
@@ -160,9 +158,12 @@ class Node:
 
     def _new_channel(self, name: str) -> Channel[Session]:
         # Only rooms may drop: nobody asked to miss a broadcast, and an inbox is what must not be missed.
-        return Channel(
-            name, self.options.outbox.overflow if room_of(name) is not None else Overflow.DISCONNECT
-        )
+        return Channel(name, self.options.outbox.overflow if room_of(name) is not None else Overflow.DISCONNECT)
+
+    def hears(self, session: Session, name: str) -> bool:
+        """Whether `session` listens to the channel."""
+        channel = self.channels.get(name)
+        return channel is not None and session.outbox in channel
 
     async def unlisten(self, session: Session, name: str) -> None:
         """`session` hears `name` no more; the engine is told when nobody here does."""

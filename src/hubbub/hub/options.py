@@ -19,32 +19,26 @@ class HubOptions(Struct, frozen=True, kw_only=True):
 
     dev: Annotated[
         bool,
-        Meta(
-            description="anyone may name themselves with ?user_id=, with a chat page and /echo: for trying out"
-        ),
+        Meta(description="anyone may name themselves with ?user_id=, with a chat page and /echo: for trying out"),
     ] = False
-    ping_interval: Annotated[
-        Seconds, Meta(description="seconds of silence after which a plain client is pinged")
-    ] = 54.0
-    silence_limit: Annotated[
-        Seconds, Meta(description="seconds of silence after which a plain client is given up")
-    ] = 60.0
-    envelope_ping_interval: Annotated[
-        Seconds, Meta(description="seconds between two pings of a full client")
-    ] = 25.0
+    ping_interval: Annotated[Seconds, Meta(description="seconds of silence after which a plain client is pinged")] = (
+        54.0
+    )
+    silence_limit: Annotated[Seconds, Meta(description="seconds of silence after which a plain client is given up")] = (
+        60.0
+    )
+    envelope_ping_interval: Annotated[Seconds, Meta(description="seconds between two pings of a full client")] = 25.0
     pong_timeout: Annotated[Seconds, Meta(description="seconds for a full client to answer a ping")] = 10.0
     hello_timeout: Annotated[Seconds, Meta(description="seconds for a full client to say hello")] = 10.0
     room_capacity: Annotated[int, Meta(ge=1, description="users in one room")] = 100_000
     rooms_per_session: Annotated[int, Meta(ge=1, description="rooms that one session may be in")] = 100
     presence_events: Annotated[
         tuple[str, ...],
-        Meta(
-            description="patterns (lobby, game:*) of the rooms whose members hear who comes and goes; --dev: all"
-        ),
+        Meta(description="patterns (lobby, game:*) of the rooms whose members hear who comes and goes; --dev: all"),
     ] = ()
-    strict_types: Annotated[
-        bool, Meta(description="refuse messages of types that no handler is registered for")
-    ] = False
+    strict_types: Annotated[bool, Meta(description="refuse messages of types that no handler is registered for")] = (
+        False
+    )
     handler_threads: Annotated[int, Meta(ge=1, description="threads for handlers and hooks that block")] = 8
     handler_queue: Annotated[int, Meta(ge=0, description="calls that may wait for such a thread")] = 256
     hook_timeout: Annotated[Seconds, Meta(description="seconds for a handler or hook to return")] = 30.0

@@ -17,6 +17,7 @@ from msgspec import Raw
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.codes import ErrorCode
 from hubbub.protocol.envelope import Envelope
+from hubbub.types import NOTHING
 
 if TYPE_CHECKING:
     from hubbub.hub.session import Session
@@ -25,7 +26,6 @@ __all__ = ["Handler", "Message", "Middleware", "Next", "Pipeline", "Threads"]
 
 T = TypeVar("T")
 
-_no_content = Raw()
 _where = re.compile(r" - at `(\$[^`]*)`$")
 
 
@@ -98,6 +98,8 @@ def encode_content(content: object) -> Raw:
     """Any content as encoded JSON: what msgspec can encode, or a pydantic model; raises `HubbubError`."""
     if isinstance(content, Raw):
         return content
+    if content is None:
+        return NOTHING
     dump = getattr(content, "model_dump_json", None)
     try:
         return Raw(dump().encode() if dump is not None else msgspec.json.encode(content))
@@ -169,9 +171,7 @@ class Pipeline:
     def add_middleware(self, middleware: Middleware) -> None:
         """Put `middleware` around all handlers; what was added first is outermost."""
         if not inspect.iscoroutinefunction(middleware):
-            raise HubbubError(
-                f"middleware must be `async def`: {getattr(middleware, '__name__', middleware)!r}"
-            )
+            raise HubbubError(f"middleware must be `async def`: {getattr(middleware, '__name__', middleware)!r}")
         self._middleware.append(middleware)
         self._chains.clear()
 
@@ -248,9 +248,7 @@ def _decode_msgspec(decoder: msgspec.json.Decoder[Any], raw: Raw) -> Any:
     except msgspec.ValidationError as error:
         text = str(error)
         where = _where.search(text)
-        raise Reject(
-            ErrorCode.INVALID_CONTENT, _where.sub("", text), where=where.group(1) if where else "$"
-        ) from None
+        raise Reject(ErrorCode.INVALID_CONTENT, _where.sub("", text), where=where.group(1) if where else "$") from None
 
 
 def _decode_pydantic(validate: Callable[..., Any], raw: Raw) -> Any:
@@ -259,9 +257,7 @@ def _decode_pydantic(validate: Callable[..., Any], raw: Raw) -> Any:
     except ValueError as error:
         errors = getattr(error, "errors", None)
         if errors is None:
-            raise Reject(
-                ErrorCode.INVALID_CONTENT, "not what this type of message carries", where="$"
-            ) from None
+            raise Reject(ErrorCode.INVALID_CONTENT, "not what this type of message carries", where="$") from None
         first = errors(include_url=False, include_context=False, include_input=False)[0]
         path = "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
         raise Reject(ErrorCode.INVALID_CONTENT, first["msg"], where=path) from None

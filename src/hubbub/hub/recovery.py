@@ -107,9 +107,7 @@ class Recovery:
             page = await self._node.engine.after(self.name, self.seq, _PAGE)
             if not page.complete:
                 # Retention overtook a reader that is slower than the channel: it resumes, and is told.
-                self._session.close(
-                    CloseCode.SLOW_CONSUMER, "the backlog was dropped before it could be sent"
-                )
+                self._session.close(CloseCode.SLOW_CONSUMER, "the backlog was dropped before it could be sent")
                 return await self.abandon()
         # No wait from the merge to the end: nothing can come in between.
         if self._session.ending:

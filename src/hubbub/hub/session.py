@@ -238,11 +238,7 @@ class Session:
         if self._queue is None:
             self._queue = deque()
         self._queue.append(message)
-        if (
-            len(self._queue) >= self._node.options.session_queue
-            and not self._paused
-            and self._writer is not None
-        ):
+        if len(self._queue) >= self._node.options.session_queue and not self._paused and self._writer is not None:
             # A few more may be in the transport's buffer; the socket brings no new ones.
             self._paused = True
             self._writer.pause_reading()
@@ -373,6 +369,4 @@ class Session:
             self.close(CloseCode.NO_PONG, "no answer to ping")
             return
         options = self._node.options
-        self._timer = self._node.wheel.after(
-            options.envelope_ping_interval - options.pong_timeout, self._watch
-        )
+        self._timer = self._node.wheel.after(options.envelope_ping_interval - options.pong_timeout, self._watch)

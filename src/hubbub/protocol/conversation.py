@@ -67,16 +67,14 @@ class Conversation:
                 self._check_request(asked)
                 if self.greeted:
                     if request is Hello:
-                        return Fault(
-                            ErrorCode.CONFLICT, "hello comes once, as the first message", id=asked.id
-                        )
+                        return Fault(ErrorCode.CONFLICT, "hello comes once, as the first message", id=asked.id)
                     return asked
                 if request is Hello:
                     self.greeted = True
                     return asked
         except codec.BadMessage as error:
             return self._wrong(str(error), now, *codec.decode_reference(message))
-        return Violation(CloseCode.PROTOCOL_VIOLATION, "the first message must be hello")
+        return self._wrong("the first message must be hello", now, envelope.id, envelope.room)
 
     def wrong(self, now: float) -> bool:
         """Note one bad message; whether it was one too many (the 10th within a minute)."""
@@ -86,9 +84,7 @@ class Conversation:
         faults.append(now)
         return len(faults) == _MOST_FAULTS and faults[0] > now - _FAULT_WINDOW
 
-    def _wrong(
-        self, text: str, now: float, id: str | None = None, room: str | None = None
-    ) -> Fault | Violation:
+    def _wrong(self, text: str, now: float, id: str | None = None, room: str | None = None) -> Fault | Violation:
         fault = Fault(ErrorCode.BAD_MESSAGE, text, id, room)
         if not self.greeted:
             return Violation(CloseCode.PROTOCOL_VIOLATION, "the first message must be a valid hello", fault)

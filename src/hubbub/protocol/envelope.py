@@ -7,11 +7,11 @@ one type never constrain another, and the common case pays for one pass.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from hubbub.types import Position, Publication
+from hubbub.types import NOTHING, Position, Publication
 
 __all__ = [
     "REQUESTS",
@@ -56,17 +56,31 @@ Token = Annotated[str, Meta(min_length=1, max_length=8192)]
 PositionOnWire = tuple[Annotated[str, Meta(min_length=1, max_length=64)], Seq]
 
 
+if TYPE_CHECKING:
+    OptionalName = Name | None
+    OptionalId = Id | None
+    OptionalSeq = Seq | None
+    OptionalBool = bool | None
+    OptionalText = str | None
+    OptionalPosition = PositionOnWire | None
+else:
+    # Absent is None in Python, but `null` on the wire is a value of the wrong type (protocol.md §1.2): what
+    # decodes by these annotations must not take it.
+    OptionalName, OptionalId, OptionalSeq, OptionalBool = Name, Id, Seq, bool
+    OptionalText, OptionalPosition = Annotated[str, Meta(min_length=1, max_length=128)], PositionOnWire
+
+
 class Envelope(Struct, gc=False):
     """An application's message as a client sent it; what the server sets (`from`, `seq`, `time`) is ignored."""
 
     type: Type
-    to: Name | None = None
-    room: Name | None = None
-    content: Raw = Raw()
-    id: Id | None = None
+    to: OptionalName = None
+    room: OptionalName = None
+    content: Raw = NOTHING
+    id: OptionalId = None
     receipt: bool = False
     echo: bool = True
-    volatile: bool | None = None
+    volatile: OptionalBool = None
     # True where `content` is base64 of bytes: JSON has none of its own.
     binary: bool = False
 
@@ -77,7 +91,7 @@ class Envelope(Struct, gc=False):
 class Request(Struct, gc=False):
     """A message of a reserved type from a client."""
 
-    id: Id | None = None
+    id: OptionalId = None
 
 
 class Resume(Struct):
@@ -88,12 +102,19 @@ class Resume(Struct):
     rooms: dict[Name, PositionOnWire | None] = {}
 
 
+if TYPE_CHECKING:
+    OptionalToken = Token | None
+    OptionalResume = Resume | None
+else:
+    OptionalToken, OptionalResume = Token, Resume
+
+
 class Hello(Request):
     """The first message of the full way."""
 
-    token: Token | None = None
-    client: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
-    resume: Resume | None = None
+    token: OptionalToken = None
+    client: OptionalText = None
+    resume: OptionalResume = None
 
 
 class Auth(Request, kw_only=True):
@@ -105,7 +126,7 @@ class Auth(Request, kw_only=True):
 class Ping(Request):
     """Answered with a `pong` that repeats `id` and `content`."""
 
-    content: Raw = Raw()
+    content: Raw = NOTHING
 
 
 class Pong(Request):
@@ -116,8 +137,8 @@ class Join(Request, kw_only=True):
     """Become a member of `room`, optionally with what was missed since a position, or the last N messages."""
 
     room: Name
-    since: PositionOnWire | None = None
-    last: Seq | None = None
+    since: OptionalPosition = None
+    last: OptionalSeq = None
 
 
 class Leave(Request, kw_only=True):
@@ -129,16 +150,16 @@ class Leave(Request, kw_only=True):
 class AckUpTo(Request, kw_only=True):
     """Everything up to `seq` has been handled; no room: in the inbox."""
 
-    seq: Seq
-    room: Name | None = None
+    seq: Annotated[int, Meta(ge=1, le=2**53 - 1)]
+    room: OptionalName = None
 
 
 class History(Request):
     """Ask for messages of a room, or of one's own inbox; `before` and `after` are exclusive."""
 
-    room: Name | None = None
-    before: Seq | None = None
-    after: Seq | None = None
+    room: OptionalName = None
+    before: OptionalSeq = None
+    after: OptionalSeq = None
     limit: Annotated[int, Meta(ge=1, le=500)] = 100
 
 
@@ -281,7 +302,7 @@ class PongAnswer(_Answer, tag="pong"):
     """The answer to a client's `ping`."""
 
     id: str | None = None
-    content: Raw = Raw()
+    content: Raw = NOTHING
 
 
 class Fault(_Answer, tag="error"):

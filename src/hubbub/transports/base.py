@@ -18,7 +18,8 @@ __all__ = ["Accept", "Admit", "Handshake", "Receiver", "Refuse", "TransportLimit
 class Handshake(Struct, frozen=True, kw_only=True):
     """What a client said when it asked for a WebSocket.
 
-    `headers` and `query` hold the first value of each name; header names are in lower case.
+    Header names are in lower case, and several lines of one name are joined with commas (RFC 9110 §5.3);
+    `query` holds the first value of each name.
     """
 
     path: str
@@ -48,11 +49,17 @@ class Writer(Protocol):
     After the connection is gone every method does nothing.
     """
 
+    # Straight into the kernel: takes framed bytes, returns how many of them it took, and raises `OSError`
+    # (`BlockingIOError` where it takes none). Only while the receiver is not `blocked`; what is left over
+    # goes to `write`. It may be kept and called until `Receiver.closed`, or until `close` or `abort`.
+    send: Callable[[bytes], int]
+
     def write(self, frames: bytes, /) -> None:
-        """Send bytes that are already framed, one or many frames together, in one system call if it can.
+        """Send bytes that are already framed, one or many frames together, behind what was written before.
 
         What the socket does not take at once stays in the transport; the transport then calls
-        `Receiver.blocked`, and until `Receiver.unblocked` the hub writes only control messages.
+        `Receiver.blocked`, from within this call even, and until `Receiver.unblocked` the hub writes only
+        control messages.
         """
 
     def frame(self, payload: bytes, binary: bool) -> bytes:
@@ -75,7 +82,7 @@ class Writer(Protocol):
         """End the connection now, without a close frame and without waiting for unsent bytes."""
 
     def pause_reading(self) -> None:
-        """Take no more from the socket, so that the peer feels it."""
+        """Take no more from the socket, so that the peer feels it; what has been read still comes."""
 
     def resume_reading(self) -> None:
         """Go on reading."""
@@ -84,7 +91,8 @@ class Writer(Protocol):
 class Receiver(Protocol):
     """What the hub does with one connection; a transport calls these in this order of life.
 
-    `opened` once, then any number of the middle ones, then `closed` once. None of them raises.
+    `opened` once, then any number of the middle ones, then `closed` once. A receiver in an `Accept` is always
+    told both, even if the client has left meanwhile. None of them raises.
     """
 
     def opened(self, writer: Writer) -> None:
@@ -103,7 +111,7 @@ class Receiver(Protocol):
         """Everything handed over has left: write again."""
 
     def closed(self, code: int, reason: str) -> None:
-        """The connection is gone.
+        """Nothing more comes or goes: the peer has closed or broken the rules, or the connection is gone.
 
         `code` is the close code that the peer sent, or the one that the transport or the hub sent first;
         1005 for a close frame without a code, 1006 when the connection went away without one (RFC 6455 §7.1.5).

@@ -58,6 +58,8 @@ class Http:
         self._state = _State()
         self.head_timeout = limits.handshake_timeout
         self.wheel = wheel
+        # Whether responses are the last of their connections.
+        self.finishing = False
         # Done when nothing is open any more; there only while somebody waits for that.
         self._empty: asyncio.Future[None] | None = None
 
@@ -72,6 +74,7 @@ class Http:
 
     def finish(self) -> None:
         """Close the connections that are between two requests, and the others after the one they are at."""
+        self.finishing = True
         for connection in self._connections():
             if not connection.transport.is_closing():
                 connection.shutdown()
@@ -134,6 +137,8 @@ class _Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._http.finishing and not self.transport.is_closing():
+            self.shutdown()
         # The next request may have been waiting behind this one. If it has not, uvicorn's keep-alive runs.
         self._await(self._body())
 

@@ -8,11 +8,12 @@ the event loop.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import Any, cast
 
 from msgspec import Struct
 
@@ -152,25 +153,27 @@ class Port:
 class Gate(asyncio.Protocol):
     """One connection until it is known what it wants."""
 
-    __slots__ = ("_head", "_port", "_reads_left", "_task", "_timer", "_transport")
+    __slots__ = ("_decided", "_head", "_last_reads", "_port", "_task", "_timer", "_transport")
+
+    _transport: asyncio.Transport
+    # Bounds the whole stay, whatever happens in it.
+    _timer: Timer
 
     def __init__(self, port: Port) -> None:
         self._port = port
-        # None before and after.
-        self._transport: asyncio.Transport | None = None
         # What has come of the head.
         self._head = bytearray()
-        self._timer: Timer | None = None
-        # The handshake, if it has to wait.
+        # The handshake, if it has to wait for an answer from elsewhere.
         self._task: asyncio.Task[None] | None = None
-        # How many more reads to throw away; None as long as nothing has been decided.
-        self._reads_left: int | None = None
+        # Whether it has been refused, or has left.
+        self._decided = False
+        # How often it has been read from since.
+        self._last_reads = 0
 
     # --- asyncio calls these ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A stranger has come."""
-        # Not `isinstance`: the transports of uvloop are no subclasses of asyncio's.
         port = self._port
         self._transport = cast(asyncio.Transport, transport)
         self._timer = port.wheel.after(port.limits.handshake_timeout, self._expire)
@@ -178,10 +181,10 @@ class Gate(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Look whether the head is complete."""
-        if self._reads_left is not None:
-            self._reads_left -= 1
-            if self._reads_left < 0:
-                self.abort()
+        if self._decided:
+            self._last_reads += 1
+            if self._last_reads > _LAST_READS:
+                self._transport.abort()
             return
         head = self._head
         # Only what is new is searched, and the bytes before it in which the end may have begun: dribbling
@@ -190,7 +193,6 @@ class Gate(asyncio.Protocol):
         head += data
         end = head.find(HEAD_END, start)
         if end >= 0:
-            self._head = bytearray()
             self._understand(bytes(head[:end]), bytes(head[end + len(HEAD_END) :]))
         elif len(head) > HEAD_SIZE:
             self._refuse(TOO_LARGE)
@@ -199,6 +201,7 @@ class Gate(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The stranger has left."""
+        self._decided = True
         self._leave()
         if self._task is not None:
             self._task.cancel()
@@ -207,8 +210,7 @@ class Gate(asyncio.Protocol):
 
     def abort(self) -> None:
         """End the connection without a word."""
-        if self._transport is not None:
-            self._transport.abort()
+        self._transport.abort()
 
     # --- inside ---
 
@@ -222,22 +224,21 @@ class Gate(asyncio.Protocol):
             self._shake_hands(head, rest)
 
     def _hand_to_http(self, data: bytes) -> None:
-        transport = self._leave()
-        if transport is not None:
-            protocol = self._port.http()
-            transport.set_protocol(protocol)
-            protocol.connection_made(transport)
-            protocol.data_received(data)
+        self._leave()
+        protocol = self._port.http()
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        protocol.data_received(data)
 
     def _shake_hands(self, head: Head, early: bytes) -> None:
-        assert self._transport is not None
         admit = self._port.paths.get(head.path)
         if admit is None:
             self._refuse(_NOT_FOUND)
             return
         peer = self._transport.get_extra_info("peername")
-        if peer is None:
-            self.abort()
+        if not peer:
+            # It has left, and nobody has told us yet.
+            self._transport.abort()
             return
         secure = self._transport.get_extra_info("ssl_object") is not None
         read = read_handshake(head, _plain_ip(peer[0]), secure)
@@ -260,51 +261,48 @@ class Gate(asyncio.Protocol):
             _logger.exception("a WebSocket handshake could not be decided")
             answer = _FAILED
         self._task = None
-        transport = self._transport
         if isinstance(answer, Refuse):
-            self._refuse(answer)
-        elif transport is not None:
-            self._leave()
+            if not self._decided:
+                self._refuse(answer)
+            return
+        self._leave()
+        if self._decided:
+            # The answer came in spite of a cancellation. Too late, but its receiver must be told.
+            self._transport.abort()
+        else:
             self._port.accepted += 1
-            transport.write(switching(key, answer.subprotocol))
-            transport.resume_reading()
-            self._port.websocket(transport, answer.receiver, early)
+            self._transport.write(switching(key, answer.subprotocol))
+            self._transport.resume_reading()
+        self._port.websocket(self._transport, answer.receiver, early)
 
     def _refuse(self, refuse: Refuse) -> None:
-        transport = self._transport
-        if transport is None:
-            return
         self._port.refused += 1
+        self._decided = True
+        # It keeps its deadline and its place among the gates until it hangs up.
         self._head = bytearray()
-        # The deadline stays, and so does the place among the gates.
-        self._reads_left = _LAST_READS
-        transport.write(refusal(refuse))
-        if transport.can_write_eof():
-            transport.resume_reading()
-            transport.write_eof()
+        self._transport.write(refusal(refuse))
+        if self._transport.can_write_eof():
+            self._transport.resume_reading()
+            self._transport.write_eof()
         else:
-            transport.close()
+            self._transport.close()
 
     def _expire(self) -> None:
-        if self._task is not None:
-            # Once: after the refusal the task is gone, and a new deadline bounds the goodbye.
-            self._task.cancel()
-            self._task = None
-            self._refuse(_TOO_SLOW)
-            self._timer = self._port.wheel.after(self._port.limits.close_timeout, self._expire)
-        else:
-            if self._reads_left is None:
+        task = self._task
+        if task is None:
+            if not self._decided:
                 self._port.expired += 1
-            self.abort()
+            self._transport.abort()
+        else:
+            self._task = None
+            task.cancel()
+            self._refuse(_TOO_SLOW)
+            self._timer = self._port.wheel.after(self._port.limits.close_timeout, self._transport.abort)
 
-    def _leave(self) -> asyncio.Transport | None:
-        """Give the connection up: it is no longer this gate's."""
-        transport = self._transport
-        self._transport = None
-        if self._timer is not None:
-            self._timer.cancel()
+    def _leave(self) -> None:
+        """The connection is no longer this gate's."""
+        self._timer.cancel()
         self._port.gates.pop(self, None)
-        return transport
 
 
 def _plain_ip(address: str) -> str:
@@ -317,22 +315,39 @@ async def _bind(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
+    unusable: OSError | None = None
     try:
-        for family, type, proto, _, address in dict.fromkeys(found):
-            sock = socket.socket(family, type, proto)
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            if family == socket.AF_INET6:
-                # Otherwise "::" takes the IPv4 port too, and 0.0.0.0 finds it in use.
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        for family, _, _, _, address in dict.fromkeys(found):
             # The first socket's free port is the others' too.
-            wanted = port or (sockets[0].getsockname()[1] if len(sockets) > 1 else 0)
-            sock.bind((address[0], wanted, *address[2:]))
-            sock.setblocking(False)
+            number = sockets[0].getsockname()[1] if sockets else port
+            try:
+                sockets.append(_bind_one(family, (address[0], number, *address[2:]), reuse_port))
+            except OSError as error:
+                # Names like localhost have an IPv6 address even where IPv6 is switched off.
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                unusable = error
     except BaseException:
         for sock in sockets:
             sock.close()
         raise
+    if unusable is not None and not sockets:
+        raise unusable
     return sockets
+
+
+def _bind_one(family: int, address: tuple[Any, ...], reuse_port: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            # Otherwise "::" takes the IPv4 port too, and 0.0.0.0 finds it in use.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -27,8 +27,8 @@ const newId = () => Array.from(crypto.getRandomValues(new Uint32Array(3)), (word
  */
 export class HubbubClient extends EventTarget {
   state = "stopped";
-  #url;
   #socket = null;
+  #url;
   #positions = new Positions();
 
   // Rooms to be in, whatever the connection does, with how much history the first join asks for.

@@ -16,6 +16,9 @@ import { count, explain, nameProblem, suggestedName } from "./words.js";
 const FIRST_ROOM = "lobby";
 const PEOPLE_REFRESH = 30_000;
 
+// What the client adds to an envelope, in bytes and generously.
+const ROOM_FOR_ID = 64;
+
 function signIn() {
   const [form, field, problem] = [byId("sign-in-form"), byId("name"), byId("name-problem")];
   byId("sign-in").hidden = false;
@@ -44,7 +47,10 @@ function start(me) {
   const client = new HubbubClient(addressOf(me), { all: saved?.all });
   const people = new People(client);
   const chat = new Chat(client, people, me);
-  watchConnection(client, () => client.connect());
+  watchConnection(client, () => {
+    client.connect();
+    writeNext();
+  });
   screen(chat, people, client);
   if (saved) chat.restore(saved);
   else chat.open("room", FIRST_ROOM);
@@ -143,10 +149,14 @@ function screen(chat, people, client) {
   });
 
   composer(chat, (text) => {
-    const envelope = JSON.stringify({ type: "chat", ...chat.current.address, content: text, id: "x".repeat(18) });
-    if (new TextEncoder().encode(envelope).length > messageLimit) return toast(explain({ code: "too_large" })) ?? false;
+    const envelope = JSON.stringify({ type: "chat", ...chat.current.address, content: text });
+    if (new TextEncoder().encode(envelope).length + ROOM_FOR_ID > messageLimit) {
+      toast(explain({ code: "too_large" }));
+      return false;
+    }
     chat.say(text);
     timeline.follow();
+    return true;
   });
 
   byId("join").addEventListener("submit", (event) => {
@@ -157,7 +167,10 @@ function screen(chat, people, client) {
     byId("room-name").value = "";
     open({ kind: "room", name });
   });
-  byId("leave").addEventListener("click", () => chat.leave(chat.current));
+  byId("leave").addEventListener("click", () => {
+    chat.leave(chat.current);
+    writeNext();
+  });
   arrowKeys(lists.nav);
   arrowKeys(byId("people-list"));
   document.addEventListener("keydown", (event) => {

@@ -22,7 +22,7 @@ export function composer(chat, say) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const text = box.value.trim();
-    if (text && say(text) !== false) write("");
+    if (text && say(text)) write("");
     box.focus();
   });
   box.addEventListener("keydown", (event) => {

@@ -44,8 +44,9 @@ export function drawConversations({ nav, rooms, directs, directsHeading }, chat,
     };
     const glyph = () => element("span", { class: "glyph" }, icon(kind === "room" ? "hash" : "everyone"));
     const picture = kind === "direct" ? figure(name, people.status(name).online) : glyph();
-    const badge = unread && element("span", { class: "badge" }, unread > 99 ? "99+" : String(unread), hidden(" unread"));
-    return element("li", {}, element("button", attributes, picture, element("span", { class: "name" }, name), badge));
+    const words = element("span", { class: "name" }, name);
+    const news = unread && element("span", { class: "badge" }, unread > 99 ? "99+" : String(unread), hidden(" unread"));
+    return element("li", {}, element("button", attributes, picture, words, news));
   };
   redraw(nav, () => {
     rooms.replaceChildren(...chat.rooms.map(row));
@@ -60,12 +61,10 @@ export function drawPeople(region, chat, people, openDirect) {
   const here = [...people.in(current).values()].sort((one, other) => one.user.localeCompare(other.user));
   const row = (user, online, detail) => {
     const words = [figure(user, online), nameAnd(user, detail)];
-    if (user === me) words.push(element("span", { class: "you" }, "you"));
-    const attributes = { type: "button", class: "row", "data-key": user, title: `Write to ${user}` };
-    const made = user === me ? element("span", { class: "row" }) : element("button", attributes);
-    made.append(...words);
-    if (user !== me) made.addEventListener("click", () => openDirect(user));
-    return element("li", {}, made);
+    if (user === me) return element("li", {}, element("span", { class: "row" }, ...words, you()));
+    const onclick = () => openDirect(user);
+    const attributes = { type: "button", class: "row", "data-key": user, title: `Write to ${user}`, onclick };
+    return element("li", {}, element("button", attributes, ...words));
   };
   const present = ({ user, sessions }) => row(user, true, sessions > 1 && `${sessions} devices`);
   const gone = (user) => row(user, people.status(user).online, statusWords(people.status(user)));
@@ -91,6 +90,7 @@ function group(title, rows) {
   return [heading, element("ul", { class: "rows", "aria-label": label }, ...rows)];
 }
 
+const you = () => element("span", { class: "you" }, "you");
 const nameAnd = (user, detail) => element("span", { class: "name" }, user, detail && element("small", {}, detail));
 
 /** An avatar with a dot where the user is online. */

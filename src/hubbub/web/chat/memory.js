@@ -7,7 +7,9 @@
 
 const NAME = "hubbub.name";
 const KEPT = 200;
-const keyOf = (name) => `hubbub.chat.${name}`;
+
+// With a version, so that a page of another one does not stumble over what this one wrote.
+const keyOf = (name) => `hubbub.chat.1.${name}`;
 
 /** Who this tab is: from the page's address, or from the last time. "" before anyone has signed in. */
 export function recallName() {
@@ -35,5 +37,10 @@ export function remember(name, chat, client) {
     items: kind === "room" ? [] : items.filter(({ state }) => state !== "sending").slice(-KEPT),
   }));
   const current = { kind: chat.current.kind, name: chat.current.name };
-  sessionStorage.setItem(keyOf(name), JSON.stringify({ all: client.position("all"), conversations, current }));
+  try {
+    sessionStorage.setItem(keyOf(name), JSON.stringify({ all: client.position("all"), conversations, current }));
+  } catch {
+    // Over the browser's quota: the rooms come back from the server, and a page that ends can tell nobody.
+    sessionStorage.removeItem(keyOf(name));
+  }
 }

@@ -1,6 +1,6 @@
 /** The messages on the screen: at most 500 elements of the current conversation, however long it is. */
 
-import { avatar, element, hidden, icon } from "./dom.js";
+import { avatar, element, icon } from "./dom.js";
 import { dayName, sameDay, textOf, timeOfDay } from "./words.js";
 
 const SHOWN = 500;
@@ -45,7 +45,11 @@ export class Timeline {
     this.#actions = actions;
     log.addEventListener("scroll", () => this.#scrolled(), { passive: true });
     earlier.addEventListener("click", () => this.#showEarlier());
-    latest.addEventListener("click", () => this.follow());
+    latest.addEventListener("click", () => {
+      this.follow();
+      // The button is gone, and with it the focus would be.
+      log.focus({ preventScroll: true });
+    });
     new ResizeObserver(() => this.#atBottom && this.#toBottom()).observe(log);
   }
 
@@ -152,8 +156,10 @@ export class Timeline {
 
   #failure(item) {
     const { retry, discard } = this.#actions;
-    const button = (label, act) =>
-      element("button", { type: "button", class: "link", onclick: act }, label, hidden(`: ${textOf(item.content)}`));
+    const button = (label, onclick) => {
+      const spoken = `${label}: ${textOf(item.content)}`;
+      return element("button", { type: "button", class: "link", "aria-label": spoken, onclick }, label);
+    };
     return element(
       "p",
       { class: "failure" },
@@ -175,6 +181,7 @@ export class Timeline {
     const newStart = Math.max(0, items.indexOf(first) - STEP);
     this.#anchor = items[newStart + SHOWN - 1] ?? null;
     this.#quietly(() => this.#draw());
+    if (this.#earlier.hidden) this.#log.focus({ preventScroll: true });
   }
 
   #scrolled() {
