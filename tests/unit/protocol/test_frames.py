@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -107,7 +109,7 @@ def test_text_survives_any_cutting(text: str, cuts: list[int]) -> None:
     """Fragments may end in the middle of a character (RFC 6455 §5.6)."""
     payload = text.encode()
     edges = [0, *sorted(min(cut, len(payload)) for cut in cuts), len(payload)]
-    pieces = [payload[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [payload[start:end] for start, end in pairwise(edges)]
     assembly = Assembly(1_000_000, 100)
     results = [
         assembly.add(CONTINUATION if number else TEXT, number == len(pieces) - 1, False, piece)
