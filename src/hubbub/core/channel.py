@@ -51,10 +51,13 @@ class Hold:
 class Channel(Generic[Owner]):
     """The listeners of one channel on this node."""
 
-    __slots__ = ("_holds", "listeners", "name", "overflow")
+    __slots__ = ("_holds", "inbox", "listeners", "name", "overflow")
 
-    def __init__(self, name: str, overflow: Overflow | None = None) -> None:
+    def __init__(self, name: str, overflow: Overflow | None = None, *, inbox: bool = False) -> None:
         self.name = name
+
+        # Whether it is a user's inbox, whose listeners are the user's sessions.
+        self.inbox = inbox
 
         # What happens when a listener's outbox is full; None: as the outbox itself says.
         self.overflow = overflow
@@ -98,17 +101,22 @@ class Channel(Generic[Owner]):
         listeners = self.listeners
         if not listeners:
             return
-        turn.begin()
-        frames: dict[Format, bytes] = {}
+        if not turn.open:
+            turn.begin()
+        frames: dict[Format, bytes] | None = None
         format: Format | None = None
         frame = b""
         name, overflow = self.name, self.overflow
         for outbox in listeners:
             if outbox.format is not format:
+                # Nearly always once: most channels have listeners of one format.
+                if format is not None:
+                    frames = frames or {}
+                    frames[format] = frame
                 format = outbox.format
-                known = frames.get(format)
+                known = frames.get(format) if frames else None
                 if known is None:
-                    frame = frames[format] = format.encode(publication)
+                    frame = format.encode(publication)
                     turn.collect(len(frame))
                 else:
                     frame = known

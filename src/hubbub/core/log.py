@@ -43,17 +43,24 @@ class Log:
     Times are seconds on a clock that goes forward, given by the caller.
     """
 
-    __slots__ = ("_dropped", "_entries", "_known", "_seq", "epoch", "retention", "size")
+    __slots__ = ("_age", "_dropped", "_entries", "_known", "_most", "_seq", "_sizes", "_times", "epoch", "size")
 
     def __init__(self, epoch: str, retention: Retention) -> None:
         self.epoch = epoch
-        self.retention = retention
+
+        # How many publications are kept, and for how many seconds.
+        self._most = retention.size
+        self._age = retention.age
 
         # Roughly how many bytes the log holds.
         self.size = 0
 
-        # Oldest first: (when it was appended, the publication).
-        self._entries: deque[tuple[float, Publication]] = deque()
+        # Oldest first, and when each was appended. Parallel deques, because a million pairs would be a million
+        # objects for the garbage collector to walk; strings, numbers and publications are none.
+        self._entries: deque[Publication] = deque()
+        self._times: deque[float] = deque()
+        # Their sizes in bytes.
+        self._sizes: deque[int] = deque()
 
         # The seq of the newest publication ever appended.
         self._seq = 0
@@ -96,22 +103,27 @@ class Log:
             # An expired entry of the same key may still be there: out, so that the order stays that of expiry.
             self._known.pop(key, None)
             self._known[key] = (seq, now + remember)
-        self._entries.append((now, publication))
-        self.size += _OVERHEAD + len(memoryview(publication.content))
-        self.trim(now)
+        self._entries.append(publication)
+        self._times.append(now)
+        size = _OVERHEAD + memoryview(publication.content).nbytes
+        self._sizes.append(size)
+        self.size += size
+        if seq - self._dropped > self._most or self._times[0] <= now - self._age:
+            self.trim(now)
         return seq
 
     def trim(self, now: float) -> None:
         """Drop what retention no longer keeps."""
-        oldest = now - self.retention.age
-        entries = self._entries
-        while entries and (len(entries) > self.retention.size or entries[0][0] <= oldest):
+        oldest = now - self._age
+        times = self._times
+        while times and (len(times) > self._most or times[0] <= oldest):
             self.drop_oldest()
 
     def drop_oldest(self) -> None:
         """Drop the oldest publication that is kept."""
-        _, publication = self._entries.popleft()
-        self.size -= _OVERHEAD + len(memoryview(publication.content))
+        publication = self._entries.popleft()
+        self._times.popleft()
+        self.size -= self._sizes.popleft()
         self._dropped = publication.seq or 0
 
     def idle(self, now: float) -> bool:
@@ -127,7 +139,7 @@ class Log:
             return Page([], self.position, complete=False, more=False)
         # Seqs are consecutive here: the place is arithmetic, not a search.
         start = max(0, seq - self._dropped)
-        found = [entry for _, entry in self._slice(start, start + limit)]
+        found = list(self._slice(start, start + limit))
         return Page(found, self.position, complete=self._dropped <= seq, more=start + limit < len(entries))
 
     def before(self, seq: int | None, limit: int) -> Page:
@@ -136,10 +148,10 @@ class Log:
         if seq is not None:
             end = min(end, max(0, seq - 1 - self._dropped))
         start = max(0, end - limit)
-        found = [entry for _, entry in self._slice(start, end)]
+        found = list(self._slice(start, end))
         return Page(found, self.position, complete=True, more=start > 0)
 
-    def _slice(self, start: int, end: int) -> Iterator[tuple[float, Publication]]:
+    def _slice(self, start: int, end: int) -> Iterator[Publication]:
         entries = self._entries
         if start <= len(entries) // 2:
             return islice(entries, start, end)

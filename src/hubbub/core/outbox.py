@@ -1,8 +1,8 @@
 """What waits to be written to one connection: coalesced per loop turn, bounded behind a blocked socket.
 
 A broadcast writes to a thousand connections, and nine tenths of its cost are a thousand system calls. So
-what one turn of the event loop has for a connection goes out as one write when the turn ends. Only in quiet
-times, when the last turn had a single message, the first message goes out at once: company is unlikely.
+what one turn of the event loop has for a connection goes out as one write when the turn ends. Only where the
+last turn had a single message for the connection, the next one goes out at once: company is unlikely.
 
 When a socket takes no more, messages are held here, up to a bound; the channel's policy says what happens
 beyond it. Nobody who writes ever waits for a reader.
@@ -88,17 +88,11 @@ class Turn:
     `flush` must be called once after `opened` was called back: at the end of the turn.
     """
 
-    __slots__ = ("_collected", "_opened", "busy", "dirty", "full", "limit", "messages", "number", "open")
+    __slots__ = ("_collected", "_opened", "dirty", "full", "limit", "number", "open")
 
     def __init__(self, opened: Callable[[], object], limit: int = 262_144) -> None:
         # Which turn it is; an outbox that remembers another number has written nothing in this one.
         self.number = 1
-
-        # Messages of this turn so far, each counted once for all its receivers.
-        self.messages = 0
-
-        # Whether the last turn had several: then this one collects from its first message on.
-        self.busy = False
 
         # Whether anything was put in this turn, so that its end must be acted on.
         self.open = False
@@ -125,7 +119,6 @@ class Turn:
 
     def collect(self, size: int) -> None:
         """Count a message of `size` bytes, before it is put into any number of outboxes."""
-        self.messages += 1
         self._collected += size
         if self._collected > self.limit:
             self._write()
@@ -135,8 +128,6 @@ class Turn:
         """End the turn: one write for each outbox that collected something."""
         self._write()
         self._collected = 0
-        self.busy = self.messages > 1
-        self.messages = 0
         self.open = False
         self.number += 1
 
@@ -162,6 +153,7 @@ class Outbox(Generic[Owner]):
     """Frames waiting for one connection, bounded in bytes and in number."""
 
     __slots__ = (
+        "_burst",
         "_count",
         "_dropped",
         "_gaps",
@@ -200,10 +192,14 @@ class Outbox(Generic[Owner]):
         self._turn = turn
         self._limits = limits
 
-        # The turn in which this outbox last wrote: the first message of a turn goes out at once.
+        # The turn in which this outbox last wrote at once: what follows in that turn is collected.
         self._seen = 0
 
-        # The rest of this turn's frames, oldest first. None, not an empty list, while there are none:
+        # Whether the last turn that brought anything brought several messages: then the next one collects
+        # from its first message on.
+        self._burst = False
+
+        # What this turn has collected, oldest first. None, not an empty list, while there are none:
         # most connections of most turns have none, and 56 bytes times 10,000 connections count.
         self._pending: list[bytes] | None = None
 
@@ -241,7 +237,7 @@ class Outbox(Generic[Owner]):
         pending = self._pending
         if pending is not None:
             pending.append(frame)
-        elif turn.busy or self._seen == turn.number:
+        elif self._burst or self._seen == turn.number:
             self._pending = [frame]
             turn.dirty.append(self)
         else:
@@ -260,6 +256,8 @@ class Outbox(Generic[Owner]):
         pending = self._pending
         if pending is not None:
             self._pending = None
+            # One message in a turn of collecting, and the next goes out at once again.
+            self._burst = len(pending) > 1 or self._seen == self._turn.number
             self._emit(pending[0] if len(pending) == 1 else b"".join(pending))
 
     def _emit(self, frames: bytes) -> None:

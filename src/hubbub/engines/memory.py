@@ -115,7 +115,9 @@ class MemoryEngine:
         self._bytes += log.size - size
         if self._bytes > limits.history_bytes:
             self._make_room()
-        self._tell(channel, publication, origin)
+        # `_tell`, written out: the way of every message.
+        if channel in self._listening and self._listener is not None:
+            self._listener.publication(channel, publication, origin)
         return Accepted(log.epoch, seq)
 
     async def accepted(self, channel: str, from_: str, id: str) -> Accepted | None:

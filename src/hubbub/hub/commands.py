@@ -97,7 +97,7 @@ async def route(node: Node, session: Session, envelope: Envelope) -> None:
     # Not decorated: this is the hot path, and a coroutine around it would cost as much as the routing.
     try:
         pipeline = session.hooks.pipeline
-        if pipeline:
+        if pipeline.used:
             chain = pipeline.chain(envelope.type)
             if chain is not None:
                 if envelope.id is not None and await _acknowledged_before(node, session, envelope):
@@ -319,6 +319,8 @@ async def depart(node: Node, session: Session, code: int, reason: str) -> None:
     """The session has ended: out of every channel and room, and whoever cares is told."""
     del node.sessions[session.id]
     node.counts.remove(session.ip)
+    if not session.full:
+        node.acknowledge_written()
     if not session.since:
         for name in (ALL, inbox_channel(session.user)):
             await node.unlisten(session, name)

@@ -11,6 +11,8 @@ from hubbub.types import Publication
 
 __all__ = ["CODECS", "FramedJson", "subprotocol_of"]
 
+_encode = json.encode
+
 CODECS: Final = (json.NAME,)
 """The subprotocols that choose a codec, in the server's order of preference."""
 
@@ -20,14 +22,14 @@ class FramedJson:
 
     __slots__ = ("_frame",)
 
-    def __init__(self, frame: Callable[[bytes, bool], bytes]) -> None:
+    def __init__(self, frame: Callable[[bytes], bytes]) -> None:
         self._frame = frame
 
     def encode(self, message: object) -> bytes:
         """One message, encoded and framed."""
         if type(message) is Publication and message.type in _signals:
             message = _signals[message.type](message)
-        return self._frame(json.encode(message), json.BINARY)
+        return self._frame(_encode(message))
 
 
 # What the hub tells through channels without being a message of the application: it travels between nodes

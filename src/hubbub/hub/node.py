@@ -17,6 +17,7 @@ from hubbub.eager import step
 from hubbub.engines.base import Engine
 from hubbub.hub.formats import FramedJson
 from hubbub.hub.options import HubOptions
+from hubbub.protocol import json
 from hubbub.protocol.codes import CloseCode
 from hubbub.types import ALL, Publication, inbox_channel, room_of, user_of
 
@@ -56,6 +57,11 @@ class Node:
         # Sessions whose socket takes no more, by the time (the loop's clock) since which it does not.
         self.blocked: dict[Session, float] = {}
 
+        # How far the inboxes of plain clients have been written lately, by user, and whether a receipt
+        # waits for that to be acknowledged.
+        self._written: dict[str, int] = {}
+        self._receipts_due = False
+
         # No new connections, and those there are say goodbye.
         self.draining = False
 
@@ -94,11 +100,10 @@ class Node:
 
     def format_for(self, writer: Writer) -> FramedJson:
         """The format of a connection: the same object for all connections with the same frames."""
-        # Writers of one transport share their `frame` function; bound methods do not compare by identity.
-        frame = getattr(type(writer), "frame", None)
+        frame = writer.framing(json.BINARY)
         found = self._formats.get(frame)
         if found is None:
-            found = self._formats[frame] = FramedJson(writer.frame)
+            found = self._formats[frame] = FramedJson(frame)
         return found
 
     # ------------------------------------------------------------------------------- the engine's ear
@@ -116,35 +121,46 @@ class Node:
         listening.fan_out(publication, self.turn, skip)
         if self.turn.full:
             self.end_slow()
-        if publication.seq is not None and publication.to is not None and publication.to == user_of(channel):
-            self._written_to_inbox(listening, publication, skip)
+        if listening.inbox and publication.seq is not None:
+            self._to_inbox(listening, publication, skip)
 
-    def _written_to_inbox(self, inbox: Channel[Session], publication: Publication, skip: object) -> None:
+    def _to_inbox(self, inbox: Channel[Session], publication: Publication, skip: object) -> None:
         """A plain client says nothing about what it handled: what is written to it counts as acknowledged."""
         for outbox in inbox.listeners:
             session = outbox.owner
-            if not session.full and not outbox.blocked and not outbox.closed and outbox is not skip:
-                assert publication.seq is not None
-                self.run(self.acknowledge(session.user, publication.seq, publication))
+            if not session.full and not outbox.blocked and outbox is not skip:
+                self._written[session.user] = publication.seq or 0
+                if publication.receipt:
+                    # Somebody waits for it: not later than the write itself.
+                    self._receipts_due = True
                 return
 
-    async def acknowledge(self, user: str, seq: int, only: Publication | None = None) -> None:
-        """`user` has handled the inbox up to `seq`: move the cursor, and send the receipts that are due.
+    def acknowledge_written(self) -> None:
+        """Move the cursors of plain clients to what has been written to them.
 
-        `only`: the publication with that seq, where it is at hand.
+        Not at each message: with every tick, when a receipt is due, and when a session ends.
         """
+        self._receipts_due = False
+        if self._written:
+            written, self._written = self._written, {}
+            self.run(self._acknowledge_all(written))
+
+    async def _acknowledge_all(self, written: dict[str, int]) -> None:
+        for user, seq in written.items():
+            await self.acknowledge(user, seq)
+
+    async def acknowledge(self, user: str, seq: int) -> None:
+        """`user` has handled the inbox up to `seq`: move the cursor, and send the receipts that are due."""
         before = await self.engine.set_cursor(user, seq)
-        if before >= seq:
-            return
-        if only is not None and before == seq - 1:
-            handled = [only]
-        else:
+        while before < seq:
             page = await self.engine.after(inbox_channel(user), before, min(seq - before, 1000))
-            handled = page.publications
-        for publication in handled:
-            if publication.receipt and publication.id is not None and (publication.seq or 0) <= seq:
-                told = Publication("receipt", user, to=publication.from_, id=publication.id, time=self.now_ms())
-                await self.engine.publish(inbox_channel(publication.from_), told, volatile=True)
+            for publication in page.publications:
+                before = publication.seq or seq
+                if publication.receipt and publication.id is not None and before <= seq:
+                    told = Publication("receipt", user, to=publication.from_, id=publication.id, time=self.now_ms())
+                    await self.engine.publish(inbox_channel(publication.from_), told, volatile=True)
+            if not page.more:
+                break
 
     # -------------------------------------------------------------------------------------- listening
 
@@ -158,7 +174,8 @@ class Node:
 
     def _new_channel(self, name: str) -> Channel[Session]:
         # Only rooms may drop: nobody asked to miss a broadcast, and an inbox is what must not be missed.
-        return Channel(name, self.options.outbox.overflow if room_of(name) is not None else Overflow.DISCONNECT)
+        overflow = self.options.outbox.overflow if room_of(name) is not None else Overflow.DISCONNECT
+        return Channel(name, overflow, inbox=user_of(name) is not None)
 
     def hears(self, session: Session, name: str) -> bool:
         """Whether `session` listens to the channel."""
@@ -184,6 +201,8 @@ class Node:
         self.turn.flush()
         if self.turn.full:
             self.end_slow()
+        if self._receipts_due:
+            self.acknowledge_written()
 
     def end_slow(self) -> None:
         """End the sessions whose outbox overflowed; called when no fan-out is under way."""
@@ -194,6 +213,7 @@ class Node:
     def _tick(self) -> None:
         now = self.loop.time()
         self._ticking = self.loop.call_later(self.wheel.granularity, self._tick)
+        self.acknowledge_written()
         for callback in self.wheel.advance(now):
             try:
                 callback()

@@ -148,14 +148,14 @@ class Pipeline:
         self._handlers: dict[str, tuple[Handler, Callable[[Raw], Any]]] = {}
         self._middleware: list[Middleware] = []
 
+        # Whether there is any code of the application for a message to go through.
+        self.used = False
+
         # Each type's whole chain, put together once.
         self._chains: dict[str, Next] = {}
 
         # Set when the hub starts: handlers that are plain functions run there.
         self.threads: Threads | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self._handlers or self._middleware)
 
     def handles(self, type: str) -> bool:
         """Whether a handler is registered for `type`."""
@@ -166,6 +166,7 @@ class Pipeline:
         if type in self._handlers:
             raise HubbubError(f"there is a handler for {type!r} already: one type, one handler")
         self._handlers[type] = (handler, _content_decoder(handler))
+        self.used = True
         self._chains.clear()
 
     def add_middleware(self, middleware: Middleware) -> None:
@@ -173,6 +174,7 @@ class Pipeline:
         if not inspect.iscoroutinefunction(middleware):
             raise HubbubError(f"middleware must be `async def`: {getattr(middleware, '__name__', middleware)!r}")
         self._middleware.append(middleware)
+        self.used = True
         self._chains.clear()
 
     def chain(self, type: str) -> Next | None:

@@ -158,8 +158,9 @@ class Session:
 
     def received(self, message: str | bytes) -> None:
         """One whole message of the client's."""
-        self.last_seen = self._node.wheel.now
-        self._node.messages_in += 1
+        node = self._node
+        self.last_seen = node.wheel.now
+        node.messages_in += 1
         if self._busy:
             self._enqueue(message)
         else:
@@ -194,7 +195,11 @@ class Session:
     def _handle(self, message: str | bytes) -> None:
         event = self._conversation.receive(message, self.last_seen)
         if type(event) is Envelope:
-            self._run(commands.route(self._node, self, event))
+            # `_run`, written out: the way of every message.
+            rest = step(commands.route(self._node, self, event))
+            if rest is not None:
+                self._busy = True
+                self._node.spawn(rest, self._go_on)
         elif isinstance(event, Request):
             handler = commands.HANDLERS[type(event)]
             self._run(handler(self._node, self, event))

@@ -93,20 +93,24 @@ class Conversation:
         return fault
 
     def _check(self, envelope: Envelope) -> None:
-        if envelope.type in _not_for_clients:
-            raise codec.BadMessage(f"clients cannot send the type {envelope.type}")
-        _no_control("type", envelope.type)
-        if envelope.id is not None:
-            _no_control("id", envelope.id)
-        if envelope.room is not None:
-            if envelope.to is not None:
+        type, id, room, to = envelope.type, envelope.id, envelope.room, envelope.to
+        if type in _not_for_clients:
+            raise codec.BadMessage(f"clients cannot send the type {type}")
+        # `isprintable` is one C call, true for nearly all names; where it is false the name may still be fine.
+        if not type.isprintable():
+            _no_control("type", type)
+        if id is not None and not id.isprintable():
+            _no_control("id", id)
+        if room is not None:
+            if to is not None:
                 raise codec.BadMessage("a message goes `to` a user or to a `room`, not both")
-            _no_control("room", envelope.room)
-        elif envelope.to is not None:
-            _no_control("to", envelope.to)
-        if envelope.volatile is None:
-            envelope.volatile = envelope.type in _volatile
-        if envelope.receipt and (envelope.to is None or envelope.id is None or envelope.volatile):
+            if not room.isprintable():
+                _no_control("room", room)
+        elif to is not None and not to.isprintable():
+            _no_control("to", to)
+        if envelope.volatile is None and type in _volatile:
+            envelope.volatile = True
+        if envelope.receipt and (to is None or id is None or envelope.volatile):
             raise codec.BadMessage("a receipt needs `to` and `id`, and a message that is not volatile")
         if envelope.binary and not codec.is_base64(envelope.content):
             raise codec.BadMessage("`binary` says that `content` is base64, and it is not")
@@ -128,7 +132,5 @@ class Conversation:
 
 
 def _no_control(field: str, name: str) -> None:
-    # isprintable is one C call and true for nearly all names; what it is false for may still be fine
-    # (a zero-width joiner inside an emoji).
-    if not name.isprintable() and codec.CONTROL.search(name):
+    if codec.CONTROL.search(name):
         raise codec.BadMessage(f"`{field}` contains a control character")

@@ -68,8 +68,9 @@ def decode(text: str) -> Envelope:
         envelope = _envelope.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadMessage(_say(error)) from None
-    # Counting is a hundred times cheaper than measuring depth, and almost no message has 64 brackets.
-    if text.count("{") + text.count("[") > MAX_NESTING and _depth(text) > MAX_NESTING:
+    # Counting is a hundred times cheaper than measuring depth, and almost no message has 64 brackets; a
+    # short one has no room for them.
+    if len(text) > 2 * MAX_NESTING and text.count("{") + text.count("[") > MAX_NESTING and _depth(text) > MAX_NESTING:
         raise BadMessage(f"the message is nested more than {MAX_NESTING} deep")
     return envelope
 

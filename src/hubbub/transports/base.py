@@ -62,8 +62,8 @@ class Writer(Protocol):
         control messages.
         """
 
-    def frame(self, payload: bytes, binary: bool) -> bytes:
-        """One whole message as this transport's bytes: the same for every connection of a transport.
+    def framing(self, binary: bool) -> Callable[[bytes], bytes]:
+        """What makes a whole message into this transport's bytes: one function for all its connections.
 
         So one publication is framed once and written to a thousand connections.
         """

@@ -22,9 +22,9 @@ class Echo:
         """Send it back as the kind of message it was."""
         writer = self._writer
         if isinstance(message, str):
-            writer.write(writer.frame(message.encode(), False))
+            writer.write(writer.framing(False)(message.encode()))
         else:
-            writer.write(writer.frame(message, True))
+            writer.write(writer.framing(True)(message))
 
     def alive(self) -> None:
         """See `Receiver.alive`."""

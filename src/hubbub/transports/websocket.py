@@ -147,12 +147,12 @@ class Connection(WSListener):
         # The same file as the transport's, not a second one: given back in `lost`. uvloop's own write costs
         # a third of a whole delivery more than the system call, and write(2) more than send(2).
         self._socket: socket.socket | None = None
-        if transport.get_extra_info("ssl_object") is None:
+        if not transport.is_closing() and transport.get_extra_info("ssl_object") is None:
             known = transport.get_extra_info("socket")
             self._socket = socket.socket(known.family, known.type, known.proto, fileno=known.fileno())
             self.send = self._socket.send
         else:
-            self.send = self._send_encrypted
+            self.send = self._send_through
         # Like `write`: the receiver's method while its messages are wanted.
         self._deliver: Callable[[str | bytes], None] = receiver.received
         # Only while a fragmented message is coming in.
@@ -168,12 +168,12 @@ class Connection(WSListener):
 
     # --- Writer ---
 
-    @staticmethod
-    def frame(payload: bytes, binary: bool) -> bytes:
-        """See `Writer.frame`."""
-        return binary_frame(payload) if binary else text_frame(payload)
+    def framing(self, binary: bool) -> Callable[[bytes], bytes]:
+        """See `Writer.framing`."""
+        return binary_frame if binary else text_frame
 
-    def _send_encrypted(self, frames: bytes, /) -> int:
+    def _send_through(self, frames: bytes, /) -> int:
+        # Where the socket is not ours to write to: TLS has to encrypt, or the client has already left.
         self.write(frames)
         return len(frames)
 

@@ -36,7 +36,6 @@ export class HubbubClient extends EventTarget {
 
   // Sent but not yet accepted, oldest first: sent again under the same id after a reconnect.
   #outgoing = new Map();
-
   // Questions asked on this connection, by id.
   #requests = new Map();
 

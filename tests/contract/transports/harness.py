@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,17 +21,22 @@ from hubbub.transports.websocket import WebSocket
 __all__ = [
     "BINARY",
     "CLOSE",
+    "CLOSE_1000",
     "CONTINUATION",
     "PING",
     "PONG",
     "TEXT",
     "Client",
     "Recorder",
+    "Run",
     "Served",
     "frame",
     "handshake",
     "serving",
 ]
+
+# Runs a test's coroutine on an event loop; the fixture `run` is one for each kind of loop.
+Run = Callable[[Coroutine[Any, Any, None]], None]
 
 # For what should happen at once: long enough for a busy machine, short enough to fail a test.
 PATIENCE = 10.0
@@ -66,6 +71,9 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0, 
     else:
         header = first + bytes((bit | 127,)) + len(payload).to_bytes(8)
     return header + (b"\0\0\0\0" if mask else b"") + payload
+
+
+CLOSE_1000 = frame(CLOSE, b"\x03\xe8")
 
 
 class Recorder:
@@ -104,6 +112,10 @@ class Recorder:
     def _note(self, *event: Any) -> None:
         self.events.append(event)
         self._changed.set()
+
+    def say(self, payload: bytes, binary: bool = False) -> None:
+        """Write one message."""
+        self.writer.write(self.writer.framing(binary)(payload))
 
     def named(self, name: str) -> list[tuple[Any, ...]]:
         """The events of one kind."""
@@ -148,6 +160,12 @@ class Served:
             for callback in self.wheel.advance(min(target, self.wheel.now + self.wheel.granularity)):
                 callback()
 
+    async def deserted(self) -> None:
+        """Wait until no TCP connection of a WebSocket is left."""
+        async with asyncio.timeout(PATIENCE):
+            while self.websocket.connections:
+                await asyncio.sleep(0)
+
     async def client(self) -> Client:
         """A TCP connection to the port."""
         reader, writer = await asyncio.open_connection(*self.port.addresses[0], limit=1 << 25)
@@ -185,6 +203,34 @@ class Client:
 
     def send(self, data: bytes) -> None:
         self.writer.write(data)
+
+    def stop_reading(self) -> None:
+        """Stall: what the server sends stays in the sockets, until they are full."""
+        self.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a ReadTransport too
+
+    def go_on_reading(self) -> None:
+        self.writer.transport.resume_reading()  # type: ignore[attr-defined]  # the same
+
+    async def fill(self, make: Callable[[int], bytes]) -> int:
+        """Send until nothing leaves any more, for many turns of the loop in which it could; how many."""
+        transport = self.writer.transport
+        transport.set_write_buffer_limits(high=0)
+        count = idle = 0
+        while idle < 1_000:
+            waiting = transport.get_write_buffer_size()
+            if waiting == 0:
+                self.send(make(count))
+                count += 1
+            await asyncio.sleep(0)
+            idle = idle + 1 if waiting and transport.get_write_buffer_size() == waiting else 0
+        return count
+
+    async def flood(self, data: bytes) -> None:
+        """Send the same again and again until the server cuts the connection."""
+        async with asyncio.timeout(PATIENCE):
+            while not self.writer.transport.is_closing():
+                self.send(data)
+                await asyncio.sleep(0)
 
     async def response(self) -> tuple[int, dict[str, str], bytes]:
         """Read one HTTP response: status, headers by lower-case name, body."""

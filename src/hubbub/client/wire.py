@@ -1,0 +1,187 @@
+"""What a client reads and writes: the server's messages as typed structs, its own as JSON text."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct, field
+
+from hubbub.errors import HubbubError
+from hubbub.protocol.envelope import (
+    Fault,
+    Gap,
+    Goodbye,
+    Joined,
+    MemberJoined,
+    MemberLeft,
+    PongAnswer,
+    PresenceList,
+    Receipt,
+    ServerPing,
+    UsersOnline,
+)
+from hubbub.types import Position
+
+__all__ = ["Ack", "Chunk", "History", "Left", "Message", "NotAMessage", "Welcome", "decode", "encode"]
+
+
+class NotAMessage(ValueError):
+    """The text is no message of the protocol; a server that sends such does not make sense."""
+
+
+class Message(Struct, kw_only=True):
+    """A message as a member of its channel receives it (protocol.md §1.1)."""
+
+    type: str
+    # The sender's user id; empty where the server's own application speaks.
+    from_: str = field(name="from", default="")
+    to: str | None = None
+    room: str | None = None
+    # Decoded: bytes where the sender sent bytes, None where there was no content.
+    content: Any = None
+    binary: bool = False
+    id: str | None = None
+    receipt: bool = False
+    # The position in its channel; None for a volatile message.
+    seq: int | None = None
+    prev: int | None = None
+    # When the server accepted it, milliseconds since the Unix epoch.
+    time: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.binary and isinstance(self.content, str):
+            try:
+                self.content = base64.b64decode(self.content, validate=True)
+            except ValueError:
+                raise NotAMessage("`binary` says that `content` is base64, and it is not") from None
+
+
+class Positions(Struct):
+    """Where each channel of a session stands."""
+
+    inbox: Position
+    all: Position
+    rooms: dict[str, Position] = {}
+
+
+class Recoveries(Struct):
+    """For each channel, whether what was missed follows; null where no position was named."""
+
+    inbox: bool | None = None
+    all: bool | None = None
+    rooms: dict[str, bool | None] = {}
+
+
+class Limits(Struct):
+    """What the server takes."""
+
+    # Bytes of one message.
+    message: int = 65_536
+
+
+class Welcome(Struct, kw_only=True):
+    """The session is open (protocol.md §3.3)."""
+
+    session: str
+    user: str
+    # Milliseconds since the Unix epoch, on the server's clock.
+    time: int
+    positions: Positions
+    recovered: Recoveries
+    limits: Limits = field(default_factory=Limits)
+    expires: int | None = None
+
+
+class Ack(Struct, kw_only=True):
+    """A message is accepted, at `seq` of its channel's log `epoch` where it became part of one (§5.2)."""
+
+    id: str | None = None
+    to: str | None = None
+    room: str | None = None
+    seq: int | None = None
+    epoch: str | None = None
+    # It had been accepted before; this was a retry.
+    duplicate: bool = False
+    # Only in the answer to `auth`: when the new token ends.
+    expires: int | None = None
+
+
+class Left(Struct, kw_only=True):
+    """The session is not in the room any more; with a `code` where it did not ask for that."""
+
+    room: str
+    code: str | None = None
+    id: str | None = None
+
+
+class History(Struct, kw_only=True):
+    """A page of a log, oldest message first (§4.5)."""
+
+    messages: list[Message]
+    # Where the log ends.
+    position: Position
+    # Whether there are more kept messages in the direction asked for.
+    more: bool
+    room: str | None = None
+    id: str | None = None
+
+
+class Chunk(Struct, kw_only=True):
+    """A part of a message that is too large for one (§7)."""
+
+    id: str
+    index: int
+    total: int
+    data: bytes
+
+
+class _Kind(Struct):
+    type: str
+
+
+_kind = msgspec.json.Decoder(_Kind)
+_message = msgspec.json.Decoder(Message)
+
+# The reserved types; whatever is not here is the application's.
+_decoders: Final[dict[str, msgspec.json.Decoder[Any]]] = {
+    type: msgspec.json.Decoder(struct)
+    for type, struct in {
+        "welcome": Welcome,
+        "ack": Ack,
+        "receipt": Receipt,
+        "joined": Joined,
+        "left": Left,
+        "history": History,
+        "presence": PresenceList,
+        "users": UsersOnline,
+        "member-joined": MemberJoined,
+        "member-left": MemberLeft,
+        "ping": ServerPing,
+        "pong": PongAnswer,
+        "error": Fault,
+        "gap": Gap,
+        "goodbye": Goodbye,
+        "chunk": Chunk,
+    }.items()
+}
+
+
+def decode(text: str | bytes) -> Any:
+    """The server's message in `text`, as the struct of its type; raises `NotAMessage`."""
+    try:
+        kind = _kind.decode(text).type
+        return _decoders.get(kind, _message).decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise NotAMessage(str(error)) from None
+
+
+def encode(envelope: dict[str, Any]) -> str:
+    """An envelope as JSON; bytes as content become base64. Raises `HubbubError` for what JSON cannot hold."""
+    if isinstance(envelope.get("content"), bytes | bytearray | memoryview):
+        envelope = {**envelope, "binary": True}
+    try:
+        return msgspec.json.encode(envelope).decode()
+    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+        raise HubbubError(f"this content cannot be sent as JSON: {error}") from None

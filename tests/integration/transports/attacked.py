@@ -1,0 +1,46 @@
+"""The server that the attack tests attack: a port with echo behind it, in a process of its own.
+
+usage: attacked.py uvloop|asyncio
+Prints the port's number, then serves until its standard input ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import uvloop
+from starlette.applications import Starlette
+
+from hubbub.core.wheel import Wheel
+from hubbub.transports.base import TransportLimits
+from hubbub.transports.echo import admit_echo
+from hubbub.transports.http import Http
+from hubbub.transports.port import Port
+from hubbub.transports.websocket import WebSocket
+
+
+async def main() -> None:
+    loop = asyncio.get_running_loop()
+    limits = TransportLimits()
+    wheel = Wheel(loop.time())
+
+    def tick() -> None:
+        for callback in wheel.advance(loop.time()):
+            callback()
+        loop.call_later(wheel.granularity, tick)
+
+    tick()
+    websocket = WebSocket(limits, wheel)
+    http = Http(Starlette(), limits, wheel)
+    port = Port(limits=limits, wheel=wheel, paths={"/ws": admit_echo}, websocket=websocket.open, http=http.protocol)
+    await port.open("127.0.0.1", 0)
+    print(port.addresses[0][1], flush=True)
+    await loop.run_in_executor(None, sys.stdin.read)
+    # What asyncio knows of tasks: this one, and none for any connection.
+    print(len(asyncio.all_tasks()), flush=True)
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if sys.argv[1] == "uvloop" else None) as runner:
+        runner.run(main())

@@ -1,0 +1,216 @@
+"""One session of a test: a thin client over the `websockets` package, which shares no code with the server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Any
+from urllib.parse import quote
+
+from support.loop import PATIENCE
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+__all__ = ["FULL", "Client", "Message", "connect", "open_client"]
+
+Message = dict[str, Any]
+
+FULL = "hubbub.v1.json"
+"""The subprotocol that chooses the full way."""
+
+
+class Client:
+    """A connection that writes down all it hears, in order."""
+
+    def __init__(self, raw: ClientConnection, user: str) -> None:
+        # The connection itself, for what this class does not do.
+        self.raw = raw
+        self.user = user
+        # Every message that came, oldest first.
+        self.seen: list[Message] = []
+        # The same as it came over the wire.
+        self.texts: list[str] = []
+        # The answer to `hello`; empty on a plain session.
+        self.welcome: Message = {}
+        # Those that no `expect` has taken yet.
+        self._waiting: list[Message] = []
+        self._changed = asyncio.Event()
+        self._ids = count(1)
+        self._reading = asyncio.get_running_loop().create_task(self._read())
+
+    def __repr__(self) -> str:
+        return f"<Client {self.user}, {len(self.seen)} seen>"
+
+    async def _read(self) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                text = await self.raw.recv(decode=True)
+                message = json.loads(text)
+                self.texts.append(text)
+                self.seen.append(message)
+                self._waiting.append(message)
+                self._changed.set()
+        self._changed.set()
+
+    # --- saying ---
+
+    async def send(self, message: object) -> None:
+        """Send an object as JSON."""
+        await self.raw.send(json.dumps(message))
+
+    async def send_text(self, text: str) -> None:
+        """Send a text as it is."""
+        await self.raw.send(text)
+
+    async def say(self, content: object, **fields: Any) -> None:
+        """Send a `chat` message."""
+        await self.send({"type": "chat", "content": content, **fields})
+
+    async def ask(self, type: str, **fields: Any) -> Message:
+        """Send a request with a fresh id and return what answers it: the message with this id."""
+        id = fields.pop("id", f"ask-{next(self._ids)}")
+        await self.send({"type": type, "id": id, **fields})
+        return await self.expect(id=id)
+
+    async def join(self, room: str, **fields: Any) -> Message:
+        """Join a room; returns `joined`."""
+        joined = await self.ask("join", room=room, **fields)
+
+        assert joined["type"] == "joined", joined
+        return joined
+
+    # --- hearing ---
+
+    async def expect(self, type: str | None = None, **fields: Any) -> Message:
+        """Take the oldest message, taken by no other `expect`, that has this type and these fields.
+
+        A field of None must be absent. Others stay for a later `expect`; for their order look at `seen`.
+        """
+        wanted = {key.rstrip("_"): value for key, value in fields.items()}
+        if type is not None:
+            wanted["type"] = type
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while True:
+                    for index, message in enumerate(self._waiting):
+                        if all(message.get(key) == value for key, value in wanted.items()):
+                            return self._waiting.pop(index)
+                    if self._reading.done():
+                        raise AssertionError(f"{self.user} was closed before {wanted}; heard {self._waiting[-20:]}")
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            raise AssertionError(f"{self.user} waited in vain for {wanted}; heard {self._waiting[-20:]}") from None
+
+    async def sync(self) -> list[Message]:
+        """Wait until everything that the server has sent is here, and take it: a ping's pong comes behind it."""
+        id = f"sync-{next(self._ids)}"
+        await self.send({"type": "ping", "id": id})
+        await self.expect("pong", id=id)
+        taken, self._waiting = self._waiting, []
+        return taken
+
+    def heard(self, type: str | None = None, **fields: Any) -> list[Message]:
+        """All messages so far with this type and these fields, in order."""
+        wanted = {
+            **({} if type is None else {"type": type}),
+            **{key.rstrip("_"): value for key, value in fields.items()},
+        }
+        return [message for message in self.seen if all(message.get(key) == value for key, value in wanted.items())]
+
+    # --- the connection ---
+
+    def stall(self) -> None:
+        """Read nothing more from the socket: its buffers fill, and then the server notices."""
+        self.raw.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again after `stall`."""
+        self.raw.transport.resume_reading()
+
+    def cut(self) -> None:
+        """Lose the network: the TCP connection is reset without a word."""
+        self.raw.transport.abort()
+
+    async def closed(self) -> tuple[int, str]:
+        """Wait until the connection has ended; the server's close code and reason, 1006 for none."""
+        async with asyncio.timeout(PATIENCE):
+            await self._reading
+            await self.raw.wait_closed()
+        received = self.raw.protocol.close_rcvd
+        return (1006, "") if received is None else (received.code, received.reason)
+
+    async def leave(self) -> None:
+        """Close politely and wait for the end; harmless when it has ended."""
+        self.raw.transport.resume_reading()
+        await self.raw.close()
+        await self.closed()
+
+
+async def open_client(
+    address: str,
+    user: str | None,
+    *,
+    full: bool = False,
+    hello: Message | None = None,
+    query: str = "",
+    headers: dict[str, str] | None = None,
+    subprotocols: list[str] | None = None,
+    rcvbuf: int | None = None,
+) -> Client:
+    """Open a session at `address` (`http://host:port`) as `user`, and in the full way await its `welcome`.
+
+    `hello` has the fields of the greeting; `subprotocols` offers these and greets nobody. `rcvbuf` bounds
+    the kernel's receive buffer, so that a stalled client is noticed soon.
+    """
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    parts = [f"user_id={quote(user, safe='')}"] if user is not None else []
+    parts += [query] if query else []
+    sock = socket.socket()
+    try:
+        if rcvbuf is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+        offered = subprotocols if subprotocols is not None else [FULL] if full else None
+        raw = await open_websocket(
+            f"ws://{host}:{port}/ws" + ("?" + "&".join(parts) if parts else ""),
+            sock=sock,
+            subprotocols=None if offered is None else [Subprotocol(name) for name in offered],
+            additional_headers=headers,
+            compression=None,
+            # The tests look at liveness themselves.
+            ping_interval=None,
+            open_timeout=PATIENCE,
+            close_timeout=PATIENCE,
+            max_size=None,
+            # Without a queue's bound `websockets` never pauses reading by itself, so `stall` is ours alone.
+            max_queue=None,
+            proxy=None,
+        )
+    except BaseException:
+        sock.close()
+        raise
+    client = Client(raw, user or "")
+    if full:
+        await client.send({"type": "hello", **(hello or {})})
+        client.welcome = await client.expect("welcome")
+    return client
+
+
+@contextlib.asynccontextmanager
+async def connect(address: str, user: str | None, **options: Any) -> AsyncIterator[Client]:
+    """A session for the length of a block; see `open_client` for the options."""
+    client = await open_client(address, user, **options)
+    try:
+        yield client
+    finally:
+        # In a test that has failed the server may not answer any more.
+        client.cut()
+        await client.closed()
