@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
+
 from support.client import Client, connect, open_client
 from support.loop import run
 from support.server import serving

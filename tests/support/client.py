@@ -11,11 +11,12 @@ from itertools import count
 from typing import Any
 from urllib.parse import quote
 
-from support.loop import PATIENCE
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
+
+from support.loop import PATIENCE
 
 __all__ = ["FULL", "Client", "Message", "connect", "open_client"]
 
@@ -102,11 +103,14 @@ class Client:
                         if all(message.get(key) == value for key, value in wanted.items()):
                             return self._waiting.pop(index)
                     if self._reading.done():
-                        raise AssertionError(f"{self.user} was closed before {wanted}; heard {self._waiting[-20:]}")
+                        raise AssertionError(f"{self.user} was closed before {wanted}; heard {self._tail()}")
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise AssertionError(f"{self.user} waited in vain for {wanted}; heard {self._waiting[-20:]}") from None
+            raise AssertionError(f"{self.user} waited in vain for {wanted}; heard {self._tail()}") from None
+
+    def _tail(self) -> str:
+        return " ".join(json.dumps(message)[:200] for message in self._waiting[-10:]) or "nothing"
 
     async def sync(self) -> list[Message]:
         """Wait until everything that the server has sent is here, and take it: a ping's pong comes behind it."""

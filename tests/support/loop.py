@@ -1,4 +1,4 @@
-"""Run one test's coroutine on an event loop of its own, as the server runs: uvloop, bounded in time, nothing unnoticed."""
+"""Run one test on an event loop of its own, as the server runs: uvloop, bounded in time, nothing unnoticed."""
 
 from __future__ import annotations
 

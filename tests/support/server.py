@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from support.loop import PATIENCE
-
 from hubbub import Hub
 from hubbub.config import load
 from hubbub.server import Server
+from support.loop import PATIENCE
 
 __all__ = ["Answer", "Child", "command", "get", "serving"]
 

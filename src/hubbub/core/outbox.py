@@ -1,8 +1,9 @@
 """What waits to be written to one connection: coalesced per loop turn, bounded behind a blocked socket.
 
 A broadcast writes to a thousand connections, and nine tenths of its cost are a thousand system calls. So
-what one turn of the event loop has for a connection goes out as one write when the turn ends. Only where the
-last turn had a single message for the connection, the next one goes out at once: company is unlikely.
+what one turn of the event loop has for a connection goes out as one write when the turn ends, and the writes of
+all connections follow each other, so that whoever reads them wakes up once. Only in quiet times, when the last
+turn had a single message, the first message goes out at once: company is unlikely.
 
 When a socket takes no more, messages are held here, up to a bound; the channel's policy says what happens
 beyond it. Nobody who writes ever waits for a reader.
@@ -88,11 +89,17 @@ class Turn:
     `flush` must be called once after `opened` was called back: at the end of the turn.
     """
 
-    __slots__ = ("_collected", "_opened", "dirty", "full", "limit", "number", "open")
+    __slots__ = ("_collected", "_opened", "busy", "dirty", "full", "limit", "messages", "number", "open")
 
     def __init__(self, opened: Callable[[], object], limit: int = 262_144) -> None:
         # Which turn it is; an outbox that remembers another number has written nothing in this one.
         self.number = 1
+
+        # Messages of this turn so far, each counted once for all its receivers.
+        self.messages = 0
+
+        # Whether the last turn had several: then this one collects from its first message on.
+        self.busy = False
 
         # Whether anything was put in this turn, so that its end must be acted on.
         self.open = False
@@ -119,6 +126,7 @@ class Turn:
 
     def collect(self, size: int) -> None:
         """Count a message of `size` bytes, before it is put into any number of outboxes."""
+        self.messages += 1
         self._collected += size
         if self._collected > self.limit:
             self._write()
@@ -128,6 +136,8 @@ class Turn:
         """End the turn: one write for each outbox that collected something."""
         self._write()
         self._collected = 0
+        self.busy = self.messages > 1
+        self.messages = 0
         self.open = False
         self.number += 1
 
@@ -146,14 +156,24 @@ class Held(Struct, gc=False):
     publication: Publication | None
     # The channel that the publication came through.
     channel: str
+    # Whether it may make room for others: what `disconnect` guards may not.
+    droppable: bool = False
     dropped: bool = False
+
+
+class _Run(Struct, gc=False):
+    """An unbroken run of dropped seqs in one channel."""
+
+    # The seq before the run's first: not always one less, engines may leave numbers out.
+    before: int
+    first: int
+    last: int
 
 
 class Outbox(Generic[Owner]):
     """Frames waiting for one connection, bounded in bytes and in number."""
 
     __slots__ = (
-        "_burst",
         "_count",
         "_dropped",
         "_gaps",
@@ -195,10 +215,6 @@ class Outbox(Generic[Owner]):
         # The turn in which this outbox last wrote at once: what follows in that turn is collected.
         self._seen = 0
 
-        # Whether the last turn that brought anything brought several messages: then the next one collects
-        # from its first message on.
-        self._burst = False
-
         # What this turn has collected, oldest first. None, not an empty list, while there are none:
         # most connections of most turns have none, and 56 bytes times 10,000 connections count.
         self._pending: list[bytes] | None = None
@@ -209,8 +225,8 @@ class Outbox(Generic[Owner]):
         # The held entry of each (channel, type, sender), for the policy `latest`.
         self._latest: dict[tuple[str, str, str], Held] | None = None
 
-        # Ranges of dropped seqs by channel, oldest first: [[from, to], …].
-        self._gaps: dict[str, list[list[int]]] | None = None
+        # Runs of dropped seqs by channel, oldest first.
+        self._gaps: dict[str, list[_Run]] | None = None
 
         # Messages and bytes held; counted by hand, summing on each put would make a slow reader quadratic.
         self._count = 0
@@ -237,7 +253,7 @@ class Outbox(Generic[Owner]):
         pending = self._pending
         if pending is not None:
             pending.append(frame)
-        elif self._burst or self._seen == turn.number:
+        elif turn.busy or self._seen == turn.number:
             self._pending = [frame]
             turn.dirty.append(self)
         else:
@@ -256,8 +272,6 @@ class Outbox(Generic[Owner]):
         pending = self._pending
         if pending is not None:
             self._pending = None
-            # One message in a turn of collecting, and the next goes out at once again.
-            self._burst = len(pending) > 1 or self._seen == self._turn.number
             self._emit(pending[0] if len(pending) == 1 else b"".join(pending))
 
     def _emit(self, frames: bytes) -> None:
@@ -277,11 +291,11 @@ class Outbox(Generic[Owner]):
         """The socket takes bytes again: write what was held, with the gaps, and return what was written."""
         if self.closed:
             return []
+        self.blocked = False
         # A ping can block a socket in the middle of a turn: what the turn collected before is older.
         self.flush()
-        self.blocked = False
         held = self._held
-        if not held:
+        if self.blocked or not held:
             return []
         kept = [entry for entry in held if not entry.dropped]
         gaps = self._gaps or {}
@@ -289,14 +303,14 @@ class Outbox(Generic[Owner]):
         self._count = self._size = 0
         frames = []
         for entry in kept:
-            ranges = gaps.get(entry.channel)
-            if ranges and entry.publication is not None and entry.publication.seq is not None:
+            runs = gaps.get(entry.channel)
+            if runs and entry.publication is not None and entry.publication.seq is not None:
                 # A gap stands before the first message after it, so that the reader sees seqs in order.
-                while ranges and ranges[0][1] < entry.publication.seq:
-                    frames.append(self._gap(entry.channel, *ranges.pop(0)))
+                while runs and runs[0].last < entry.publication.seq:
+                    frames.append(self._gap(entry.channel, runs.pop(0)))
             frames.append(entry.frame)
-        for channel, ranges in gaps.items():
-            frames.extend(self._gap(channel, *dropped) for dropped in ranges)
+        for channel, runs in gaps.items():
+            frames.extend(self._gap(channel, run) for run in runs)
         self._emit(b"".join(frames))
         return kept
 
@@ -314,9 +328,11 @@ class Outbox(Generic[Owner]):
         held = self._held
         if held is None:
             held = self._held = deque()
-        entry = Held(frame, publication, channel)
+        entry = Held(frame, publication, channel, publication is not None and policy is not Overflow.DISCONNECT)
         if publication is not None and policy is Overflow.LATEST:
             self._conflate(entry, publication)
+            if self.closed:
+                return
         held.append(entry)
         self._count += 1
         self._size += len(frame)
@@ -327,8 +343,9 @@ class Outbox(Generic[Owner]):
                 self._drop_oldest()
             if self._over():
                 self._overflow()
-        elif len(held) > 2 * self._count + 16:
-            # `latest` leaves empty entries in the middle: sweep when they outnumber the others.
+        if len(held) > 2 * self._count + 16 and not self.closed:
+            # Dropped entries stay where they are, behind an answer or in the middle: sweep when they outnumber
+            # the others.
             self._held = deque(entry for entry in held if not entry.dropped)
 
     def _over(self) -> bool:
@@ -338,7 +355,7 @@ class Outbox(Generic[Owner]):
         """Drop held publications, oldest first, until the bounds are met; answers stay."""
         assert self._held is not None
         for entry in self._held:
-            if entry.publication is not None and not entry.dropped:
+            if entry.droppable and not entry.dropped:
                 self._drop(entry)
                 if not self._over():
                     break
@@ -350,7 +367,7 @@ class Outbox(Generic[Owner]):
             self._latest = {}
         key = (entry.channel, publication.type, publication.from_)
         old = self._latest.get(key)
-        if old is not None and not old.dropped:
+        if old is not None:
             self._drop(old)
         self._latest[key] = entry
 
@@ -362,6 +379,10 @@ class Outbox(Generic[Owner]):
         self._count -= 1
         self._size -= len(entry.frame)
         entry.frame = b""
+        if self._latest is not None:
+            key = (entry.channel, publication.type, publication.from_)
+            if self._latest.get(key) is entry:
+                del self._latest[key]
         if publication.seq is not None:
             before = publication.seq - 1 if publication.prev is None else publication.prev
             self._note_gap(entry.channel, before, publication.seq)
@@ -370,22 +391,29 @@ class Outbox(Generic[Owner]):
         """Remember that `seq`, whose predecessor in the channel is `before`, was dropped."""
         if self._gaps is None:
             self._gaps = {}
-        ranges = self._gaps.setdefault(channel, [])
-        # Mostly it goes on where the last range ended; with `latest` it may fall between two.
-        index = len(ranges)
-        while index and ranges[index - 1][0] > seq:
+        runs = self._gaps.setdefault(channel, [])
+        # Mostly it goes on where the last run ended; with `latest` it may fall between two, or join them.
+        index = len(runs)
+        while index and runs[index - 1].first > seq:
             index -= 1
-        if index and ranges[index - 1][1] >= before:
-            ranges[index - 1][1] = seq
+        earlier = runs[index - 1] if index and runs[index - 1].last == before else None
+        later = runs[index] if index < len(runs) and runs[index].before == seq else None
+        if earlier is not None:
+            earlier.last = seq if later is None else later.last
+            if later is not None:
+                del runs[index]
+        elif later is not None:
+            later.before, later.first = before, seq
         else:
-            ranges.insert(index, [seq, seq])
-            index += 1
-        if len(ranges) > self._limits.outbox_messages:
-            # Only messages that this reader never gets (its own, with `echo` false) keep ranges apart.
+            runs.insert(index, _Run(before, seq, seq))
+        if len(runs) > self._limits.outbox_messages:
+            # Only messages that this reader never gets (its own, with `echo` false) keep so many apart.
             self._overflow()
 
-    def _gap(self, channel: str, first: int, last: int) -> bytes:
-        return self.format.encode(Gap(first, last, room=room_of(channel), channel=ALL if channel == ALL else None))
+    def _gap(self, channel: str, run: _Run) -> bytes:
+        return self.format.encode(
+            Gap(run.first, run.last, room=room_of(channel), channel=ALL if channel == ALL else None)
+        )
 
     def _overflow(self) -> None:
         if not self.closed:

@@ -36,11 +36,16 @@ __all__ = ["Port", "PortStatistics"]
 
 _logger = logging.getLogger(__name__)
 
+# In how many pieces a head may come: the smallest segments that networks make cut the largest head into 31,
+# and each piece is a turn of the event loop.
+_HEAD_READS = 512
+
 # How often a refused connection is read from, unlooked at, before it is cut: closing a socket that holds
 # unread bytes resets it, and the client might never see why it was refused.
 _LAST_READS = 64
 
 _NOT_HTTP = Refuse(status=400, code="bad_message", message="The request's head is malformed.")
+_DRIBBLED = Refuse(status=400, code="bad_message", message="The request's head came in too many pieces.")
 _NOT_FOUND = Refuse(status=404, code="not_found", message="There is no WebSocket at this path.")
 _FAILED = Refuse(status=500, code="internal", message="The server failed to answer the handshake.")
 _TOO_SLOW = Refuse(status=503, code="unavailable", message="The handshake took too long.", retry_after=1)
@@ -153,7 +158,7 @@ class Port:
 class Gate(asyncio.Protocol):
     """One connection until it is known what it wants."""
 
-    __slots__ = ("_decided", "_head", "_last_reads", "_port", "_task", "_timer", "_transport")
+    __slots__ = ("_decided", "_head", "_port", "_reads", "_task", "_timer", "_transport")
 
     _transport: asyncio.Transport
     # Bounds the whole stay, whatever happens in it.
@@ -167,8 +172,8 @@ class Gate(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         # Whether it has been refused, or has left.
         self._decided = False
-        # How often it has been read from since.
-        self._last_reads = 0
+        # How often it has been read from; after a refusal, since then.
+        self._reads = 0
 
     # --- asyncio calls these ---
 
@@ -181,9 +186,9 @@ class Gate(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Look whether the head is complete."""
+        self._reads += 1
         if self._decided:
-            self._last_reads += 1
-            if self._last_reads > _LAST_READS:
+            if self._reads > _LAST_READS:
                 self._transport.abort()
             return
         head = self._head
@@ -198,6 +203,8 @@ class Gate(asyncio.Protocol):
             self._refuse(TOO_LARGE)
         elif is_hopeless(head, start):
             self._refuse(_NOT_HTTP)
+        elif self._reads > _HEAD_READS:
+            self._refuse(_DRIBBLED)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The stranger has left."""
@@ -272,12 +279,12 @@ class Gate(asyncio.Protocol):
         else:
             self._port.accepted += 1
             self._transport.write(switching(key, answer.subprotocol))
-            self._transport.resume_reading()
         self._port.websocket(self._transport, answer.receiver, early)
 
     def _refuse(self, refuse: Refuse) -> None:
         self._port.refused += 1
         self._decided = True
+        self._reads = 0
         # It keeps its deadline and its place among the gates until it hangs up.
         self._head = bytearray()
         self._transport.write(refusal(refuse))

@@ -67,8 +67,8 @@ class WebSocket:
     def open(self, transport: asyncio.Transport, receiver: Receiver, early: bytes = b"") -> None:
         """Take over a TCP connection on which the handshake has been done, its response written.
 
-        `early` is what the client sent right behind its handshake. Whatever happens, `receiver` is told
-        `opened` and, once the connection is gone, `closed`.
+        Reading may be paused, and is not afterwards. `early` is what the client sent right behind its
+        handshake. Whatever happens, `receiver` is told `opened` and, once the connection is gone, `closed`.
         """
         connection = Connection(self, transport, receiver)
         if transport.is_closing():
@@ -99,7 +99,10 @@ class WebSocket:
 
         # So that `blocked` comes exactly when the socket takes no more.
         transport.set_write_buffer_limits(high=0)
+        # uvloop would keep the last protocol's `data_received`, and the protocol by it, for picows has none.
+        transport.set_protocol(_NOBODY)
         transport.set_protocol(framing)
+        transport.resume_reading()
         self.connections.add(connection)
         receiver.opened(connection)
         if early:
@@ -146,10 +149,10 @@ class Connection(WSListener):
         self.write = transport.write
         # The same file as the transport's, not a second one: given back in `lost`. uvloop's own write costs
         # a third of a whole delivery more than the system call, and write(2) more than send(2).
-        self._socket: socket.socket | None = None
+        self._socket: socket.SocketType | None = None
         if not transport.is_closing() and transport.get_extra_info("ssl_object") is None:
             known = transport.get_extra_info("socket")
-            self._socket = socket.socket(known.family, known.type, known.proto, fileno=known.fileno())
+            self._socket = socket.SocketType(known.family, known.type, known.proto, fileno=known.fileno())
             self.send = self._socket.send
         else:
             self.send = self._send_through
@@ -212,6 +215,7 @@ class Connection(WSListener):
     def handshake(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         """Accept the handshake that `WebSocket.open` plays to picows, leaving little of it in memory."""
         request.headers = _HEADERS
+        request.method = request.path = request.version = b""
         return WSUpgradeResponseWithListener(_RESPONSE, self)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -467,6 +471,7 @@ class _Log:
 
 
 _NO_SOCKET = _NoSocket()
+_NOBODY = asyncio.Protocol()
 _LOG = _Log()
 
 # The handshake that picows is played: the same for every connection, as are what picows makes of it.

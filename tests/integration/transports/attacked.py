@@ -22,7 +22,8 @@ from hubbub.transports.websocket import WebSocket
 
 async def main() -> None:
     loop = asyncio.get_running_loop()
-    limits = TransportLimits()
+    # Short, so that a test need not wait for it.
+    limits = TransportLimits(close_timeout=0.5)
     wheel = Wheel(loop.time())
 
     def tick() -> None:

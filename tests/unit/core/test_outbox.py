@@ -58,22 +58,22 @@ class TestTurn:
             wire.turn.flush()
         wire.put(b"five")
 
-        assert wire.turn.busy is False
         assert wire.socket.sends == [b"one", b"two", b"three", b"four", b"five"]
 
-    def test_a_message_is_counted_once_for_all_its_receivers(self) -> None:
-        """One broadcast to a thousand is one message: the next turn is not busy because of it."""
-        wires = [Wire() for _ in range(10)]
+    def test_one_message_to_many_is_no_busy_turn(self) -> None:
+        """What is busy is a connection: ten that got one message each get their next one at once."""
         turn = Turn(lambda: None)
+        wires = [Wire() for _ in range(10)]
         outboxes = [Outbox("alice", wire.socket, wire.format, turn, wire.limits) for wire in wires]
-        turn.begin()
-        turn.collect(3)
-        for outbox in outboxes:
-            outbox.put(b"one")
-        turn.flush()
+        for frame in (b"one", b"two"):
+            turn.begin()
+            turn.collect(len(frame))
+            for outbox in outboxes:
+                outbox.put(frame)
+            if frame == b"one":
+                turn.flush()
 
-        assert turn.busy is False
-        assert [wire.socket.sends for wire in wires] == [[b"one"]] * 10
+        assert [wire.socket.sends for wire in wires] == [[b"one", b"two"]] * 10
 
     def test_a_turn_is_opened_once(self) -> None:
         """Its end is one callback, however much is put in it; the next turn has its own."""
@@ -408,6 +408,23 @@ class TestLatest:
 
         assert wire.seen() == [(1, 2), 3, (4, 4), 5, 6]
 
+    def test_runs_that_meet_become_one(self) -> None:
+        """Three senders send again in the other order: what falls out between is one unbroken run, so one gap."""
+        wire = a_blocked_wire(overflow=Overflow.LATEST)
+        for seq, sender in enumerate(["a", "b", "c", "c", "a", "b"], start=1):
+            wire.publish(a_publication(seq, from_=sender))
+        wire.socket.drain()
+
+        assert wire.seen() == [(1, 3), 4, 5, 6]
+
+    def test_runs_that_meet_across_numbers_that_are_left_out_become_one(self) -> None:
+        wire = a_blocked_wire(overflow=Overflow.LATEST)
+        for seq, prev, sender in ((10, 0, "a"), (20, 10, "b"), (30, 20, "b"), (40, 30, "a")):
+            wire.publish(a_publication(seq, from_=sender, prev=prev))
+        wire.socket.drain()
+
+        assert wire.seen() == [(10, 20), 30, 40]
+
     def test_what_was_put_before_the_socket_blocked_is_not_touched(self) -> None:
         wire = a_wire(overflow=Overflow.LATEST)
         for seq in (1, 2):
@@ -458,12 +475,12 @@ class TestGaps:
 
     def test_a_message_between_that_was_not_for_this_reader_parts_two_runs(self) -> None:
         """Its own message with `echo` false: the `ack` stood for it, so it is not missing."""
-        wire = a_blocked_wire(messages=1, overflow=Overflow.DROP_OLDEST)
-        for seq in (1, 3, 4):
+        wire = a_blocked_wire(messages=2, overflow=Overflow.DROP_OLDEST)
+        for seq in (1, 3, 4, 5):
             wire.publish(a_publication(seq))
         wire.socket.drain()
 
-        assert wire.seen() == [(1, 1), (3, 3), 4]
+        assert wire.seen() == [(1, 1), (3, 3), 4, 5]
 
     def test_volatile_messages_are_dropped_without_a_gap(self) -> None:
         wire = a_blocked_wire(messages=1, overflow=Overflow.DROP_OLDEST)

@@ -1,0 +1,266 @@
+"""One publication reaches all listeners of a channel, encoded once, and a latecomer gets what came meanwhile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from unit.core.wire import Lines, Socket, a_publication
+
+from hubbub.core.channel import Channel, Hold
+from hubbub.core.outbox import Format, Outbox, OutboxLimits, Overflow, Turn
+from hubbub.types import Publication, room_channel
+
+
+class Listener:
+    """An outbox with a socket of its own, on a turn that it shares."""
+
+    def __init__(self, name: str, format: Format, turn: Turn, limits: OutboxLimits = OutboxLimits()) -> None:
+        self.socket = Socket()
+        self.outbox = Outbox(name, self.socket, format, turn, limits)
+        self.socket.outbox = self.outbox
+
+    @property
+    def seqs(self) -> list[Any]:
+        return [message.get("seq") for message in self.socket.messages]
+
+
+@pytest.fixture
+def turn() -> Turn:
+    return Turn(lambda: None)
+
+
+@pytest.fixture
+def channel() -> Channel[str]:
+    return Channel(room_channel("lobby"))
+
+
+def test_everyone_hears_it(channel: Channel[str], turn: Turn) -> None:
+    format = Lines()
+    listeners = [Listener(f"user-{number}", format, turn) for number in range(5)]
+    for listener in listeners:
+        channel.listen(listener.outbox)
+    channel.fan_out(a_publication(1), turn)
+
+    assert [listener.seqs for listener in listeners] == [[1]] * 5
+
+
+def test_it_is_encoded_once_for_each_format(channel: Channel[str], turn: Turn) -> None:
+    """However many listen, and in whichever order the formats come: not once for each receiver."""
+    formats = [Lines(), Lines(), Lines()]
+    listeners = [Listener(f"user-{number}", formats[number % 3], turn) for number in range(30)]
+    for listener in listeners:
+        channel.listen(listener.outbox)
+    publication = a_publication(1)
+    channel.fan_out(publication, turn)
+
+    assert [format.encoded for format in formats] == [[publication]] * 3
+    assert all(listener.seqs == [1] for listener in listeners)
+
+
+def test_nothing_is_encoded_for_nobody(channel: Channel[str]) -> None:
+    """A channel without listeners costs nothing, not even the end of a turn."""
+    opened: list[None] = []
+    turn = Turn(lambda: opened.append(None))
+    channel.fan_out(a_publication(1), turn)
+
+    assert opened == []
+
+
+def test_the_session_that_sent_it_can_be_left_out(channel: Channel[str], turn: Turn) -> None:
+    """`echo` false: not to the session it came from, and to every other one."""
+    format = Lines()
+    sender, other = Listener("alice", format, turn), Listener("alice", format, turn)
+    channel.listen(sender.outbox)
+    channel.listen(other.outbox)
+    channel.fan_out(a_publication(1), turn, skip=sender.outbox)
+
+    assert (sender.seqs, other.seqs) == ([], [1])
+
+
+def test_the_first_to_listen_is_told_first(channel: Channel[str], turn: Turn) -> None:
+    order: list[str] = []
+
+    class Noting(Socket):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def send(self, frames: bytes) -> int:
+            order.append(self.name)
+            return super().send(frames)
+
+    format = Lines()
+    for name in ("carol", "alice", "bob"):
+        channel.listen(Outbox(name, Noting(name), format, turn, OutboxLimits()))
+    channel.fan_out(a_publication(1), turn)
+
+    assert order == ["carol", "alice", "bob"]
+
+
+def test_listening_twice_hears_it_once(channel: Channel[str], turn: Turn) -> None:
+    listener = Listener("alice", Lines(), turn)
+    channel.listen(listener.outbox)
+    channel.listen(listener.outbox)
+    channel.fan_out(a_publication(1), turn)
+
+    assert len(channel) == 1
+    assert listener.seqs == [1]
+
+
+def test_who_stops_listening_hears_no_more(channel: Channel[str], turn: Turn) -> None:
+    listener = Listener("alice", Lines(), turn)
+    channel.listen(listener.outbox)
+    channel.unlisten(listener.outbox)
+    channel.unlisten(listener.outbox)
+    channel.fan_out(a_publication(1), turn)
+
+    assert len(channel) == 0
+    assert listener.outbox not in channel
+    assert listener.seqs == []
+
+
+@pytest.mark.parametrize(
+    ("overflow", "seen"), [(None, []), (Overflow.DROP_OLDEST, [2]), (Overflow.DROP_NEWEST, [1])], ids=str
+)
+def test_the_channel_says_what_a_full_outbox_does(overflow: Overflow | None, seen: list[int], turn: Turn) -> None:
+    """And where it says nothing the outbox's own policy holds, here `disconnect`."""
+    channel: Channel[str] = Channel(room_channel("lobby"), overflow)
+    listener = Listener("alice", Lines(), turn, OutboxLimits(outbox_messages=1))
+    channel.listen(listener.outbox)
+    listener.outbox.blocked = True
+    for seq in (1, 2):
+        channel.fan_out(a_publication(seq), turn)
+    listener.socket.drain()
+
+    assert [seq for seq in listener.seqs if seq is not None] == seen
+    assert bool(turn.full) is (overflow is None)
+
+
+def test_a_fan_out_waits_for_nobody(channel: Channel[str], turn: Turn) -> None:
+    """One that overflows in the middle costs the others nothing, and is ended after the fan-out."""
+    format = Lines()
+    limits = OutboxLimits(outbox_messages=1)
+    slow, fast = Listener("slow", format, turn, limits), Listener("fast", format, turn, limits)
+    for listener in (slow, fast):
+        channel.listen(listener.outbox)
+    slow.outbox.blocked = True
+    for seq in (1, 2, 3):
+        channel.fan_out(a_publication(seq), turn)
+        turn.flush()
+
+    assert fast.seqs == [1, 2, 3]
+    assert turn.full == [slow.outbox]
+    assert slow.outbox in channel
+
+
+class TestHolding:
+    """Who reads its backlog hears nothing live until it is done, and misses nothing."""
+
+    def test_what_comes_meanwhile_is_kept(self, channel: Channel[str], turn: Turn) -> None:
+        listener = Listener("alice", Lines(), turn)
+        hold = channel.hold(listener.outbox)
+        for seq in (1, 2):
+            channel.fan_out(a_publication(seq), turn)
+
+        assert listener.outbox in channel
+        assert listener.seqs == []
+        assert [publication.seq for publication in hold.merge(0) or ()] == [1, 2]
+
+    def test_others_hear_it_live(self, channel: Channel[str], turn: Turn) -> None:
+        format = Lines()
+        reading, live = Listener("alice", format, turn), Listener("bob", format, turn)
+        channel.hold(reading.outbox)
+        channel.listen(live.outbox)
+        channel.fan_out(a_publication(1), turn)
+
+        assert (reading.seqs, live.seqs) == ([], [1])
+
+    def test_from_listen_on_it_is_live(self, channel: Channel[str], turn: Turn) -> None:
+        listener = Listener("alice", Lines(), turn)
+        hold = channel.hold(listener.outbox)
+        channel.fan_out(a_publication(1), turn)
+        channel.listen(listener.outbox)
+        channel.fan_out(a_publication(2), turn)
+
+        assert listener.seqs == [2]
+        assert [publication.seq for publication in hold.merge(0) or ()] == [1]
+        assert len(channel) == 1
+
+    def test_one_that_was_live_can_go_back_to_reading(self, channel: Channel[str], turn: Turn) -> None:
+        """Joining again repairs a hole: live messages stop, and follow the backlog."""
+        listener = Listener("alice", Lines(), turn)
+        channel.listen(listener.outbox)
+        channel.hold(listener.outbox)
+        channel.fan_out(a_publication(1), turn)
+
+        assert listener.seqs == []
+        assert len(channel) == 1
+
+    def test_who_goes_while_reading_is_gone(self, channel: Channel[str], turn: Turn) -> None:
+        listener = Listener("alice", Lines(), turn)
+        hold = channel.hold(listener.outbox)
+        channel.unlisten(listener.outbox)
+        channel.fan_out(a_publication(1), turn)
+
+        assert len(channel) == 0
+        assert hold.merge(0) == []
+
+    def test_its_own_message_without_an_echo_is_not_kept(self, channel: Channel[str], turn: Turn) -> None:
+        listener = Listener("alice", Lines(), turn)
+        hold = channel.hold(listener.outbox)
+        channel.fan_out(a_publication(1), turn, skip=listener.outbox)
+        channel.fan_out(a_publication(2), turn)
+
+        assert [publication.seq for publication in hold.merge(0) or ()] == [2]
+
+
+class TestMerge:
+    """Backlog and live meet without a hole and without a double."""
+
+    def test_what_the_backlog_had_is_not_told_again(self) -> None:
+        hold = Hold()
+        for seq in (4, 5, 6):
+            hold.add(a_publication(seq))
+
+        assert [publication.seq for publication in hold.merge(5) or ()] == [6]
+
+    def test_volatile_ones_are_in_no_backlog(self) -> None:
+        hold = Hold()
+        for seq in (4, None, 5):
+            hold.add(a_publication(seq))
+
+        assert [publication.seq for publication in hold.merge(5) or ()] == [None]
+
+    def test_what_was_forgotten_is_read_from_the_log(self) -> None:
+        """The hold is bounded: after a flood it says `None`, and the reader reads on before it asks again."""
+        hold = Hold()
+        for seq in range(1, 1001):
+            hold.add(a_publication(seq))
+        too_early = hold.merge(10)
+        later = hold.merge(900)
+
+        assert too_early is None
+        assert [publication.seq for publication in later or ()] == list(range(901, 1001))
+
+    @given(
+        arrivals=st.lists(st.booleans(), max_size=700),
+        reads=st.lists(st.integers(1, 300), min_size=1, max_size=5),
+    )
+    def test_nothing_is_lost_and_nothing_comes_twice(self, arrivals: list[bool], reads: list[int]) -> None:
+        """Live messages (and volatile ones) arrive while a reader pages; its pages and the rest are the log."""
+        hold = Hold()
+        end = 0
+        for numbered in arrivals:
+            end += numbered
+            hold.add(Publication("chat", room="lobby", seq=end if numbered else None))
+        position = 0
+        steps = [*reads, end]
+        merged = hold.merge(position)
+        while merged is None:
+            position = min(end, position + steps.pop(0))
+            merged = hold.merge(position)
+
+        assert [publication.seq for publication in merged if publication.seq] == list(range(position + 1, end + 1))
