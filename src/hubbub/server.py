@@ -86,9 +86,9 @@ class Server:
         await self.hub.drain(timeout)
         assert self._port is not None
         assert self._websocket is not None
-        self._port.stop_accepting()
         while self._websocket.connections and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.02)
+        self._port.stop_accepting()
 
     async def stop(self) -> None:
         """End everything that is left, at once; harmless twice."""

@@ -139,9 +139,7 @@ class Dropped(Struct, frozen=True):
 
 Event = StateChange | Recovered | Missed | RoomLeft | Dropped | Receipt | MemberJoined | MemberLeft | Fault | Exception
 
-EventName = Literal[
-    "state", "recovered", "gap", "left", "receipt", "member-joined", "member-left", "dropped", "error"
-]
+EventName = Literal["state", "recovered", "gap", "left", "receipt", "member-joined", "member-left", "dropped", "error"]
 
 
 # ---------------------------------------------------------------------------------------- what is to be done

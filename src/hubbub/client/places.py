@@ -61,6 +61,11 @@ class Place:
         """What a resume names; None where there is nothing to name."""
         return None if self.seq is None else Position(self.epoch, self.seq)
 
+    @property
+    def started(self) -> bool:
+        """Whether the server has said where it begins: nothing comes before that."""
+        return bool(self.epoch)
+
     def start(self, position: Position) -> None:
         """Go on after `position`, and forget what was before."""
         self.epoch, self.seq = position

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from hubbub.core.outbox import Format, Outbox, Overflow, Turn
@@ -38,14 +39,16 @@ class Hold:
         self._held.append(publication)
 
     def merge(self, seq: int) -> list[Publication] | None:
-        """What follows a backlog that was read up to `seq`: no gap and no double.
+        """Take what follows a backlog that was read up to `seq`: no gap and no double.
 
         None where something between was forgotten: read on from `seq`, then ask again.
         """
         if self._overflowed > seq:
             self._overflowed = 0
             return None
-        return [held for held in self._held if held.seq is None or held.seq > seq]
+        following = [held for held in self._held if held.seq is None or held.seq > seq]
+        self._held.clear()
+        return following
 
 
 class Channel(Generic[Owner]):
@@ -70,6 +73,12 @@ class Channel(Generic[Owner]):
 
     def __len__(self) -> int:
         return len(self.listeners) + (len(self._holds) if self._holds else 0)
+
+    def __iter__(self) -> Iterator[Outbox[Owner]]:
+        """All of them, those that are still reading their backlog last."""
+        yield from self.listeners
+        if self._holds is not None:
+            yield from self._holds
 
     def __contains__(self, outbox: Outbox[Owner]) -> bool:
         return outbox in self.listeners or (self._holds is not None and outbox in self._holds)

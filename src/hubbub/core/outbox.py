@@ -294,11 +294,10 @@ class Outbox(Generic[Owner]):
         self.blocked = False
         # A ping can block a socket in the middle of a turn: what the turn collected before is older.
         self.flush()
-        held = self._held
-        if self.blocked or not held:
+        held, gaps = self._held, self._gaps or {}
+        if self.blocked or not (held or gaps):
             return []
-        kept = [entry for entry in held if not entry.dropped]
-        gaps = self._gaps or {}
+        kept = [entry for entry in held or () if not entry.dropped]
         self._held = self._latest = self._gaps = None
         self._count = self._size = 0
         frames = []

@@ -73,7 +73,10 @@ class MemoryEngine:
         self._rooms: dict[str, dict[str, tuple[int, set[str]]]] = {}
 
         self._cursors: dict[str, int] = {}
-        self._listening: set[str] = set()
+
+        # The channels that this node listens to, each with the epoch of a log that begins while it does: a
+        # position in the empty channel may have been given away.
+        self._listening: dict[str, str] = {}
         self._listener: Listener | None = None
 
     @property
@@ -129,29 +132,31 @@ class MemoryEngine:
     async def position(self, channel: str) -> Position:
         """See `Engine.position`."""
         log = self._logs.get(channel)
-        return Position(self.epoch, 0) if log is None else log.position
+        return self._empty(channel) if log is None else log.position
 
     async def after(self, channel: str, seq: int, limit: int) -> Page:
         """See `Engine.after`."""
         log = self._fresh(channel)
         if log is None:
-            return Page([], Position(self.epoch, 0), complete=seq == 0, more=False)
+            return Page([], self._empty(channel), complete=seq == 0, more=False)
         return log.after(seq, limit)
 
     async def before(self, channel: str, seq: int | None, limit: int) -> Page:
         """See `Engine.before`."""
         log = self._fresh(channel)
         if log is None:
-            return Page([], Position(self.epoch, 0), complete=True, more=False)
+            return Page([], self._empty(channel), complete=True, more=False)
         return log.before(seq, limit)
 
     async def listen(self, channels: Sequence[str]) -> None:
         """See `Engine.listen`."""
-        self._listening.update(channels)
+        for channel in channels:
+            self._listening.setdefault(channel, self.epoch)
 
     async def unlisten(self, channels: Sequence[str]) -> None:
         """See `Engine.unlisten`."""
-        self._listening.difference_update(channels)
+        for channel in channels:
+            self._listening.pop(channel, None)
 
     async def enter(self, channel: str, user: str, session: str, now: int, capacity: int) -> bool:
         """See `Engine.enter`."""
@@ -206,7 +211,8 @@ class MemoryEngine:
         for channel in list(self._logs)[:_SWEEP]:
             log = self._logs.pop(channel)
             size = log.size
-            if log.idle(now):
+            # Whoever listens holds a position in it: it would not survive another epoch.
+            if log.idle(now) and channel not in self._listening:
                 self._forget(channel, size)
             else:
                 self._bytes += log.size - size
@@ -225,9 +231,13 @@ class MemoryEngine:
             self.sweep()
             if len(self._logs) >= self._limits.channels:
                 raise Unavailable("too many channels have a history", retry_after=60)
-        log = Log(self.epoch, self._inbox if user_of(channel) is not None else self._history)
+        log = Log(self._empty(channel).epoch, self._inbox if user_of(channel) is not None else self._history)
         self._logs[channel] = log
         return log
+
+    def _empty(self, channel: str) -> Position:
+        """The position of a channel that has no log."""
+        return Position(self._listening.get(channel, self.epoch), 0)
 
     def _fresh(self, channel: str) -> Log | None:
         log = self._logs.get(channel)

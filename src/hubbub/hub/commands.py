@@ -185,7 +185,7 @@ async def open_plain(node: Node, session: Session) -> None:
             await session.hooks.call(session.hooks.connect, node.options.hook_timeout, session)
         if session.ending:
             return
-        session.open()
+        _open(node, session)
         recovery = await _recover_inbox(node, session, None)
         await _listen_all(node, session, None)
         start = recovery.seq
@@ -211,7 +211,7 @@ async def hello(node: Node, session: Session, request: Hello) -> None:
             await session.hooks.call(session.hooks.connect, node.options.hook_timeout, session)
         if session.ending:
             return
-        session.open()
+        _open(node, session)
         await _welcome(node, session, request)
     except Exception as error:
         fault = _fault(error, request, session)
@@ -219,8 +219,17 @@ async def hello(node: Node, session: Session, request: Hello) -> None:
         session.close(_close_code(error), fault.message)
 
 
+def _open(node: Node, session: Session) -> None:
+    # Others of this user may have come in since the handshake was looked at.
+    if node.counts.user_full(session.user):
+        raise Reject(ErrorCode.RATE_LIMITED, "this user has too many connections", retry_after=10)
+    session.open()
+
+
 def _close_code(error: Exception) -> CloseCode:
     """How a session ends that could not be opened."""
+    if isinstance(error, TimeoutError):
+        return CloseCode.TRY_LATER
     if not isinstance(error, Reject):
         return CloseCode.INTERNAL
     if error.code == ErrorCode.UNAUTHORIZED:
@@ -491,8 +500,8 @@ async def users(node: Node, session: Session, request: Users) -> None:
     for user in request.ids:
         channel = node.channels.get(inbox_channel(user))
         if channel is not None and len(channel):
-            since = min((outbox.owner.since for outbox in channel.listeners), default=now)
-            heard = max((outbox.owner.last_seen for outbox in channel.listeners), default=node.wheel.now)
+            since = min(outbox.owner.since for outbox in channel)
+            heard = max(outbox.owner.last_seen for outbox in channel)
             found[user] = Online(True, since, now - int((node.wheel.now - heard) * 1000))
         else:
             found[user] = Online(False, last_seen=node.last_seen.get(user, now))

@@ -155,7 +155,7 @@ class Hub:
         if user is None:
             return [session for session in node.sessions.values() if session.since]
         channel = node.channels.get(inbox_channel(user))
-        return [] if channel is None else [outbox.owner for outbox in channel.listeners]
+        return [] if channel is None else [outbox.owner for outbox in channel]
 
     async def disconnect(self, user: str, reason: str = "disconnected by an operator") -> int:
         """End every session of `user` with 4504, which clients do not come back from; returns how many."""

@@ -102,8 +102,12 @@ class Recovery:
                     self.seq = max(self.seq, page.position.seq)
             if page is None or not page.more:
                 held = self._hold.merge(self.seq)
-                if held is not None:
+                if held == []:
                     break
+                if held is not None:
+                    # As slowly as the backlog, for more may come meanwhile.
+                    page = Page(held, self.position, complete=True, more=False)
+                    continue
             page = await self._node.engine.after(self.name, self.seq, _PAGE)
             if not page.complete:
                 # Retention overtook a reader that is slower than the channel: it resumes, and is told.
@@ -112,9 +116,6 @@ class Recovery:
         # No wait from the merge to the end: nothing can come in between.
         if self._session.ending:
             return await self.abandon()
-        for publication in held:
-            self._session.put(publication, self.name)
-            self.seq = publication.seq or self.seq
         self._channel.listen(self._session.outbox)
         return True
 

@@ -279,17 +279,18 @@ class Session:
         for publication in publications:
             frame = outbox.format.encode(publication)
             unsent += len(frame)
+            if unsent > _BACKLOG_STEP:
+                unsent = len(frame)
+                outbox.flush()
+            # Behind a blocked socket it would count against the outbox's bounds. The write deadline ends the
+            # session if this takes too long.
+            while outbox.blocked and self._closing is None:
+                await self._wait_writable()
+            if self._closing is not None:
+                return False
             turn.begin()
             turn.collect(len(frame))
             outbox.put(frame, publication, channel)
-            if unsent >= _BACKLOG_STEP:
-                unsent = 0
-                outbox.flush()
-                # The write deadline ends the session if this takes too long.
-                if outbox.blocked:
-                    await self._wait_writable()
-            if self._closing is not None:
-                return False
         return True
 
     async def _wait_writable(self) -> None:
@@ -346,7 +347,9 @@ class Session:
         self._node.run(commands.depart(self._node, self, code, reason))
 
     def _no_hello(self) -> None:
-        self.close(CloseCode.NO_HELLO, "no hello in time")
+        # One that came in time may still wait for the application.
+        if not self._conversation.greeted:
+            self.close(CloseCode.NO_HELLO, "no hello in time")
 
     def _watch(self) -> None:
         """Is the client still there? A plain one is pinged when it is silent, a full one regularly."""

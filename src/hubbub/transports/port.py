@@ -135,13 +135,15 @@ class Port:
     async def close(self) -> None:
         """Stop accepting, and end what has not been handed over."""
         self.stop_accepting()
-        for gate in list(self.gates):
-            gate.abort()
+        # What has been accepted in this turn of the event loop shows up in the next.
+        await asyncio.sleep(0)
         tasks = list(self.tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        # A turn for the event loop to tell the aborted ones.
+        for gate in list(self.gates):
+            gate.abort()
+        # And is told of its end in the one after.
         while self.gates:
             await asyncio.sleep(0)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from typing import Any
 
 import uvloop
 from starlette.applications import Starlette
@@ -32,6 +33,13 @@ async def main() -> None:
         loop.call_later(wheel.granularity, tick)
 
     tick()
+
+    def ignore_full(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # asyncio says so for each connection that it cannot accept.
+        if not isinstance(context.get("exception"), OSError):
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(ignore_full)
     websocket = WebSocket(limits, wheel)
     http = Http(Starlette(), limits, wheel)
     port = Port(limits=limits, wheel=wheel, paths={"/ws": admit_echo}, websocket=websocket.open, http=http.protocol)

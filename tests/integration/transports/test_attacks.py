@@ -68,7 +68,7 @@ class Attacked:
         sock.sendall(handshake())
         head = b""
         while not head.endswith(b"\r\n\r\n"):
-            head += sock.recv(1)
+            head += sock.recv(4_096)
 
         assert head.startswith(b"HTTP/1.1 101 ")
         return sock
@@ -108,6 +108,17 @@ def _attacked(loop: str, files: int | None = None) -> Iterator[Attacked]:
         if process.poll() is None:
             process.kill()
             process.communicate()
+
+
+@contextlib.contextmanager
+def _many_files() -> Iterator[int]:
+    """Raise the limit of open files, for this process and its children: how many connections that allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield hard - 500
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
@@ -225,19 +236,18 @@ def test_a_dribbled_head_costs_little(attacked: Attacked, pause: float) -> None:
         answer = read_until_close(sock)
 
     assert attacked.cpu - cpu <= 0.050
-    assert answer.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 ", b""))
+    # A reset may have overtaken the answer.
+    assert answer == b"" or answer.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 "))
     attacked.is_well()
 
 
 def test_slow_strangers_do_not_delay_a_good_client() -> None:
     """Slow-loris: 5,000 connections, a byte a second each; a good client is served at once, they are gone in 6 s."""
     strangers: list[socket.socket] = []
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        with _attacked("uvloop") as server:
+    with _many_files() as most, _attacked("uvloop") as server:
+        try:
             files, memory = server.files, server.memory
-            crowd = min(5_000, hard - 500)
+            crowd = min(5_000, most)
             while len(strangers) < crowd:
                 strangers.append(server.connect())
             started = time.monotonic()
@@ -259,10 +269,30 @@ def test_slow_strangers_do_not_delay_a_good_client() -> None:
             assert gone < 6.5
             assert sorted(waits)[int(len(waits) * 0.99)] < 0.050
             assert (server.memory - memory) / crowd < 4_096
-    finally:
-        for sock in strangers:
-            sock.close()
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        finally:
+            for sock in strangers:
+                sock.close()
+
+
+def test_an_idle_connection_is_small() -> None:
+    """10,000 of them, each having sent a message: at most 7 KiB apiece, which leaves 2 KiB for the hub."""
+    crowd: list[socket.socket] = []
+    with _many_files() as most, _attacked("uvloop") as server:
+        try:
+            number = min(10_000, most)
+            files, memory = server.files, server.memory
+            while len(crowd) < number:
+                crowd.append(server.websocket())
+            for sock in crowd:
+                sock.sendall(frame(TEXT, b"hello"))
+            for sock in crowd:
+                sock.recv(99)
+
+            assert (server.memory - memory) / number <= 7 * 1_024
+        finally:
+            for sock in crowd:
+                sock.close()
+        server.settle(files)
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])

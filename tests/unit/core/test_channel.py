@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.core.wire import Lines, Socket, a_publication
 
 from hubbub.core.channel import Channel, Hold
 from hubbub.core.outbox import Format, Outbox, OutboxLimits, Overflow, Turn
 from hubbub.types import Publication, room_channel
+from unit.core.wire import Lines, Socket, a_publication
 
 
 class Listener:
@@ -88,9 +88,9 @@ def test_the_first_to_listen_is_told_first(channel: Channel[str], turn: Turn) ->
             super().__init__()
             self.name = name
 
-        def send(self, frames: bytes) -> int:
+        def take(self, frames: bytes) -> int:
             order.append(self.name)
-            return super().send(frames)
+            return super().take(frames)
 
     format = Lines()
     for name in ("carol", "alice", "bob"):

@@ -8,10 +8,10 @@ import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from unit.core.wire import Wire
 
 from hubbub.core.outbox import OutboxLimits, Overflow
 from hubbub.types import Publication, room_channel
+from unit.core.wire import Wire
 
 ROOMS = ["lobby", "den"]
 LIMITS = OutboxLimits(outbox_messages=5, outbox_bytes=1024)

@@ -1,0 +1,210 @@
+"""The client's own messages, from send() to an outcome: kept over lost connections, sent again, settled once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from msgspec import Struct
+
+from hubbub.client import wire
+from hubbub.client.agenda import Agenda
+from hubbub.client.events import Dropped, Unanswered, Write
+from hubbub.client.retry import can_help, resend_delay
+from hubbub.errors import Reject
+from hubbub.protocol.codes import ErrorCode
+from hubbub.protocol.envelope import Fault
+
+__all__ = ["MOST", "MOST_UNSENT", "Sending", "Sent", "rejection"]
+
+MOST: Final = 1_000
+"""How many messages may be without an outcome."""
+
+MOST_UNSENT: Final = 100
+"""How many may wait for a connection; beyond, the oldest is dropped."""
+
+_MOST_RETRIES: Final = 3
+_ANSWER_TIMEOUT: Final = 10.0
+
+# From the first time on the wire: a retry within it cannot become a double, for the server remembers ids a
+# little longer (protocol.md §5.3).
+_REMEMBERED: Final = 270.0
+
+
+class Sent(Struct, kw_only=True, eq=False):
+    """One message on its way."""
+
+    id: str
+    # Encoded at once, so that later changes to the content do not make a retry another message.
+    text: str
+    echo: bool = True
+
+    # When it was first on the wire.
+    since: float | None = None
+    # While on the wire: when to send it again for want of an answer.
+    answer_due: float | None = None
+    # After an error: when to send it again.
+    retry_due: float | None = None
+    retries: int = 0
+    # The last error, if there was one.
+    fault: Fault | None = None
+
+
+class Sending:
+    """Messages without an outcome, oldest first."""
+
+    def __init__(self, agenda: Agenda) -> None:
+        # Bytes that the server takes in one message.
+        self.limit = 65_536
+
+        self._agenda = agenda
+        self._messages: dict[str, Sent] = {}
+
+        # How many of them were never on the wire.
+        self._unsent = 0
+
+        # Volatile ones whose sender asked for an `ack`.
+        self._volatile: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def send(self, envelope: dict[str, Any], now: float, *, connected: bool) -> str:
+        """Take a message; returns the id under which it will be settled."""
+        id = envelope.get("id")
+        if id in self._messages or id in self._volatile:
+            raise Reject(ErrorCode.CONFLICT, f"a message with the id {id!r} is on its way already")
+        if envelope.get("volatile"):
+            return self._send_volatile(envelope, id, connected=connected)
+        if id is None:
+            id = self._agenda.new_id()
+        message = Sent(id=id, text=wire.encode({**envelope, "id": id}), echo=envelope.get("echo", True))
+        if len(self._messages) >= MOST:
+            self._agenda.settle(id, Unanswered("too_many"))
+            return id
+        self._messages[id] = message
+        self._unsent += 1
+        if connected:
+            self._put_on_wire(message, now)
+        elif self._unsent > MOST_UNSENT:
+            oldest = next(message for message in self._messages.values() if message.since is None)
+            self._settle(oldest, Unanswered("dropped"))
+            self._agenda.tell("dropped", Dropped(oldest.id, oldest.text))
+        return id
+
+    def _send_volatile(self, envelope: dict[str, Any], id: str | None, *, connected: bool) -> str:
+        """It is for now or never."""
+        text = wire.encode(envelope)
+        named = id if id is not None else self._agenda.new_id()
+        if not connected:
+            self._agenda.settle(named, Unanswered("not_connected"))
+        elif self._is_too_large(text):
+            self._agenda.settle(named, self._too_large())
+        else:
+            self._agenda.add(Write(text))
+            if id is not None:
+                self._volatile.add(id)
+            else:
+                self._agenda.settle(named, wire.Ack(to=envelope.get("to"), room=envelope.get("room")))
+        return named
+
+    # ------------------------------------------------------------------------------------------ the connection
+
+    def connected(self, now: float) -> None:
+        """There is a session: everything goes out, in order; what was out before is no retry for that."""
+        for message in list(self._messages.values()):
+            self._put_on_wire(message, now)
+
+    def disconnected(self) -> None:
+        """No answer comes any more."""
+        for message in self._messages.values():
+            message.answer_due = message.retry_due = None
+        for id in sorted(self._volatile):
+            self._agenda.settle(id, Unanswered("unknown"))
+        self._volatile.clear()
+
+    def acked(self, ack: wire.Ack) -> Sent | None:
+        """An `ack` came; the message, where it is one of these that is kept."""
+        message = self._messages.get(ack.id) if ack.id is not None else None
+        if message is not None:
+            self._settle(message, ack)
+        elif ack.id is not None and ack.id in self._volatile:
+            self._volatile.remove(ack.id)
+            self._agenda.settle(ack.id, ack)
+        return message
+
+    def refused(self, fault: Fault, now: float) -> bool:
+        """An `error` came; whether it was about one of these."""
+        if fault.id is None:
+            return False
+        message = self._messages.get(fault.id)
+        if message is None:
+            if fault.id not in self._volatile:
+                return False
+            self._volatile.remove(fault.id)
+            self._agenda.settle(fault.id, rejection(fault))
+        elif can_help(fault.code):
+            message.fault = fault
+            self._retry(message, now, fault.retry_after)
+        else:
+            self._settle(message, rejection(fault))
+        return True
+
+    # ------------------------------------------------------------------------------------------------- time
+
+    def tick(self, now: float, *, connected: bool) -> None:
+        """Do what is due."""
+        for message in list(self._messages.values()):
+            if message.since is not None and now >= message.since + _REMEMBERED:
+                self._settle(message, Unanswered("unknown"))
+            elif connected and message.retry_due is not None and now >= message.retry_due:
+                self._put_on_wire(message, now)
+            elif connected and message.answer_due is not None and now >= message.answer_due:
+                self._retry(message, now, 0.0)
+
+    def dues(self) -> Iterator[float | None]:
+        """When something is to be done."""
+        for message in self._messages.values():
+            yield message.answer_due
+            yield message.retry_due
+            yield None if message.since is None else message.since + _REMEMBERED
+
+    def _put_on_wire(self, message: Sent, now: float) -> None:
+        if self._is_too_large(message.text):
+            self._settle(message, self._too_large())
+            return
+        self._agenda.add(Write(message.text))
+        if message.since is None:
+            message.since = now
+            self._unsent -= 1
+        message.retry_due = None
+        message.answer_due = self._agenda.at(now + _ANSWER_TIMEOUT)
+
+    def _retry(self, message: Sent, now: float, after: float | None) -> None:
+        if message.retries == _MOST_RETRIES:
+            self._settle(message, rejection(message.fault) if message.fault is not None else Unanswered("unknown"))
+            return
+        message.retries += 1
+        message.answer_due = None
+        wait = resend_delay(message.retries, self._agenda.random(), after)
+        if wait:
+            message.retry_due = self._agenda.at(now + wait)
+        else:
+            self._put_on_wire(message, now)
+
+    def _settle(self, message: Sent, outcome: Any) -> None:
+        del self._messages[message.id]
+        if message.since is None:
+            self._unsent -= 1
+        self._agenda.settle(message.id, outcome)
+
+    def _is_too_large(self, text: str) -> bool:
+        return len(text) > self.limit or len(text.encode()) > self.limit
+
+    def _too_large(self) -> Reject:
+        return Reject(ErrorCode.TOO_LARGE, f"the message is larger than the {self.limit} bytes that the server takes")
+
+
+def rejection(fault: Fault) -> Reject:
+    """An `error` of the server as what send() or a request raises."""
+    return Reject(fault.code, fault.message, retry_after=fault.retry_after, where=fault.where)

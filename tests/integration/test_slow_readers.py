@@ -1,0 +1,304 @@
+"""Who does not read costs nobody else anything: bounded, told what was dropped, and gone when it is too much."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from hubbub.server import Server
+from support.client import Client, Message, connect, open_client
+from support.loop import PATIENCE, eventually, run
+from support.server import serving
+
+# Small buffers in the kernel on both sides, so that a reader that stops is noticed after some kilobytes.
+SNDBUF, RCVBUF = 8_192, 4_096
+PADDING = "x" * 1_000
+
+
+async def stalled_in(server: Server, room: str, user: str, **options: Any) -> Client:
+    """A full session that has joined `room` and reads no more."""
+    client = await open_client(server.address, user, full=True, rcvbuf=RCVBUF, **options)
+    await client.join(room)
+    await client.sync()
+    client.stall()
+    return client
+
+
+async def publish(server: Server, count: int, pace: Client | None = None, **fields: Any) -> None:
+    """Publish as many messages, each when `pace` has the one before; `from_` takes turns among three."""
+    for number in range(count):
+        accepted = await server.hub.publish("chat", [number, PADDING], from_=f"sender-{number % 3}", **fields)
+        if pace is not None:
+            await pace.expect("chat", seq=accepted.seq)
+        else:
+            await asyncio.sleep(0)
+
+
+def account(messages: list[Message], position: int) -> tuple[list[int], list[tuple[int, int]], int]:
+    """Follow a channel from `position`: the seqs that came, the gaps, and where it ends; no hole, no double."""
+    came: list[int] = []
+    gaps: list[tuple[int, int]] = []
+    for message in messages:
+        if message["type"] == "gap":
+            assert message["from"] == position + 1 and message["to"] >= message["from"], (position, message)
+            gaps.append((message["from"], message["to"]))
+            position = message["to"]
+        elif "seq" in message:
+            assert message["seq"] == position + 1, (position, message["seq"])
+            came.append(message["seq"])
+            position = message["seq"]
+    return came, gaps, position
+
+
+def test_stalled_readers_are_gone_at_the_bound_and_a_hundred_healthy_get_everything() -> None:
+    """The outbox is bounded, its owner is closed with 4000, and nobody else notices."""
+
+    count = 400
+
+    async def main() -> None:
+        async with (
+            serving(sndbuf=SNDBUF, outbox_messages=50, close_timeout=60) as server,
+            AsyncExitStack() as stack,
+        ):
+            healthy = await asyncio.gather(*(open_client(server.address, f"h{n}") for n in range(100)))
+            stalled = await asyncio.gather(
+                *(open_client(server.address, f"s{n}", full=n % 2 == 0, rcvbuf=RCVBUF) for n in range(10))
+            )
+            for client in (*healthy, *stalled):
+                stack.push_async_callback(client.leave)
+            for client in stalled:
+                client.stall()
+            await publish(server, count)
+            await asyncio.gather(*(client.expect("chat", seq=count) for client in healthy))
+
+            assert {session.user for session in server.hub.sessions()} == {f"h{n}" for n in range(100)}
+            for client in healthy:
+                assert [message["seq"] for message in client.heard("chat")] == list(range(1, count + 1))
+            for client in stalled:
+                client.resume()
+
+                assert (await client.closed())[0] == 4000
+                # What came before is whole.
+                came, _, _ = account(client.heard("chat"), 0)
+                assert len(came) < count
+
+    run(main())
+
+
+def test_a_reader_that_takes_nothing_is_gone_at_the_write_deadline() -> None:
+    """However little waits for it."""
+
+    async def main() -> None:
+        async with (
+            serving(sndbuf=SNDBUF, write_deadline=0.3, outbox_messages=100_000) as server,
+            connect(server.address, "alice") as alice,
+            connect(server.address, "bob", rcvbuf=RCVBUF) as bob,
+        ):
+            bob.stall()
+            await publish(server, 100)
+
+            assert server.hub.sessions("bob")
+            await eventually(lambda: not server.hub.sessions("bob"))
+            await publish(server, 1)
+            await alice.expect("chat", seq=101)
+            bob.resume()
+            assert (await bob.closed())[0] == 4000
+
+    run(main())
+
+
+def test_a_slow_reader_that_keeps_reading_stays() -> None:
+    """The deadline is for taking something, not for taking everything."""
+
+    count = 300
+
+    async def main() -> None:
+        async with (
+            serving(sndbuf=SNDBUF, write_deadline=0.5, outbox_messages=100_000) as server,
+            connect(server.address, "bob", rcvbuf=RCVBUF) as bob,
+        ):
+            bob.stall()
+            await publish(server, count)
+            started = time.monotonic()
+            while len(bob.heard("chat")) < count and server.hub.sessions("bob"):
+                # So little at a time that all of it takes several deadlines.
+                bob.resume()
+                await asyncio.sleep(0)
+                bob.stall()
+                await asyncio.sleep(0.1)
+            bob.resume()
+            await bob.expect("chat", seq=count)
+
+            assert time.monotonic() - started > 1
+            assert account(bob.heard("chat"), 0) == (list(range(1, count + 1)), [], count)
+
+    run(main())
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "latest"])
+def test_every_dropped_message_is_in_a_gap(policy: str) -> None:
+    """What came and the gaps together are the whole sequence, in its order; the newest of each sender stays
+    with `latest`, the newest of all with `drop_oldest`, the oldest with `drop_newest`.
+    """
+
+    count, room_for = 600, 20
+
+    async def main() -> None:
+        async with (
+            serving(sndbuf=SNDBUF, overflow=policy, outbox_messages=room_for) as server,
+            connect(server.address, "alice", full=True) as alice,
+        ):
+            await alice.join("lobby")
+            bob = await stalled_in(server, "lobby", "bob")
+            await publish(server, count, alice, room="lobby")
+            bob.resume()
+            # Nothing is dropped any more.
+            await bob.ask("presence", room="lobby")
+            await server.hub.publish("chat", "the end", room="lobby")
+            await bob.expect("chat", seq=count + 1)
+            came, gaps, end = account([m for m in bob.seen if m["type"] in ("chat", "gap")], 0)
+            dropped = sum(last - first + 1 for first, last in gaps)
+
+            assert end == count + 1 and len(came) + dropped == end and dropped > 100
+            assert all(gap["room"] == "lobby" and "channel" not in gap for gap in bob.heard("gap"))
+            match policy:
+                case "drop_oldest":
+                    assert len(gaps) == 1
+                    assert came[-room_for - 1 :] == list(range(count - room_for + 1, count + 2))
+                case "drop_newest":
+                    assert gaps == [(gaps[0][0], count)]
+                case "latest":
+                    assert {count - 2, count - 1, count} <= set(came)
+            assert account(alice.heard("chat"), 0) == (list(range(1, count + 2)), [], count + 1)
+            await bob.leave()
+
+    run(main())
+
+
+def test_a_disconnected_reader_resumes_without_a_gap() -> None:
+    """The default policy: closed with 4000, and what was missed comes with the resume."""
+
+    count = 600
+
+    async def main() -> None:
+        async with serving(sndbuf=SNDBUF, outbox_messages=20, close_timeout=60) as server:
+            bob = await stalled_in(server, "lobby", "bob")
+            epoch = bob.heard("joined")[0]["position"][0]
+            await publish(server, count, room="lobby")
+
+            assert not server.hub.sessions("bob")
+            bob.resume()
+            code, _ = await bob.closed()
+            came, _, position = account(bob.heard("chat"), 0)
+
+            assert code == 4000 and position < count
+            resume = {"rooms": {"lobby": [epoch, position]}}
+            async with connect(server.address, "bob", full=True, hello={"resume": resume}) as back:
+                await back.expect("chat", seq=count)
+
+                assert back.welcome["recovered"]["rooms"]["lobby"] is True
+                assert came + account(back.heard("chat"), position)[0] == list(range(1, count + 1))
+
+    run(main())
+
+
+@pytest.mark.parametrize("fields", [{}, {"to": "bob"}], ids=["all", "inbox"])
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "latest"])
+def test_nothing_of_all_and_inboxes_is_ever_dropped(policy: str, fields: dict[str, str]) -> None:
+    """Whatever rooms do, these disconnect (protocol.md 5.8)."""
+
+    async def main() -> None:
+        async with serving(sndbuf=SNDBUF, outbox_messages=20, close_timeout=60, overflow=policy) as server:
+            bob = await stalled_in(server, "lobby", "bob")
+            async with connect(server.address, "alice") as alice:
+                for number in range(200):
+                    await alice.say([number, PADDING], **fields)
+                    await alice.sync()
+            await eventually(lambda: not server.hub.sessions("bob"))
+            bob.resume()
+
+            assert (await bob.closed())[0] == 4000
+            assert bob.heard("gap") == []
+            account(bob.heard("chat"), 0)
+
+    run(main())
+
+
+def test_a_publication_waits_for_nobody() -> None:
+    """With twenty readers stalled, publishing goes through without once giving up the thread."""
+
+    async def main() -> None:
+        async with serving(sndbuf=SNDBUF) as server:
+            stalled = [await stalled_in(server, "lobby", f"s{n}") for n in range(20)]
+            for number in range(1_000):
+                for target in (None, "lobby"):
+                    publishing = server.hub.publish("chat", [number, PADDING], room=target)
+                    with pytest.raises(StopIteration):
+                        publishing.send(None)
+            await eventually(lambda: not server.hub.sessions())
+            for client in stalled:
+                client.cut()
+                await client.closed()
+
+    run(main())
+
+
+def test_the_healthy_are_as_quick_beside_stalled_readers() -> None:
+    """A hundred healthy members of a room with twenty stalled ones hear each message as soon as without.
+
+    Both rooms take turns in one run, so that a busy machine slows both alike.
+    """
+
+    rounds = 150
+
+    async def main() -> None:
+        async with serving(sndbuf=SNDBUF, rooms_per_session=2) as server, AsyncExitStack() as stack:
+            healthy = await asyncio.gather(*(open_client(server.address, f"h{n}", full=True) for n in range(100)))
+            for client in healthy:
+                stack.push_async_callback(client.leave)
+                await client.join("alone")
+                await client.join("beside")
+            stalled = await asyncio.gather(*(stalled_in(server, "beside", f"s{n}") for n in range(20)))
+            for client in healthy:
+                await client.sync()
+            times: dict[str, list[float]] = {"alone": [], "beside": []}
+            for number in range(rounds):
+                for room in times if number % 2 else reversed(times):
+                    started = time.perf_counter()
+                    await server.hub.publish("chat", PADDING, room=room)
+                    await asyncio.gather(*(client.expect("chat", room=room) for client in healthy))
+                    times[room].append(time.perf_counter() - started)
+
+            assert percentile(times["beside"], 0.99) <= 2 * percentile(times["alone"], 0.99) + 0.02
+            assert percentile(times["beside"], 0.5) <= 2 * percentile(times["alone"], 0.5)
+            for client in stalled:
+                client.cut()
+                await client.closed()
+
+    run(main())
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    return sorted(values)[int(len(values) * share)]
+
+
+def test_answers_to_a_stalled_reader_are_bounded_too() -> None:
+    """Who asks and never reads the answers is gone at the same bound."""
+
+    async def main() -> None:
+        async with serving(sndbuf=SNDBUF, outbox_messages=50) as server:
+            bob = await open_client(server.address, "bob", rcvbuf=RCVBUF)
+            bob.stall()
+            async with asyncio.timeout(PATIENCE):
+                while server.hub.sessions("bob"):
+                    await bob.send({"type": "ping", "content": PADDING})
+                    await asyncio.sleep(0)
+            bob.cut()
+            await bob.closed()
+
+    run(main())
