@@ -2,6 +2,14 @@ PYTHON ?= python3
 # One environment per interpreter, so that `make test PYTHON=python3.13` leaves .venv alone.
 VENV := $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+# What is linted; the folders with Python of ours.
+CODE := src tests tools bench examples
+# Further options for pytest, such as: make test TESTS='-k resume'
+TESTS ?=
+# Questions and options for the benchmarks, such as: make bench BENCH='fanout --rounds 15'
+BENCH ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help run setup dev test lint bench conformance clean
@@ -10,19 +18,40 @@ help:           ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 run: setup      ## start the demo: a chat on http://localhost:8000
-	$(BIN)/hubbub serve --dev
+	@$(BIN)/hubbub serve --dev
 
 setup: $(VENV)/.installed  ## make the virtual environment with `hubbub` in it
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Hubbub needs Python 3.11 or newer; name one with: make $(MAKECMDGOALS) PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --editable .
 	@touch $@
 
 dev: $(VENV)/.dev
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	$(PIP) install --group dev
 	@touch $@
+
+test: lint      ## install what tests need, check the code and run all tests
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(TESTS)
+
+lint: dev       ## style, types, layers, and whether generated files are fresh
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	MYPYPATH=tests:tools:bench:examples $(BIN)/mypy --explicit-package-bases $(CODE)
+	$(BIN)/lint-imports
+	$(BIN)/python tools/codes.py --check
+	$(BIN)/python tools/options.py --check
+
+bench: setup    ## measure beside a server in bare C; needs a C compiler and Linux
+	$(BIN)/python bench/run.py $(BENCH)
+
+conformance: dev  ## the public Autobahn suite alone (it is part of `make test`)
+	$(BIN)/python -m pytest -m conformance tests/conformance
+
+clean:          ## remove everything that was made here, the environments too
+	rm -rf .venv .venv-* build dist bench/build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

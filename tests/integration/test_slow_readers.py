@@ -124,17 +124,18 @@ def test_a_slow_reader_that_keeps_reading_stays() -> None:
         ):
             bob.stall()
             await publish(server, count)
-            started = time.monotonic()
+            breaths = 0
             while len(bob.heard("chat")) < count and server.hub.sessions("bob"):
                 # So little at a time that all of it takes several deadlines.
                 bob.resume()
                 await asyncio.sleep(0)
                 bob.stall()
                 await asyncio.sleep(0.1)
+                breaths += 1
             bob.resume()
             await bob.expect("chat", seq=count)
 
-            assert time.monotonic() - started > 1
+            assert breaths > 10
             assert account(bob.heard("chat"), 0) == (list(range(1, count + 1)), [], count)
 
     run(main())
@@ -157,8 +158,7 @@ def test_every_dropped_message_is_in_a_gap(policy: str) -> None:
             bob = await stalled_in(server, "lobby", "bob")
             await publish(server, count, alice, room="lobby")
             bob.resume()
-            # Nothing is dropped any more.
-            await bob.ask("presence", room="lobby")
+            await eventually(lambda: not server.hub.statistics().blocked)
             await server.hub.publish("chat", "the end", room="lobby")
             await bob.expect("chat", seq=count + 1)
             came, gaps, end = account([m for m in bob.seen if m["type"] in ("chat", "gap")], 0)
@@ -251,7 +251,7 @@ def test_a_publication_waits_for_nobody() -> None:
 def test_the_healthy_are_as_quick_beside_stalled_readers() -> None:
     """A hundred healthy members of a room with twenty stalled ones hear each message as soon as without.
 
-    Both rooms take turns in one run, so that a busy machine slows both alike.
+    Measured in processor time, with the two rooms taking turns: a busy machine slows both alike.
     """
 
     rounds = 150
@@ -269,12 +269,12 @@ def test_the_healthy_are_as_quick_beside_stalled_readers() -> None:
             times: dict[str, list[float]] = {"alone": [], "beside": []}
             for number in range(rounds):
                 for room in times if number % 2 else reversed(times):
-                    started = time.perf_counter()
+                    started = time.process_time()
                     await server.hub.publish("chat", PADDING, room=room)
                     await asyncio.gather(*(client.expect("chat", room=room) for client in healthy))
-                    times[room].append(time.perf_counter() - started)
+                    times[room].append(time.process_time() - started)
 
-            assert percentile(times["beside"], 0.99) <= 2 * percentile(times["alone"], 0.99) + 0.02
+            assert percentile(times["beside"], 0.99) <= 2 * percentile(times["alone"], 0.99) + 0.002
             assert percentile(times["beside"], 0.5) <= 2 * percentile(times["alone"], 0.5)
             for client in stalled:
                 client.cut()

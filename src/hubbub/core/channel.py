@@ -101,8 +101,17 @@ class Channel(Generic[Owner]):
         self._unhold(outbox)
         self.listeners.pop(outbox, None)
 
-    def fan_out(self, publication: Publication, turn: Turn, skip: Outbox[Owner] | None = None) -> None:
-        """Put `publication` into every listener's outbox: encoded once per format, waiting for nobody."""
+    def fan_out(
+        self,
+        publication: Publication,
+        turn: Turn,
+        skip: Outbox[Owner] | None = None,
+        encoded: bytes | None = None,
+    ) -> None:
+        """Put `publication` into every listener's outbox: encoded once per format, waiting for nobody.
+
+        `encoded`: the publication as JSON, where somebody has made that already.
+        """
         if self._holds:
             for outbox, hold in self._holds.items():
                 if outbox is not skip:
@@ -125,7 +134,7 @@ class Channel(Generic[Owner]):
                 format = outbox.format
                 known = frames.get(format) if frames else None
                 if known is None:
-                    frame = format.encode(publication)
+                    frame = format.encode_publication(publication, encoded)
                     turn.collect(len(frame))
                 else:
                     frame = known

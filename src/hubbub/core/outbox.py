@@ -73,6 +73,9 @@ class Format(Protocol):
     def encode(self, message: object) -> bytes:
         """One message, encoded and framed."""
 
+    def encode_publication(self, publication: Publication, encoded: bytes | None) -> bytes:
+        """The same for a publication, which may be at hand as JSON already."""
+
 
 class Sink(Protocol):
     """Where an outbox writes: the transport's end of the connection (`hubbub.transports.base.Writer`)."""

@@ -41,10 +41,13 @@ class Accepted(Struct, frozen=True, gc=False):
 class Listener(Protocol):
     """The node's ear: an engine calls it on the event loop's thread, and it never waits or raises."""
 
-    def publication(self, channel: str, publication: Publication, origin: str | None) -> None:
+    def publication(
+        self, channel: str, publication: Publication, origin: str | None, encoded: bytes | None
+    ) -> None:
         """`publication` has come into `channel`, to which this node listens.
 
         Per channel in the order of `seq`. `origin` is the session not to tell, where the sender asked so.
+        `encoded` is the publication in `hubbub.v1.json`, where the engine has it so: it need not be made again.
         """
 
 

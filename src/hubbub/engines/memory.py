@@ -102,7 +102,8 @@ class MemoryEngine:
     ) -> Accepted:
         """See `Engine.publish`."""
         if volatile:
-            self._tell(channel, publication, origin)
+            if channel in self._listening and self._listener is not None:
+                self._listener.publication(channel, publication, origin, None)
             return Accepted(self.epoch, None)
         now = self._clock()
         log = self._logs.get(channel)
@@ -114,14 +115,13 @@ class MemoryEngine:
                 return Accepted(log.epoch, known, True)
         size = log.size
         limits = self._limits
-        seq = log.append(publication, now, limits.dedupe_window, limits.dedupe_size)
+        encoded = log.append(publication, now, limits.dedupe_window, limits.dedupe_size)
         self._bytes += log.size - size
         if self._bytes > limits.history_bytes:
             self._make_room()
-        # `_tell`, written out: the way of every message.
         if channel in self._listening and self._listener is not None:
-            self._listener.publication(channel, publication, origin)
-        return Accepted(log.epoch, seq)
+            self._listener.publication(channel, publication, origin, encoded)
+        return Accepted(log.epoch, publication.seq)
 
     async def accepted(self, channel: str, from_: str, id: str) -> Accepted | None:
         """See `Engine.accepted`."""
@@ -221,10 +221,6 @@ class MemoryEngine:
     def statistics(self) -> MemoryStatistics:
         """How much is kept."""
         return MemoryStatistics(len(self._logs), self._bytes, len(self._rooms))
-
-    def _tell(self, channel: str, publication: Publication, origin: str | None) -> None:
-        if self._listener is not None and channel in self._listening:
-            self._listener.publication(channel, publication, origin)
 
     def _begin(self, channel: str) -> Log:
         if len(self._logs) >= self._limits.channels:

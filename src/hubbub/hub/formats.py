@@ -31,6 +31,10 @@ class FramedJson:
             message = _signals[message.type](message)
         return self._frame(_encode(message))
 
+    def encode_publication(self, publication: Publication, encoded: bytes | None) -> bytes:
+        """The same for a publication, which may be at hand as JSON already."""
+        return self.encode(publication) if encoded is None else self._frame(encoded)
+
 
 # What the hub tells through channels without being a message of the application: it travels between nodes
 # as a publication, and on the wire it has a shape of its own.

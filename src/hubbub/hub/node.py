@@ -108,7 +108,9 @@ class Node:
 
     # ------------------------------------------------------------------------------- the engine's ear
 
-    def publication(self, channel: str, publication: Publication, origin: str | None) -> None:
+    def publication(
+        self, channel: str, publication: Publication, origin: str | None, encoded: bytes | None
+    ) -> None:
         """Tell the channel's listeners on this node; see `hubbub.engines.base.Listener`."""
         listening = self.channels.get(channel)
         if listening is None:
@@ -118,7 +120,7 @@ class Node:
         if origin is not None:
             session = self.sessions.get(origin)
             skip = session.outbox if session is not None else None
-        listening.fan_out(publication, self.turn, skip)
+        listening.fan_out(publication, self.turn, skip, encoded)
         if self.turn.full:
             self.end_slow()
         if listening.inbox and publication.seq is not None:

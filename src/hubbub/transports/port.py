@@ -31,6 +31,7 @@ from hubbub.transports.handshake import (
     refusal,
     switching,
 )
+from hubbub.transports.linger import LAST_READS, finish_sending
 
 __all__ = ["Port", "PortStatistics"]
 
@@ -39,10 +40,6 @@ _logger = logging.getLogger(__name__)
 # In how many pieces a head may come: the smallest segments that networks make cut the largest head into 31,
 # and each piece is a turn of the event loop.
 _HEAD_READS = 512
-
-# How often a refused connection is read from, unlooked at, before it is cut: closing a socket that holds
-# unread bytes resets it, and the client might never see why it was refused.
-_LAST_READS = 64
 
 _NOT_HTTP = Refuse(status=400, code="bad_message", message="The request's head is malformed.")
 _DRIBBLED = Refuse(status=400, code="bad_message", message="The request's head came in too many pieces.")
@@ -190,7 +187,7 @@ class Gate(asyncio.Protocol):
         """Look whether the head is complete."""
         self._reads += 1
         if self._decided:
-            if self._reads > _LAST_READS:
+            if self._reads > LAST_READS:
                 self._transport.abort()
             return
         head = self._head
@@ -290,11 +287,7 @@ class Gate(asyncio.Protocol):
         # It keeps its deadline and its place among the gates until it hangs up.
         self._head = bytearray()
         self._transport.write(refusal(refuse))
-        if self._transport.can_write_eof():
-            self._transport.resume_reading()
-            self._transport.write_eof()
-        else:
-            self._transport.close()
+        finish_sending(self._transport)
 
     def _expire(self) -> None:
         task = self._task

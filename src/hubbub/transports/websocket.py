@@ -38,6 +38,7 @@ from hubbub.protocol.frames import (
     text_frame,
 )
 from hubbub.transports.base import Receiver, TransportLimits
+from hubbub.transports.linger import LAST_READS, finish_sending
 
 __all__ = ["Connection", "WebSocket"]
 
@@ -49,10 +50,6 @@ _BINARY = WSMsgType.BINARY
 # The life of a connection: messages go both ways; our close frame is out and the peer's is awaited;
 # nothing more is said, only the TCP connection remains to be ended.
 _OPEN, _CLOSING, _OVER = range(3)
-
-# How often a connection that broke the rules is read from before it is cut: enough for a well-meaning peer
-# to have its last words taken off the wire, so that it can read why it was closed.
-_LAST_READS = 64
 
 
 class WebSocket:
@@ -320,13 +317,8 @@ class Connection(WSListener):
             self._say_close(_OVER, violation.code, violation.reason)
         self._fall_silent(_OVER)
         self._set_deadline()
-        if self._tcp.can_write_eof():
-            # Closing a socket that holds unread bytes would reset it, and the close frame could be lost.
-            self._tcp.set_protocol(_Aftermath(self))
-            self._tcp.resume_reading()
-            self._tcp.write_eof()
-        else:
-            self._tcp.close()
+        self._tcp.set_protocol(_Aftermath(self))
+        finish_sending(self._tcp)
         self._tell_closed()
 
     def _say_close(self, state: int, code: int, reason: str) -> None:
@@ -399,7 +391,7 @@ class _Aftermath(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._reads += 1
-        if self._reads > _LAST_READS:
+        if self._reads > LAST_READS:
             self._connection.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -291,6 +291,25 @@ def test_who_is_refused_and_goes_on_is_cut_off(run: Run) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("data", [b"\0", handshake("/nowhere"), handshake()], ids=["bad", "refused", "good"])
+def test_who_is_gone_before_the_answer_is_nobodys_fault(run: Run, data: bytes) -> None:
+    """The head is there to be read, the connection is not."""
+
+    async def main() -> None:
+        async with serving() as served:
+            client = await served.client()
+            async with asyncio.timeout(PATIENCE):
+                while not served.port.gates:
+                    await asyncio.sleep(0)
+            client.send(data)
+            client.reset()
+            async with asyncio.timeout(PATIENCE):
+                while served.port.gates:
+                    await asyncio.sleep(0)
+
+    run(main())
+
+
 def test_the_oldest_stranger_makes_room(run: Run) -> None:
     """A crowd of silent connections must not keep a talking one out."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import socket
 import weakref
 
 import pytest
@@ -89,11 +88,24 @@ def test_a_reset_is_1006(run: Run) -> None:
     async def main() -> None:
         async with serving() as served:
             client, recorder = await served.join()
-            sock = client.writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             client.reset()
 
             assert await recorder.end() == (1006, "")
+
+    run(main())
+
+
+@pytest.mark.parametrize("last", [frame(3), frame(TEXT, b"\xff"), CLOSE_1000], ids=["framing", "text", "close"])
+def test_a_reset_right_behind_the_end(run: Run, last: bytes) -> None:
+    """The end is told once, and a peer that is gone is nobody's fault."""
+
+    async def main() -> None:
+        async with serving() as served:
+            client, recorder = await served.join()
+            client.send(last)
+            client.reset()
+            await recorder.end()
+            await served.deserted()
 
     run(main())
 
