@@ -67,7 +67,7 @@ class Reason(Struct, frozen=True):
 
 
 _WHY: Final = {
-    "dropped": "too many messages were waiting for a connection, and this was the oldest",
+    "dropped": "it was never sent: there was no connection for too long, or too much waited for one",
     "unknown": "the connection was lost, and whether the message was accepted cannot be found out",
     "not_connected": "there is no connection",
     "disconnected": "the connection was lost before the answer came",
@@ -79,8 +79,8 @@ _WHY: Final = {
 class Unanswered(HubbubError):
     """The server said neither yes nor no; `code` says why there is no answer.
 
-    `dropped`, `not_connected` and `too_many`: it was never sent. `unknown`: it was, and may have been
-    accepted. `disconnected` and `timeout` are of requests, which may be made again.
+    Of messages: `dropped`, `not_connected` and `too_many` were never sent; `unknown` was, and may have been
+    accepted. Of requests, which may be made again: `disconnected`, `timeout`, `not_connected`, `too_many`.
     """
 
     def __init__(self, code: str) -> None:

@@ -164,6 +164,11 @@ class Machine:
         self._drop(CloseCode.NORMAL)
         self._enter(State.CLOSED)
 
+    def end(self) -> None:
+        """It will not be opened again soon: whatever has no outcome yet gets one."""
+        self._requests.fail()
+        self._sending.end()
+
     def send(self, envelope: dict[str, Any], now: float) -> str:
         """Send a message (protocol.md §1.1) when there is a connection; returns the id under which it is settled.
 
@@ -249,7 +254,7 @@ class Machine:
     def _ended(self, code: int, text: str, retry_after: float | None, now: float) -> None:
         reason = Reason(code, text or _reason(code))
         fault = self._fault
-        if fault is not None and (is_final(code) or code != CloseCode.TOKEN_EXPIRED):
+        if fault is not None and code != CloseCode.TOKEN_EXPIRED:
             reason = Reason(fault.code, fault.message)
             retry_after = fault.retry_after if retry_after is None else retry_after
         if code == CloseCode.TOKEN_EXPIRED and self.state is not State.CONNECTING:
@@ -285,7 +290,7 @@ class Machine:
             self._received_opening(message, now)
         else:
             self._received_open(message, now)
-            if self.state is State.OPEN and self._receiving.overwhelmed:
+            if self.connected and self._receiving.overwhelmed:
                 self._lost(now, Reason(int(CloseCode.NORMAL), "messages come faster than they are handled"))
 
     def _read(self, text: str | bytes, now: float) -> Any:

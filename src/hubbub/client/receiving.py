@@ -148,8 +148,9 @@ class Receiving:
 
     def recovered(self, channel: str, position: Position, recovered: bool | None) -> None:
         """The server said where a channel goes on."""
-        if recovered is not True:
-            self._places[channel].start(position)
+        place = self._places[channel]
+        if recovered is not True or not place.started:
+            place.start(position)
         if recovered is not None:
             self._agenda.tell("recovered", Recovered(channel, recovered))
 

@@ -123,6 +123,11 @@ class Sending:
             self._agenda.settle(id, Unanswered("unknown"))
         self._volatile.clear()
 
+    def end(self) -> None:
+        """Nobody will send them again."""
+        for message in list(self._messages.values()):
+            self._settle(message, Unanswered("dropped" if message.since is None else "unknown"))
+
     def acked(self, ack: wire.Ack) -> Sent | None:
         """An `ack` came; the message, where it is one of these that is kept."""
         message = self._messages.get(ack.id) if ack.id is not None else None

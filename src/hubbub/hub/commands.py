@@ -111,26 +111,34 @@ async def route(node: Node, session: Session, envelope: Envelope) -> None:
                         session.send(Ack(envelope.id, envelope.to, envelope.room))
                     return
                 envelope = _envelope(result, envelope)
-        if node.options.strict_types and not pipeline.handles(envelope.type):
+        if node.strict and not pipeline.handles(envelope.type):
             raise Reject(ErrorCode.UNKNOWN_TYPE, "no handler is registered for this type")
-        room, id = envelope.room, envelope.id
-        if room is not None and (session.room_names is None or room not in session.room_names):
-            raise NotJoined
-        channel = _channel_of(envelope)
+        room, to, id = envelope.room, envelope.to, envelope.id
+        if room is not None:
+            if session.room_names is None or room not in session.room_names:
+                raise NotJoined
+            channel = "room:" + room
+        else:
+            channel = ALL if to is None else "user:" + to
+        turn = node.turn
+        if not turn.open:
+            turn.begin()
         publication = Publication(
             envelope.type,
             session.user,
-            envelope.to,
+            to,
             room,
             envelope.content,
             envelope.binary,
             id,
             envelope.receipt,
-            time=node.now_ms(),
+            None,
+            None,
+            node.turn_ms,
         )
         echo = envelope.echo
         accepted = await node.engine.publish(
-            channel, publication, volatile=bool(envelope.volatile), origin=None if echo else session.id
+            channel, publication, volatile=envelope.volatile is True, origin=None if echo else session.id
         )
         # Without an echo the ack stands for the message in the channel's sequence (protocol.md §5.4).
         if id is not None or (not echo and session.full and accepted.seq is not None and node.hears(session, channel)):
@@ -454,12 +462,13 @@ async def history(node: Node, session: Session, request: History) -> None:
     else:
         raise NotJoined
     if request.after is not None:
-        page = await node.engine.after(name, request.after, request.limit)
+        # One more than asked for: whether it still lies below `before` says whether there are more.
+        page = await node.engine.after(name, request.after, request.limit + 1)
         found = page.publications
         if request.before is not None:
             found = [publication for publication in found if (publication.seq or 0) < request.before]
-        kept = _fit(found, node.options.message_size)
-        more = (page.more and len(found) == len(page.publications)) or len(kept) < len(found)
+        kept = _fit(found[: request.limit], node.options.message_size)
+        more = len(kept) < len(found)
     else:
         page = await node.engine.before(name, request.before, request.limit)
         kept = _fit(page.publications[::-1], node.options.message_size)[::-1]

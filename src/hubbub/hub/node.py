@@ -36,6 +36,7 @@ class Node:
     def __init__(self, engine: Engine, options: HubOptions) -> None:
         self.engine = engine
         self.options = options
+        self.strict = options.strict_types
         self.loop = asyncio.get_running_loop()
 
         # All timers; the loop has one, which ticks this.
@@ -44,6 +45,9 @@ class Node:
 
         # What this turn of the loop writes; its end is a single callback for all connections.
         self.turn = Turn(self._turn_opened)
+
+        # When the turn began, milliseconds since the Unix epoch: the time of all its messages.
+        self.turn_ms = 0
 
         # By session id: the sessions that are open or on their way there.
         self.sessions: dict[str, Session] = {}
@@ -197,6 +201,7 @@ class Node:
     # ------------------------------------------------------------------------------ time and writing
 
     def _turn_opened(self) -> None:
+        self.turn_ms = int(time.time() * 1000)
         self.loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:

@@ -49,7 +49,10 @@ PING_FRAME = bytes((0x80 | PING, 0))
 def text_frame(payload: bytes) -> bytes:
     """A whole text message in one frame; `payload` is UTF-8."""
     size = len(payload)
-    return _SHORT_TEXT[size] + payload if size < 126 else _header(TEXT, size) + payload
+    if size < 126:
+        return _SHORT_TEXT[size] + payload
+    # Most messages of a hub are medium ones: without a call in between.
+    return (_MEDIUM.pack(0x80 | TEXT, 126, size) if size < 65_536 else _header(TEXT, size)) + payload
 
 
 def binary_frame(payload: bytes) -> bytes:
