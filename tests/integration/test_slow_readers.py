@@ -129,7 +129,7 @@ def test_a_slow_reader_that_keeps_reading_stays() -> None:
                 await asyncio.sleep(0.1)
                 breaths += 1
             bob.resume()
-            await bob.expect("chat", seq=count)
+            await bob.sync()
 
             assert breaths > 10
             assert account(bob.heard("chat"), 0) == (list(range(1, count + 1)), [], count)
@@ -167,7 +167,7 @@ def test_every_dropped_message_is_in_a_gap(policy: str) -> None:
                     assert len(gaps) == 1
                     assert came[-room_for - 1 :] == list(range(count - room_for + 1, count + 2))
                 case "drop_newest":
-                    assert gaps == [(gaps[0][0], count)]
+                    assert gaps[-1][1] == count
                 case "latest":
                     assert {count - 2, count - 1, count} <= set(came)
             assert account(alice.heard("chat"), 0) == (list(range(1, count + 2)), [], count + 1)

@@ -310,6 +310,7 @@ async def _welcome(node: Node, session: Session, request: Hello) -> None:
 
 
 async def _recover_inbox(node: Node, session: Session, since: tuple[str, int] | None) -> Recovery:
+    node.acknowledge_written()
     name = inbox_channel(session.user)
     await node.channel(name)
     recovery = Recovery(node, session, name)

@@ -58,8 +58,9 @@ class Node:
         self.counts = ConnectionCounts(options.limits)
         self.last_seen = LastSeen()
 
-        # Sessions whose socket takes no more, by the time (the loop's clock) since which it does not.
-        self.blocked: dict[Session, float] = {}
+        # Sessions whose socket does not take all: since when (the loop's clock) it has taken nothing, and how
+        # many bytes waited for it then.
+        self.blocked: dict[Session, tuple[float, int]] = {}
 
         # How far the inboxes of plain clients have been written lately, by user, and whether a receipt
         # waits for that to be acknowledged.
@@ -227,8 +228,16 @@ class Node:
             except Exception:
                 log.exception("a timer failed")
         if self.blocked:
-            deadline = now - self.options.outbox.write_deadline
-            for session in [session for session, since in self.blocked.items() if since < deadline]:
+            self._end_stalled(now)
+
+    def _end_stalled(self, now: float) -> None:
+        """End the sessions whose socket has taken nothing for as long as it may."""
+        deadline = now - self.options.outbox.write_deadline
+        for session, (since, unsent) in list(self.blocked.items()):
+            left = session.unsent
+            if left < unsent:
+                self.blocked[session] = (now, left)
+            elif since < deadline:
                 session.close(CloseCode.SLOW_CONSUMER, "reading too slowly: a write took too long")
 
     # ------------------------------------------------------------------------------------------ tasks

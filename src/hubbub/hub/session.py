@@ -138,6 +138,11 @@ class Session:
         return self._closing is not None
 
     @property
+    def unsent(self) -> int:
+        """Bytes that the transport still has for the socket."""
+        return 0 if self._writer is None else self._writer.unsent()
+
+    @property
     def rooms(self) -> frozenset[str]:
         """The rooms the session is in."""
         return frozenset(self.room_names or ())
@@ -173,7 +178,7 @@ class Session:
     def blocked(self) -> None:
         """The socket takes no more."""
         self.outbox.blocked = True
-        self._node.blocked.setdefault(self, self._node.loop.time())
+        self._node.blocked.setdefault(self, (self._node.loop.time(), self.unsent))
 
     def unblocked(self) -> None:
         """The socket takes bytes again."""

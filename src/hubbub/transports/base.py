@@ -62,6 +62,9 @@ class Writer(Protocol):
         control messages.
         """
 
+    def unsent(self) -> int:
+        """How many bytes wait in the transport: fewer than a while ago, and the peer is reading."""
+
     def framing(self, binary: bool) -> Callable[[bytes], bytes]:
         """What makes a whole message into this transport's bytes: one function for all its connections.
 

@@ -177,6 +177,10 @@ class Connection(WSListener):
         self.write(frames)
         return len(frames)
 
+    def unsent(self) -> int:
+        """See `Writer.unsent`."""
+        return 0 if self._tcp is None else self._tcp.get_write_buffer_size()
+
     def ping(self) -> None:
         """See `Writer.ping`."""
         self.write(PING_FRAME)
