@@ -35,9 +35,11 @@ async def begin(session: Session) -> None:
 
 async def publish() -> None:
     """Publish figures until nobody is there."""
-    await asyncio.sleep(0)
-    while looking := len(hub.sessions()):
+    while True:
+        await asyncio.sleep(INTERVAL)
+        looking = len(hub.sessions())
+        if not looking:
+            return
         cpu = resource.getrusage(resource.RUSAGE_SELF).ru_utime
         # Of this moment: not kept, and a slow reader may miss one.
         await hub.publish("figures", Figures(looking, cpu), volatile=True)
-        await asyncio.sleep(INTERVAL)

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import types
 from collections.abc import Coroutine, Generator
-from typing import Any, TypeVar
+from typing import Any
 
 __all__ = ["in_task", "step"]
-
-T = TypeVar("T")
 
 
 def step(coroutine: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None] | None:
@@ -26,7 +24,7 @@ def step(coroutine: Coroutine[Any, Any, None]) -> Coroutine[Any, Any, None] | No
         waits_for = coroutine.send(None)
     except StopIteration:
         return None
-    return _rest(coroutine, waits_for)
+    return _Rest(coroutine, waits_for)
 
 
 @types.coroutine
@@ -35,25 +33,31 @@ def in_task() -> Generator[None, None, None]:
     yield
 
 
-async def _rest(coroutine: Coroutine[Any, Any, None], waits_for: object) -> None:
-    await _resume(coroutine, waits_for)
+class _Rest(Coroutine[Any, Any, None]):
+    """A coroutine that has been started already, for a task to go on with: it waits first for what that waits for."""
 
+    __slots__ = ("_coroutine", "_waits_for")
 
-@types.coroutine
-def _resume(coroutine: Coroutine[Any, Any, None], waits_for: object) -> Generator[object, object, None]:
-    # PEP 380's `yield from`, entered after its first yield: what the coroutine waited for is handed to
-    # the task, and what the task throws in (a cancellation) goes to the coroutine.
-    try:
-        while True:
-            try:
-                sent = yield waits_for
-            except GeneratorExit:
-                raise
-            except BaseException as error:
-                waits_for = coroutine.throw(error)
-            else:
-                waits_for = coroutine.send(sent)
-    except StopIteration:
-        return
-    finally:
-        coroutine.close()
+    def __init__(self, coroutine: Coroutine[Any, Any, None], waits_for: object) -> None:
+        self._coroutine = coroutine
+
+        # What the first step ended with; None once a task has been told of it.
+        self._waits_for: tuple[object] | None = (waits_for,)
+
+    def send(self, value: Any, /) -> Any:
+        if self._waits_for is not None:
+            (first,) = self._waits_for
+            self._waits_for = None
+            return first
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        # A task that is cancelled before its first turn comes straight here: the coroutine is told, too.
+        self._waits_for = None
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        raise TypeError("the rest of a stepped coroutine is for a task, not for await")

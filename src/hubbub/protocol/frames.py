@@ -39,26 +39,18 @@ _MEDIUM = struct.Struct("!BBH")
 _LONG = struct.Struct("!BBQ")
 _CODE = struct.Struct("!H")
 
-# The whole header of a short frame, by the payload's size: most messages are short.
-_SHORT_TEXT = [bytes((0x80 | TEXT, size)) for size in range(126)]
-_SHORT_BINARY = [bytes((0x80 | BINARY, size)) for size in range(126)]
-
 PING_FRAME = bytes((0x80 | PING, 0))
 
 
 def text_frame(payload: bytes) -> bytes:
     """A whole text message in one frame; `payload` is UTF-8."""
     size = len(payload)
-    if size < 126:
-        return _SHORT_TEXT[size] + payload
-    # Most messages of a hub are medium ones: without a call in between.
-    return (_MEDIUM.pack(0x80 | TEXT, 126, size) if size < 65_536 else _header(TEXT, size)) + payload
+    return (_TEXT_HEADERS[size] if size < _READY_MADE else _header(TEXT, size)) + payload
 
 
 def binary_frame(payload: bytes) -> bytes:
     """A whole binary message in one frame."""
-    size = len(payload)
-    return _SHORT_BINARY[size] + payload if size < 126 else _header(BINARY, size) + payload
+    return _header(BINARY, len(payload)) + payload
 
 
 def pong_frame(payload: bytes) -> bytes:
@@ -78,6 +70,8 @@ def close_frame(code: int, reason: str = "") -> bytes:
 
 
 def _header(opcode: int, size: int) -> bytes:
+    if size < 126:
+        return bytes((0x80 | opcode, size))
     if size < 65_536:
         return _MEDIUM.pack(0x80 | opcode, 126, size)
     return _LONG.pack(0x80 | opcode, 127, size)
@@ -198,3 +192,8 @@ class Assembly:
         self._opcode = CONTINUATION
         self._parts = []
         return whole
+
+
+# The headers of text messages of nearly every size that a hub sends, ready made: 40 KiB for half the cost.
+_READY_MADE = 1024
+_TEXT_HEADERS = [_header(TEXT, size) for size in range(_READY_MADE)]
