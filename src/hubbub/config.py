@@ -108,6 +108,8 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         if text is not None and not text.startswith("tcp://"):
             values[option.name] = _convert(option, text, option.variable)
     for name, value in flags.items():
+        if name not in OPTIONS:
+            raise ConfigError(f"there is no option {name!r}{_meant(name)}")
         values[name] = _convert(OPTIONS[name], value, OPTIONS[name].flag)
     if values.get("dev") and "presence_events" not in values:
         values["presence_events"] = ("*",)

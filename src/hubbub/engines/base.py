@@ -41,9 +41,7 @@ class Accepted(Struct, frozen=True, gc=False):
 class Listener(Protocol):
     """The node's ear: an engine calls it on the event loop's thread, and it never waits or raises."""
 
-    def publication(
-        self, channel: str, publication: Publication, origin: str | None, encoded: bytes | None
-    ) -> None:
+    def publication(self, channel: str, publication: Publication, origin: str | None, encoded: bytes | None) -> None:
         """`publication` has come into `channel`, to which this node listens.
 
         Per channel in the order of `seq`. `origin` is the session not to tell, where the sender asked so.
@@ -81,6 +79,11 @@ class Engine(Protocol):
         publication is as safe as the engine's documentation says. `volatile`: told, but not appended,
         numbered or deduplicated, and lost to whoever is cut off.
         """
+
+    def publish_now(
+        self, channel: str, publication: Publication, volatile: bool, origin: str | None
+    ) -> Accepted | None:
+        """`publish`, where the engine can do it without waiting; None where it cannot, and then nothing was done."""
 
     async def accepted(self, channel: str, from_: str, id: str) -> Accepted | None:
         """What `publish` answered to the (`from`, `id`) within the last 5 minutes, or None."""

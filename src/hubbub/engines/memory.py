@@ -101,6 +101,10 @@ class MemoryEngine:
         self, channel: str, publication: Publication, *, volatile: bool = False, origin: str | None = None
     ) -> Accepted:
         """See `Engine.publish`."""
+        return self.publish_now(channel, publication, volatile, origin)
+
+    def publish_now(self, channel: str, publication: Publication, volatile: bool, origin: str | None) -> Accepted:
+        """See `Engine.publish_now`: memory never waits."""
         if volatile:
             if channel in self._listening and self._listener is not None:
                 self._listener.publication(channel, publication, origin, None)

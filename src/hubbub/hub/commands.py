@@ -1,4 +1,4 @@
-"""What a session asks for, and what the hub does about it: one function per type of message."""
+"""What a session asks for, and what the hub does about it: one function per reserved type."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from hubbub.eager import in_task
 from hubbub.errors import NotJoined, Reject
 from hubbub.hub.hooks import Credentials
-from hubbub.hub.pipeline import Message
 from hubbub.hub.recovery import Recovery
+from hubbub.hub.routing import fault_of
 from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.envelope import (
     Ack,
     AckUpTo,
     Auth,
-    Envelope,
     Fault,
     Gap,
     Hello,
@@ -44,11 +43,10 @@ from hubbub.protocol.envelope import (
 from hubbub.types import ALL, Position, Publication, inbox_channel, room_channel
 
 if TYPE_CHECKING:
-    from hubbub.engines.base import Accepted
     from hubbub.hub.node import Node
     from hubbub.hub.session import Session
 
-__all__ = ["HANDLERS", "depart", "leave_room", "open_plain", "route"]
+__all__ = ["HANDLERS", "depart", "leave_room", "open_plain"]
 
 log = logging.getLogger("hubbub.hub")
 
@@ -70,116 +68,9 @@ def _answers(command: Callable[[Node, Session, R], Awaitable[None]]) -> Command:
         try:
             await command(node, session, request)
         except Exception as error:
-            session.fault(_fault(error, request, session))
+            session.fault(fault_of(error, request, session))
 
     return answering
-
-
-def _fault(error: Exception, about: object, session: Session) -> Fault:
-    """What to tell the sender of `about`, an envelope or a request."""
-    id = getattr(about, "id", None)
-    room = getattr(about, "room", None)
-    if isinstance(error, Reject):
-        return Fault(error.code, error.message or error.code, id, room, error.retry_after, error.where)
-    kind = getattr(about, "type", None) or type(about).__name__
-    if isinstance(error, TimeoutError):
-        log.error("a handler took too long: %s from session %s", kind, session.id)
-        return Fault(ErrorCode.UNAVAILABLE, "the application took too long", id, room, retry_after=1.0)
-    log.error("a handler failed: %s from session %s", kind, session.id, exc_info=error)
-    return Fault(ErrorCode.INTERNAL, "something failed on the server; it has been logged", id, room)
-
-
-# ---------------------------------------------------------------------------------- application messages
-
-
-async def route(node: Node, session: Session, envelope: Envelope) -> None:
-    """An application's message: through its handlers, if there are any, into its channel."""
-    # Not decorated: this is the hot path, and a coroutine around it would cost as much as the routing.
-    try:
-        pipeline = session.hooks.pipeline
-        if pipeline.used:
-            chain = pipeline.chain(envelope.type)
-            if chain is not None:
-                if envelope.id is not None and await _acknowledged_before(node, session, envelope):
-                    return
-                await in_task()
-                message = Message[Any](envelope, session)
-                async with asyncio.timeout(node.options.hook_timeout):
-                    result = await chain(message)
-                if result is None:
-                    if envelope.id is not None:
-                        session.send(Ack(envelope.id, envelope.to, envelope.room))
-                    return
-                envelope = _envelope(result, envelope)
-        if node.strict and not pipeline.handles(envelope.type):
-            raise Reject(ErrorCode.UNKNOWN_TYPE, "no handler is registered for this type")
-        room, to, id = envelope.room, envelope.to, envelope.id
-        if room is not None:
-            if session.room_names is None or room not in session.room_names:
-                raise NotJoined
-            channel = "room:" + room
-        else:
-            channel = ALL if to is None else "user:" + to
-        turn = node.turn
-        if not turn.open:
-            turn.begin()
-        publication = Publication(
-            envelope.type,
-            session.user,
-            to,
-            room,
-            envelope.content,
-            envelope.binary,
-            id,
-            envelope.receipt,
-            None,
-            None,
-            node.turn_ms,
-        )
-        echo = envelope.echo
-        accepted = await node.engine.publish(
-            channel, publication, volatile=envelope.volatile is True, origin=None if echo else session.id
-        )
-        # Without an echo the ack stands for the message in the channel's sequence (protocol.md §5.4).
-        if id is not None or (not echo and session.full and accepted.seq is not None and node.hears(session, channel)):
-            session.send(_ack(envelope, accepted))
-    except Exception as error:
-        session.fault(_fault(error, envelope, session))
-
-
-def _channel_of(envelope: Envelope) -> str:
-    if envelope.room is not None:
-        return "room:" + envelope.room
-    return ALL if envelope.to is None else "user:" + envelope.to
-
-
-def _ack(envelope: Envelope, accepted: Accepted) -> Ack:
-    epoch = None if accepted.seq is None else accepted.epoch
-    return Ack(envelope.id, envelope.to, envelope.room, accepted.seq, epoch, accepted.duplicate)
-
-
-async def _acknowledged_before(node: Node, session: Session, envelope: Envelope) -> bool:
-    """Whether this is a retry of what the application has handled already; then it is acknowledged again."""
-    assert envelope.id is not None
-    accepted = await node.engine.accepted(_channel_of(envelope), session.user, envelope.id)
-    if accepted is None:
-        return False
-    session.send(_ack(envelope, accepted))
-    return True
-
-
-def _envelope(message: Message[Any], was: Envelope) -> Envelope:
-    return Envelope(
-        message.type,
-        message.to,
-        message.room,
-        message.raw(),
-        message.id,
-        message.receipt,
-        message.echo,
-        message.volatile,
-        was.binary,
-    )
 
 
 # ------------------------------------------------------------------------------------- coming and going
@@ -203,7 +94,7 @@ async def open_plain(node: Node, session: Session) -> None:
             # A plain client says nothing about what it handled: written is acknowledged.
             await node.acknowledge(session.user, recovery.seq)
     except Exception as error:
-        fault = _fault(error, None, session)
+        fault = fault_of(error, None, session)
         session.fault(fault)
         session.close(_close_code(error), fault.message)
 
@@ -222,7 +113,7 @@ async def hello(node: Node, session: Session, request: Hello) -> None:
         _open(node, session)
         await _welcome(node, session, request)
     except Exception as error:
-        fault = _fault(error, request, session)
+        fault = fault_of(error, request, session)
         session.fault(fault)
         session.close(_close_code(error), fault.message)
 
@@ -277,7 +168,7 @@ async def _welcome(node: Node, session: Session, request: Hello) -> None:
                 rooms[room] = await _enter(node, session, room, Position(*since) if since else None)
                 recoveries.append(rooms[room])
             except Exception as error:
-                faults.append(_fault(error, Join(room=room), session))
+                faults.append(fault_of(error, Join(room=room), session))
         session.send(
             Welcome(
                 session=session.id,

@@ -113,9 +113,7 @@ class Node:
 
     # ------------------------------------------------------------------------------- the engine's ear
 
-    def publication(
-        self, channel: str, publication: Publication, origin: str | None, encoded: bytes | None
-    ) -> None:
+    def publication(self, channel: str, publication: Publication, origin: str | None, encoded: bytes | None) -> None:
         """Tell the channel's listeners on this node; see `hubbub.engines.base.Listener`."""
         listening = self.channels.get(channel)
         if listening is None:

@@ -13,6 +13,7 @@ from hubbub.core.outbox import Held, Outbox
 from hubbub.core.wheel import Timer
 from hubbub.eager import step
 from hubbub.hub import commands
+from hubbub.hub.routing import route
 from hubbub.protocol.codes import CloseCode
 from hubbub.protocol.conversation import Conversation, Violation
 from hubbub.protocol.envelope import Envelope, Fault, Goodbye, Request, ServerPing
@@ -200,11 +201,9 @@ class Session:
     def _handle(self, message: str | bytes) -> None:
         event = self._conversation.receive(message, self.last_seen)
         if type(event) is Envelope:
-            # `_run`, written out: the way of every message.
-            rest = step(commands.route(self._node, self, event))
-            if rest is not None:
-                self._busy = True
-                self._node.spawn(rest, self._go_on)
+            waiting = route(self._node, self, event)
+            if waiting is not None:
+                self._run(waiting)
         elif isinstance(event, Request):
             handler = commands.HANDLERS[type(event)]
             self._run(handler(self._node, self, event))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from typing import Any
 
 from hubbub.client.events import (
@@ -11,7 +13,6 @@ from hubbub.client.events import (
     Connect,
     Deliver,
     Drop,
-    Reason,
     Settle,
     State,
     StateChange,
@@ -59,7 +60,7 @@ class Player:
                 envelope = json.loads(text)
                 self.written.append(envelope)
                 details = [str(envelope[key]) for key in ("id", "room", "seq") if key in envelope]
-                return " ".join(["write", envelope["type"], *details])
+                return _nameless(" ".join(["write", envelope["type"], *details]))
             case Drop(_, code):
                 return f"drop {code}"
             case AskToken():
@@ -69,7 +70,7 @@ class Player:
                 return f"deliver {item.seq or item.message.type}"
             case Settle(id, outcome):
                 self.outcomes[id] = outcome
-                return f"settle {id} {_short(outcome)}"
+                return _nameless(f"settle {id} {_short(outcome)}")
             case Tell(name, event):
                 self.told.append((name, event))
                 # The state is looked at by itself.
@@ -133,29 +134,38 @@ class Player:
 
     # ------------------------------------------------------------------------------------------ ways to a state
 
-    def to(self, state: State) -> Player:
-        """Bring it into a state in which it has been in the lobby at 41, where that is possible; returns itself."""
-        machine = self.machine
-        if state is not State.IDLE:
-            machine.open(self.now)
-            self.did()
-        if state in (State.OPENING, State.OPEN, State.WAITING, State.CLOSED, State.FAILED):
-            machine.opened(self.socket, self.now, "t0")
-        if state in (State.OPEN, State.WAITING, State.CLOSED, State.FAILED):
-            self.welcome()
-            id = machine.join("lobby", self.now)
-            self.hear("joined", room="lobby", position=["p9", 41], recovered=None, count=1, members=[], id=id)
-        if state is State.WAITING:
-            machine.closed(self.socket, 1012, "", self.now)
-        elif state is State.CLOSED:
-            machine.close()
-        elif state is State.FAILED:
-            machine.closed(self.socket, 4504, "", self.now)
+    def to(self, state: State, before: Callable[[Player], object] | None = None) -> Player:
+        """Bring it into a state; returns itself.
+
+        Except for `idle` it has been open and in the lobby at 41, and `before` has happened there.
+        """
+        if state is State.IDLE:
+            return self
+        self.machine.open(self.now)
         self.did()
-        self.written.clear()
+        self.machine.opened(self.socket, self.now, "t0")
+        self.welcome()
+        id = self.machine.join("lobby", self.now)
+        self.hear("joined", room="lobby", position=["p9", 41], recovered=None, count=1, members=[], id=id)
+        if before is not None:
+            before(self)
+        self.did()
+        match state:
+            case State.CLOSED:
+                self.machine.close()
+            case State.FAILED:
+                self.machine.closed(self.socket, 4504, "", self.now)
+            case State.WAITING | State.CONNECTING | State.OPENING:
+                self.hear("goodbye", code=1012, reason="server restart", retry_after=300)
+        if state in (State.CONNECTING, State.OPENING):
+            self.machine.open(self.now)
+            self.did()
+        if state is State.OPENING:
+            self.machine.opened(self.socket, self.now, "t1")
+        self.did()
         self.told.clear()
 
-        assert machine.state is state
+        assert self.machine.state is state
         return self
 
     def again(self, **welcome: Any) -> None:
@@ -190,4 +200,6 @@ def _short(outcome: object) -> str:
     return type(outcome).__name__.lower()
 
 
-HTTP = Reason("unavailable", "The server is full.")
+def _nameless(words: str) -> str:
+    """Ids that the machine made look alike."""
+    return re.sub(r"\bx-\d+", "x", words)

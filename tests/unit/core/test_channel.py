@@ -60,6 +60,17 @@ def test_it_is_encoded_once_for_each_format(channel: Channel[str], turn: Turn) -
     assert all(listener.seqs == [1] for listener in listeners)
 
 
+def test_what_is_encoded_already_is_not_encoded_again(channel: Channel[str], turn: Turn) -> None:
+    """The engine has it as JSON: a format of JSON only frames that."""
+    format = Lines()
+    listener = Listener("alice", format, turn)
+    channel.listen(listener.outbox)
+    channel.fan_out(a_publication(1), turn, encoded=b'{"seq":1}')
+
+    assert format.encoded == []
+    assert listener.seqs == [1]
+
+
 def test_nothing_is_encoded_for_nobody(channel: Channel[str]) -> None:
     """A channel without listeners costs nothing, not even the end of a turn."""
     opened: list[None] = []

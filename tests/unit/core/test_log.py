@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -30,6 +31,10 @@ def seqs(publications: list[Publication]) -> list[int | None]:
     return [publication.seq for publication in publications]
 
 
+def as_json(publications: list[Publication]) -> list[bytes]:
+    return [msgspec.json.encode(publication) for publication in publications]
+
+
 class LogMachine(RuleBasedStateMachine):
     """Appends, retries, reads and time, against a list of everything that was ever appended."""
 
@@ -53,9 +58,9 @@ class LogMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(content=st.binary(max_size=20))
-    def append(self, content: bytes) -> None:
-        self.add(a_publication(content=content))
+    @rule(content=st.none() | st.text(max_size=20))
+    def append(self, content: str | None) -> None:
+        self.add(a_publication(content=msgspec.json.encode(content)))
 
     @rule(from_=st.sampled_from(["alice", "bob"]), id=st.sampled_from(["a", "b", "c", "d"]))
     def append_unless_known(self, from_: str, id: str) -> None:
@@ -80,10 +85,11 @@ class LogMachine(RuleBasedStateMachine):
         return (None,)
 
     def add(self, publication: Publication) -> None:
-        seq = self.log.append(publication, self.now, REMEMBER, MOST)
+        encoded = self.log.append(publication, self.now, REMEMBER, MOST)
         self.all.append((self.now, publication))
 
-        assert seq == publication.seq == len(self.all)
+        assert publication.seq == len(self.all)
+        assert encoded == msgspec.json.encode(publication)
 
     @rule(seq=st.integers(0, 60), limit=st.integers(1, 10))
     def read_after(self, seq: int, limit: int) -> None:
@@ -94,8 +100,12 @@ class LogMachine(RuleBasedStateMachine):
 
         assert page.position == Position("epoch", len(self.all))
         assert seqs(page.publications) == following[:limit]
+        assert as_json(page.publications) == [self.as_it_was(seq) for seq in following[:limit]]
         assert page.more is (len(following) > limit)
         assert page.complete is (seq <= len(self.all) and len(following) == len(self.all) - seq)
+
+    def as_it_was(self, seq: int) -> bytes:
+        return msgspec.json.encode(self.all[seq - 1][1])
 
     @rule(seq=st.none() | st.integers(0, 60), limit=st.integers(1, 10))
     def read_before(self, seq: int | None, limit: int) -> None:

@@ -24,6 +24,9 @@ class Lines:
         self.encoded.append(message)
         return msgspec.json.encode(message) + b"\n"
 
+    def encode_publication(self, publication: Publication, encoded: bytes | None) -> bytes:
+        return self.encode(publication) if encoded is None else encoded + b"\n"
+
 
 class Socket:
     """A transport's end of a connection: what the kernel does not take is kept until `drain`."""

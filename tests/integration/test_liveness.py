@@ -1,0 +1,115 @@
+"""Who is gone is noticed in time, and who answers stays."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+
+from support.client import FULL, connect
+from support.loop import eventually, run
+from support.server import serving
+
+# All times of the protocol, a hundredth as long; the server's clock ticks every quarter of a second.
+QUICK = {"ping_interval": 0.4, "silence_limit": 1.2, "envelope_ping_interval": 0.6, "pong_timeout": 0.4}
+
+
+def mute(raw: ClientConnection) -> None:
+    """Let a connection read on without answering: a peer whose program hangs."""
+    raw.protocol.data_to_send = list  # type: ignore[method-assign]
+
+
+def test_a_plain_client_is_pinged_and_closed_when_it_is_silent() -> None:
+    """A WebSocket ping after a while; nothing in return, and it is closed with 4001."""
+
+    async def main() -> None:
+        async with serving(**QUICK) as server, connect(server.address, "alice") as alice:
+            mute(alice.raw)
+            await eventually(lambda: not server.hub.sessions("alice"))
+            received = alice.raw.protocol
+            await eventually(lambda: received.close_rcvd)
+
+            assert received.close_rcvd is not None and received.close_rcvd.code == 4001
+            assert alice.seen == []
+
+    run(main())
+
+
+def test_a_full_client_that_answers_no_ping_is_closed() -> None:
+    """With 4001, after a goodbye with the same code."""
+
+    async def main() -> None:
+        async with serving(**QUICK) as server, connect(server.address, "alice", full=True) as alice:
+            assert alice.welcome["ping"] == 600
+            await alice.expect("ping")
+            goodbye = await alice.expect("goodbye")
+
+            assert goodbye["code"] == 4001
+            assert await alice.closed() == (4001, goodbye["reason"])
+            assert len(alice.heard("ping")) == 1
+
+    run(main())
+
+
+def test_whoever_answers_stays() -> None:
+    """A plain client's library answers by itself; a full client answers `pong`, or says anything else."""
+
+    async def main() -> None:
+        async with (
+            serving(**QUICK) as server,
+            connect(server.address, "plain") as plain,
+            connect(server.address, "ponging", full=True) as ponging,
+            connect(server.address, "talking", full=True) as talking,
+            connect(server.address, "gone", full=True) as gone,
+        ):
+            for _ in range(3):
+                await ponging.expect("ping")
+                await ponging.send({"type": "pong"})
+                await talking.expect("ping")
+                await talking.say("I am here", to="nobody")
+
+            assert (await gone.closed())[0] == 4001
+            assert plain.seen == []
+            await plain.sync()
+            await ponging.sync()
+            await talking.sync()
+
+    run(main())
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["plain", "full"])
+def test_a_ping_is_answered_behind_everything_sent_before(full: bool) -> None:
+    """`pong` has the ping's id and content; a pong that nobody asked for is ignored."""
+
+    async def main() -> None:
+        async with serving() as server, connect(server.address, "alice", full=full) as alice:
+            for number in range(50):
+                await alice.say(number)
+            await alice.send({"type": "pong"})
+            await alice.send({"type": "ping", "id": "p", "content": {"x": [1]}})
+            pong = await alice.expect("pong")
+
+            assert pong == {"type": "pong", "id": "p", "content": {"x": [1]}}
+            assert len(alice.heard("chat")) == 50 and alice.seen[-1] is pong
+            assert alice.heard("error") == []
+
+    run(main())
+
+
+def test_a_peer_that_vanishes_without_a_word_is_noticed() -> None:
+    """A cut ends the session at once, and its rooms with it."""
+
+    async def main() -> None:
+        async with serving() as server, connect(server.address, "bob") as bob:
+            await bob.join("lobby")
+            async with connect(server.address, "alice", subprotocols=[FULL]) as alice:
+                await alice.send({"type": "hello", "resume": {"rooms": {"lobby": None}}})
+                await bob.expect("member-joined", user="alice")
+                alice.cut()
+                await bob.expect("member-left", user="alice")
+            await asyncio.sleep(0)
+
+            assert server.hub.sessions("alice") == []
+
+    run(main())

@@ -1,0 +1,253 @@
+"""Each option is a flag, a variable and a key, in that order of rank, and a wrong one is said in a sentence."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+import typing
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+
+from hubbub.config import OPTIONS, Config, Option, load
+from hubbub.errors import ConfigError
+
+
+def bare(option: Option) -> Any:
+    """The option's type without its bounds."""
+    kind = option.type
+    while typing.get_origin(kind) is Annotated:
+        kind = typing.get_args(kind)[0]
+    return typing.get_origin(kind) or kind
+
+
+def samples(option: Option) -> list[Any]:
+    """Three values that the option may have, none of them its default; of a bool there is one."""
+    kind = bare(option)
+    if kind is bool:
+        return [not option.default] * 3
+    if kind in (int, float):
+        return [option.default + kind(step) for step in (1, 2, 3)]
+    if kind is tuple:
+        return [("one",), ("two", "three:*"), ("four",)]
+    if issubclass(kind, Enum):
+        return [value for value in kind if value != option.default]
+    return ["debug", "warning", "error"]
+
+
+def text(value: Any) -> str:
+    """A value as it is written on a command line or in the environment."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def found(config: Config, option: Option) -> Any:
+    """What the option is set to, in every part of the configuration that has it."""
+    parts = [config.server, config.transport, config.hub, config.hub.limits, config.hub.outbox, config.engine]
+    values = [getattr(part, option.name) for part in parts if option.name in part.__struct_fields__]
+
+    assert values
+    assert all(value == values[0] for value in values), "parts that share an option disagree"
+    return values[0]
+
+
+def a_file(folder: Path, values: dict[str, Any]) -> Path:
+    file = folder / "hubbub.toml"
+    file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()), encoding="utf-8")
+    return file
+
+
+def by_name(option: Option) -> str:
+    return option.name
+
+
+each_option = pytest.mark.parametrize("option", OPTIONS.values(), ids=OPTIONS)
+
+
+class TestRank:
+    """Flags come before variables, variables before the file, the file before the default."""
+
+    @each_option
+    def test_each_option_can_be_left_alone(self, option: Option) -> None:
+        assert found(load({}, {}), option) == option.default
+
+    @each_option
+    def test_each_option_in_order_of_rank(self, option: Option, tmp_path: Path) -> None:
+        in_file, in_variable, in_flag = samples(option)
+        file = a_file(tmp_path, {option.name: in_file})
+        environment = {option.variable: text(in_variable)}
+        flags = {option.name: text(in_flag)}
+
+        assert found(load({}, {}, file), option) == in_file
+        assert found(load({}, environment, file), option) == in_variable
+        assert found(load({}, environment), option) == in_variable
+        assert found(load(flags, environment, file), option) == in_flag
+        assert found(load(flags, {}), option) == in_flag
+
+    @pytest.mark.parametrize("option", [option for option in OPTIONS.values() if bare(option) is bool], ids=by_name)
+    def test_a_switch_can_be_switched_off_again(self, option: Option, tmp_path: Path) -> None:
+        file = a_file(tmp_path, {option.name: True})
+
+        assert found(load({}, {option.variable: "false"}, file), option) is False
+        assert found(load({option.name: False}, {option.variable: "true"}, file), option) is False
+
+    def test_a_flag_may_be_a_value_already(self) -> None:
+        """Who starts a server from Python writes numbers as numbers."""
+        assert load({"port": 9000, "dev": True}, {}).server.port == 9000
+
+    def test_one_option_changes_no_other(self) -> None:
+        config = load({"port": "9000"}, {})
+        plain = load({}, {})
+
+        assert config.server.port == 9000
+        assert (config.transport, config.hub, config.engine) == (plain.transport, plain.hub, plain.engine)
+
+
+class TestSpelling:
+    """One name, three spellings, and a description for `--help`."""
+
+    @each_option
+    def test_the_name_says_how_it_is_spelled(self, option: Option) -> None:
+        assert option.flag == "--" + option.name.replace("_", "-")
+        assert option.variable == "HUBBUB_" + option.name.upper()
+
+    @each_option
+    def test_every_option_is_described(self, option: Option) -> None:
+        """In a line that reads well after the flag: no capital, no full stop."""
+        assert option.description
+        assert "\n" not in option.description
+        assert not option.description[0].isupper()
+        assert not option.description.endswith(".")
+
+    @each_option
+    def test_every_default_is_one_that_could_be_set(self, option: Option) -> None:
+        assert msgspec.convert(option.default, option.type, strict=False) == option.default
+
+
+class TestErrors:
+    """A wrong option is one sentence that names it and says what it may be."""
+
+    @pytest.mark.parametrize(
+        "option", [option for option in OPTIONS.values() if option.name not in ("host", "presence_events")], ids=by_name
+    )
+    def test_a_value_that_it_cannot_have(self, option: Option, tmp_path: Path) -> None:
+        """Named as its user spelled it, with what was said and what the option is."""
+        for flags, environment, file, spelled in (
+            ({option.name: "nonsense"}, {}, None, option.flag),
+            ({}, {option.variable: "nonsense"}, None, option.variable),
+            ({}, {}, a_file(tmp_path, {option.name: "nonsense"}), f"{option.name} in "),
+        ):
+            with pytest.raises(ConfigError) as caught:
+                load(flags, environment, file)
+            said = str(caught.value)
+
+            assert said.startswith(spelled)
+            assert "'nonsense'" in said
+            assert option.description in said
+            assert "\n" not in said
+
+    @pytest.mark.parametrize(
+        ("name", "value", "bound"),
+        [("port", "65536", "65535"), ("port", "-1", "0"), ("session_queue", "0", "1"), ("write_deadline", "0", "0")],
+    )
+    def test_a_bound_is_said(self, name: str, value: str, bound: str) -> None:
+        with pytest.raises(ConfigError, match=rf"cannot be '{value}': .* {bound}\b"):
+            load({name: value}, {})
+
+    def test_a_key_that_does_not_exist_is_guessed(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"no option 'prot': did you mean port\?"):
+            load({}, {}, a_file(tmp_path, {"prot": 9000}))
+
+    def test_a_flags_spelling_in_the_file_is_guessed(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"did you mean history_size\?"):
+            load({}, {}, a_file(tmp_path, {"history-size": 10}))
+
+    def test_a_key_like_no_other_leads_to_the_list(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"no option 'zzz': `hubbub serve --help` lists them"):
+            load({}, {}, a_file(tmp_path, {"zzz": 1}))
+
+    def test_a_flag_that_does_not_exist_is_an_error_of_the_same_kind(self) -> None:
+        with pytest.raises(ConfigError, match=r"no option 'prot': did you mean port\?"):
+            load({"prot": "9000"}, {})
+
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"^cannot read the configuration .*hubbub\.toml: No such file"):
+            load({}, {}, tmp_path / "hubbub.toml")
+
+    @pytest.mark.parametrize("content", [b"port = ", b"port = 1\nport = 2\n", b"\xff"], ids=["half", "twice", "bytes"])
+    def test_a_file_that_is_no_toml(self, content: bytes, tmp_path: Path) -> None:
+        file = tmp_path / "hubbub.toml"
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"hubbub\.toml is not TOML: "):
+            load({}, {}, file)
+
+    @pytest.mark.parametrize(
+        ("flags", "named"),
+        [
+            ({"ping_interval": "60"}, "silence_limit must be longer than ping_interval"),
+            ({"silence_limit": "5"}, "silence_limit must be longer than ping_interval"),
+            ({"pong_timeout": "25"}, "envelope_ping_interval must be longer than pong_timeout"),
+        ],
+        ids=["one", "the other", "a pair"],
+    )
+    def test_two_that_contradict_each_other(self, flags: dict[str, str], named: str) -> None:
+        """Also where only one of them was set, and the other is a default."""
+        with pytest.raises(ConfigError, match=named):
+            load(flags, {})
+
+
+class TestSurroundings:
+    """What else is in an environment does no harm."""
+
+    def test_what_kubernetes_says_about_a_service_is_not_ours(self) -> None:
+        """Beside a Service named hubbub every container has HUBBUB_PORT=tcp://…"""
+        environment = {
+            "HUBBUB_PORT": "tcp://10.0.0.1:8000",
+            "HUBBUB_SERVICE_HOST": "10.0.0.1",
+            "HUBBUB_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        }
+
+        assert load({}, environment).server.port == OPTIONS["port"].default
+
+    def test_a_real_port_in_the_environment_counts(self) -> None:
+        assert load({}, {"HUBBUB_PORT": "9000"}).server.port == 9000
+
+    def test_variables_of_others_are_ignored(self) -> None:
+        assert load({}, {"PORT": "9000", "OTHER_HUBBUB_PORT": "1"}) == load({}, {})
+
+
+class TestDevelopment:
+    """`--dev` makes the presence of every room visible, unless something else was said."""
+
+    def test_it_tells_everyone_of_everyone(self) -> None:
+        assert load({"dev": True}, {}).hub.presence_events == ("*",)
+        assert load({}, {"HUBBUB_DEV": "true"}).hub.presence_events == ("*",)
+        assert load({}, {}).hub.presence_events == ()
+
+    @pytest.mark.parametrize("said", ["", "game:*"])
+    def test_what_was_said_counts(self, said: str) -> None:
+        expected = (said,) if said else ()
+
+        assert load({"dev": True, "presence_events": said}, {}).hub.presence_events == expected
+
+
+def test_a_list_is_written_with_commas() -> None:
+    config = load({}, {"HUBBUB_PRESENCE_EVENTS": " lobby, game:* ,"})
+
+    assert config.hub.presence_events == ("lobby", "game:*")
+
+
+def test_a_list_in_a_file_is_a_list(tmp_path: Path) -> None:
+    file = a_file(tmp_path, {"presence_events": ["lobby", "game:*"]})
+
+    assert tomllib.loads(file.read_text(encoding="utf-8"))["presence_events"] == ["lobby", "game:*"]
+    assert load({}, {}, file).hub.presence_events == ("lobby", "game:*")
+
+
+def test_the_library_and_the_server_have_the_same_defaults() -> None:
+    """Who runs a hub without a configuration gets what `hubbub serve` without options gives."""
+    assert load({}, {}) == Config()
