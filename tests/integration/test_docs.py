@@ -266,7 +266,9 @@ async def check_command(words: list[str], lines: list[str]) -> None:
 
 async def check_target(words: list[str]) -> None:
     """The Makefile can make it."""
-    make = await asyncio.create_subprocess_exec("make", "--dry-run", *words, cwd=ROOT, stdout=asyncio.subprocess.DEVNULL)
+    make = await asyncio.create_subprocess_exec(
+        "make", "--dry-run", *words, cwd=ROOT, stdout=asyncio.subprocess.DEVNULL
+    )
     async with asyncio.timeout(PATIENCE):
         assert await make.wait() == 0
 
@@ -283,7 +285,9 @@ async def talk(words: list[str], lines: list[str], server: Child, folder: Path) 
     elif words[0] == "python":
         script = folder / words[1]
         script.write_text(SHOWN_ADDRESS.sub(netloc, script.read_text(encoding="utf-8")), encoding="utf-8")
-        child = await asyncio.create_subprocess_exec(sys.executable, words[1], cwd=folder, stdout=asyncio.subprocess.PIPE)
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, words[1], cwd=folder, stdout=asyncio.subprocess.PIPE
+        )
         async with asyncio.timeout(PATIENCE):
             said, _ = await child.communicate()
 
@@ -306,9 +310,7 @@ async def wscat(words: list[str], lines: list[str], address: str) -> None:
 
     assert url.path == "/ws"
     try:
-        client = await open_client(
-            address, None, query=url.query, headers=headers, subprotocols=subprotocols
-        )
+        client = await open_client(address, None, query=url.query, headers=headers, subprotocols=subprotocols)
     except InvalidStatus as refused:
         assert lines == [f"error: Unexpected server response: {refused.response.status_code}"]
         return
@@ -475,7 +477,11 @@ def test_options_page_is_fresh(capsys: pytest.CaptureFixture[str]) -> None:
 def test_troubleshooting_has_every_code() -> None:
     """Whoever sees a close code or a refused handshake finds it among the headings."""
     text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-    found = {int(number) for heading in re.findall(r"^### (.+)$", text, re.MULTILINE) for number in re.findall(r"\d+", heading)}
+    found = {
+        int(number)
+        for heading in re.findall(r"^### (.+)$", text, re.MULTILINE)
+        for number in re.findall(r"\d+", heading)
+    }
 
     assert {code.value for code in CloseCode if code is not CloseCode.ABNORMAL} | set(HANDSHAKE) | {1006} <= found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection
@@ -12,7 +13,7 @@ from support.loop import eventually, run
 from support.server import serving
 
 # All times of the protocol, a hundredth as long; the server's clock ticks every quarter of a second.
-QUICK = {"ping_interval": 0.4, "silence_limit": 1.2, "envelope_ping_interval": 0.6, "pong_timeout": 0.4}
+QUICK: dict[str, Any] = {"ping_interval": 0.4, "silence_limit": 1.2, "envelope_ping_interval": 0.6, "pong_timeout": 0.4}
 
 
 def mute(raw: ClientConnection) -> None:

@@ -162,7 +162,8 @@ def test_users_says_who_is_online() -> None:
 
             async def ask() -> dict[str, dict[str, object]]:
                 answer = await alice.ask("users", ids=["alice", "bob", "nobody"])
-                return {user: online for user, online in answer["users"].items()}
+                users: dict[str, dict[str, object]] = answer["users"]
+                return users
 
             assert (await ask())["bob"] == {"online": False}
             async with connect(server.address, "bob") as phone, connect(server.address, "bob", full=True):

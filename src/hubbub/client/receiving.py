@@ -41,8 +41,9 @@ class Receiving:
         # Whether handled messages of the inbox are acknowledged here, or by the application itself.
         self._acknowledges = acknowledges
 
-        # The inbox's position in the last `ack` of this session, how many messages it moved since, and when
-        # to send the next.
+        # The user's cursor as the server last told it; the inbox's position in the last `ack` of this session,
+        # how many messages it moved since, and when to send the next.
+        self._cursor = 0
         self._acked = 0
         self._unacked = 0
         self._ack_at: float | None = None
@@ -169,8 +170,10 @@ class Receiving:
 
     def connected(self, inbox: Position, recovered: bool | None, now: float) -> None:
         """There is a session, whose inbox is at the server's cursor, or at a position of ours."""
+        if recovered is not True:
+            self._cursor = inbox.seq
         # An `ack` that was under way when the last connection was lost may not have arrived.
-        self._acked = 0 if recovered is True else inbox.seq
+        self._acked = self._cursor
         self._unacked = 0
         self._inbox_moved(0, now)
 

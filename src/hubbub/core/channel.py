@@ -128,6 +128,7 @@ class Channel(Generic[Owner]):
         for outbox in listeners:
             if outbox.format is not format:
                 # Nearly always once: most channels have listeners of one format.
+                more = format is not None
                 if format is not None:
                     frames = frames or {}
                     frames[format] = frame
@@ -135,7 +136,7 @@ class Channel(Generic[Owner]):
                 known = frames.get(format) if frames else None
                 if known is None:
                     frame = format.encode_publication(publication, encoded)
-                    turn.collect(len(frame))
+                    turn.collect(len(frame), 0 if more else 1)
                 else:
                     frame = known
             if outbox is not skip:

@@ -92,17 +92,17 @@ class Turn:
     `flush` must be called once after `opened` was called back: at the end of the turn.
     """
 
-    __slots__ = ("_collected", "_opened", "busy", "dirty", "full", "limit", "messages", "number", "open")
+    __slots__ = ("_busy", "_collected", "_messages", "_opened", "direct", "dirty", "full", "limit", "open")
 
     def __init__(self, opened: Callable[[], object], limit: int = 262_144) -> None:
-        # Which turn it is; an outbox that remembers another number has written nothing in this one.
-        self.number = 1
-
         # Messages of this turn so far, each counted once for all its receivers.
-        self.messages = 0
+        self._messages = 0
 
         # Whether the last turn had several: then this one collects from its first message on.
-        self.busy = False
+        self._busy = False
+
+        # Whether the message that is being put now goes out at once: the first of a turn, in quiet times.
+        self.direct = False
 
         # Whether anything was put in this turn, so that its end must be acted on.
         self.open = False
@@ -127,9 +127,13 @@ class Turn:
             self.open = True
             self._opened()
 
-    def collect(self, size: int) -> None:
-        """Count a message of `size` bytes, before it is put into any number of outboxes."""
-        self.messages += 1
+    def collect(self, size: int, messages: int = 1) -> None:
+        """Count a message of `size` bytes, before it is put into any number of outboxes.
+
+        `messages` is 0 for a further format of the same message.
+        """
+        self._messages += messages
+        self.direct = self._messages == 1 and not self._busy
         self._collected += size
         if self._collected > self.limit:
             self._write()
@@ -139,10 +143,9 @@ class Turn:
         """End the turn: one write for each outbox that collected something."""
         self._write()
         self._collected = 0
-        self.busy = self.messages > 1
-        self.messages = 0
+        self._busy = self._messages > 1
+        self._messages = 0
         self.open = False
-        self.number += 1
 
     def _write(self) -> None:
         if self.dirty:
@@ -184,7 +187,6 @@ class Outbox(Generic[Owner]):
         "_latest",
         "_limits",
         "_pending",
-        "_seen",
         "_send",
         "_sink",
         "_size",
@@ -214,9 +216,6 @@ class Outbox(Generic[Owner]):
         self._send = sink.send
         self._turn = turn
         self._limits = limits
-
-        # The turn in which this outbox last wrote at once: what follows in that turn is collected.
-        self._seen = 0
 
         # What this turn has collected: nothing, one message, or several, oldest first. No list unless it is
         # needed: 56 bytes times 10,000 connections count, and so does making one for each of 1,000 deliveries.
@@ -259,11 +258,10 @@ class Outbox(Generic[Owner]):
                 pending.append(frame)
             else:
                 self._pending = [pending, frame]
-        elif turn.busy or self._seen == turn.number:
+        elif not turn.direct:
             self._pending = frame
             turn.dirty.append(self)
         else:
-            self._seen = turn.number
             # As in `flush`: a call less for each delivery of a broadcast.
             try:
                 sent = self._send(frame)
@@ -297,8 +295,17 @@ class Outbox(Generic[Owner]):
         self.blocked = False
         # A ping can block a socket in the middle of a turn: what the turn collected before is older.
         self.flush()
+        return [] if self.blocked else self._let_go()
+
+    def hand_over(self) -> None:
+        """Leave everything to the transport, also what is held: for a last word behind it."""
+        self.flush()
+        self._let_go()
+
+    def _let_go(self) -> list[Held]:
+        """Write what was held, with the gaps, and return what was written."""
         held, gaps = self._held, self._gaps or {}
-        if self.blocked or not (held or gaps):
+        if not (held or gaps):
             return []
         kept = [entry for entry in held or () if not entry.dropped]
         self._held = self._latest = self._gaps = None

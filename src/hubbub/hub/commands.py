@@ -145,7 +145,7 @@ async def _authenticate_hello(node: Node, session: Session, request: Hello) -> N
         await in_task()
         async with asyncio.timeout(node.options.hook_timeout):
             credentials = Credentials(request.token, session.handshake)
-            user = await session.hooks.call_one(authenticate, credentials) or user
+            user = await session.hooks.call_one(authenticate, credentials) or ""
     if not user:
         raise Reject(ErrorCode.UNAUTHORIZED, "the token is missing or not valid")
     if node.counts.user_full(user):

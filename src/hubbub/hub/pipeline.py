@@ -39,6 +39,7 @@ class Message(Generic[T]):
         "_content",
         "_decode",
         "_decoded",
+        "_sent",
         "echo",
         "id",
         "receipt",
@@ -60,7 +61,9 @@ class Message(Generic[T]):
         self.volatile = envelope.volatile
         # The session that the message came from.
         self.session = session
-        self._content: Any = envelope.content
+        # What was sent, until it is replaced.
+        self._sent = envelope.content
+        self._content: Any = None
         self._decode: Callable[[Raw], Any] = _decode_any
         self._decoded = False
 
@@ -78,19 +81,21 @@ class Message(Generic[T]):
     def content(self) -> T:
         """The payload; None where the sender gave none. Raises `Reject` when it is not what was asked for."""
         if not self._decoded:
-            self._content = self._decode(self._content)
+            self._content = self._decode(self._sent)
             self._decoded = True
         return self._content  # type: ignore[no-any-return]
 
     @content.setter
     def content(self, content: T) -> None:
         self._content = content
+        self._sent = NOTHING
         self._decoded = True
 
     def raw(self) -> Raw:
         """The payload as encoded JSON: the sender's own bytes unless the content was read or set."""
-        if not self._decoded:
-            return self._content  # type: ignore[no-any-return]
+        if not self._decoded or self._content is None:
+            # None that was read was sent as `null` or not at all: which of them is still to be seen here.
+            return self._sent
         return encode_content(self._content)
 
 
@@ -126,7 +131,7 @@ class Threads:
         if self._taken >= self._most:
             raise Unavailable("the queue for blocking handlers is full")
         self._taken += 1
-        call = asyncio.get_running_loop().run_in_executor(self._pool, functools.partial(function, *arguments))
+        call = asyncio.get_running_loop().run_in_executor(self._pool, functools.partial(_call, function, *arguments))
         # Counted until the thread is really free: a caller that gave up does not stop it.
         call.add_done_callback(self._done)
         return await asyncio.shield(call)
@@ -139,6 +144,14 @@ class Threads:
         self._taken -= 1
         if not call.cancelled():
             call.exception()
+
+
+def _call(function: Callable[..., T], *arguments: Any) -> T:
+    try:
+        return function(*arguments)
+    except StopIteration as error:
+        # A future cannot carry it: whoever waits for the call would wait for ever.
+        raise RuntimeError("the function raised StopIteration") from error
 
 
 class Pipeline:

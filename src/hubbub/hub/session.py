@@ -329,7 +329,11 @@ class Session:
             return
         if self.full and self.since:
             self.send(Goodbye(int(code), reason, retry_after))
-        self.outbox.flush()
+        if code == CloseCode.SLOW_CONSUMER:
+            # It takes nothing, and comes back for what is held.
+            self.outbox.flush()
+        else:
+            self.outbox.hand_over()
         self._writer.close(int(code), reason)
         self._end(int(code), reason)
 

@@ -15,7 +15,6 @@ from hubbub.client.events import (
     Drop,
     Settle,
     State,
-    StateChange,
     Tell,
     Unanswered,
     Write,
@@ -49,7 +48,9 @@ class Player:
 
     def did(self) -> list[str]:
         """What the machine did since the last call, in short words."""
-        return [word for action in self.machine.actions() if (word := self._note(action))]
+        words = [self._note(action) for action in self.machine.actions()]
+        # A change of state is looked at by itself.
+        return [word for word in words if word != "tell state"]
 
     def _note(self, action: Action) -> str:
         match action:
@@ -73,8 +74,7 @@ class Player:
                 return _nameless(f"settle {id} {_short(outcome)}")
             case Tell(name, event):
                 self.told.append((name, event))
-                # The state is looked at by itself.
-                return "" if isinstance(event, StateChange) else f"tell {name}"
+                return f"tell {name}"
 
     # -------------------------------------------------------------------------------------- what happens to it
 

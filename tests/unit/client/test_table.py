@@ -100,8 +100,18 @@ def joins(player: Player) -> None:
     player.machine.join("news", player.now)
 
 
-def answers(type: str, **fields: Any) -> Event:
-    return lambda p: p.hear(type, id=last_id(p), **fields)
+def several(*events: Event) -> Event:
+    """One after the other."""
+
+    def happen(player: Player) -> None:
+        for event in events:
+            event(player)
+
+    return happen
+
+
+def hears(type: str, **fields: Any) -> Event:
+    return lambda p: p.hear(type, **fields)
 
 
 def only_in(state: State, prepare: Event) -> Event:
@@ -161,7 +171,7 @@ TABLE: dict[str, dict[str, Row]] = {
                 WAITING: "closed:",
                 FAILED: "closed:",
             },
-            prepare=only_in(OPEN, lambda p: (asks(p), inbox_moves(p))),
+            prepare=only_in(OPEN, several(asks, inbox_moves)),
         ),
         "send() a message": Row(
             sends,
@@ -174,16 +184,16 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
         "join(room)": Row(
             joins,
-            {IDLE: "idle: | news"} | {state: f"{state}: | lobby news" for state in State if state is not IDLE}
+            {IDLE: "idle: | news"}
+            | {state: f"{state}: | lobby news" for state in State if state is not IDLE}
             | {OPEN: "open: write join x news | lobby news"},
             probe=rooms,
-        ),  # fmt: skip
+        ),
         "leave(room)": Row(
             lambda p: p.machine.leave("lobby", p.now),
-            everywhere("{}: settle x left | ")
-            | {OPENING: "opening: | ", OPEN: "open: write leave x lobby | "},
+            everywhere("{}: settle x left | ") | {OPENING: "opening: | ", OPEN: "open: write leave x lobby | "},
             probe=rooms,
-        ),  # fmt: skip
+        ),
         "history(), presence(), users()": Row(
             lambda p: p.machine.request("history", {"room": "lobby"}, p.now),
             offline("{}: settle x not_connected") | {OPEN: "open: write history x lobby"},
@@ -221,9 +231,8 @@ TABLE: dict[str, dict[str, Row]] = {
                 OPENING: "waiting: drop 1000 | 7.0",
                 OPEN: "waiting: settle x disconnected, drop 1000 | 0.5",
             },
-            prepare=lambda p: (
-                only_in(OPENING, lambda p: p.hear("error", code="unavailable", message="", retry_after=7))(p),
-                only_in(OPEN, asks)(p),
+            prepare=several(
+                only_in(OPENING, hears("error", code="unavailable", message="", retry_after=7)), only_in(OPEN, asks)
             ),
             probe=wait,
         ),
@@ -244,10 +253,7 @@ TABLE: dict[str, dict[str, Row]] = {
                 OPENING: "failed: drop 1000 | unauthorized",
                 OPEN: "failed: settle x disconnected, drop 1000 | 4501",
             },
-            prepare=lambda p: (
-                only_in(OPENING, lambda p: p.hear("error", code="unauthorized", message=""))(p),
-                only_in(OPEN, asks)(p),
-            ),
+            prepare=several(only_in(OPENING, hears("error", code="unauthorized", message="")), only_in(OPEN, asks)),
             probe=lambda p: p.machine.reason.code if p.machine.reason else None,
         ),
     },
@@ -255,103 +261,103 @@ TABLE: dict[str, dict[str, Row]] = {
         "`welcome`": Row(lambda p: p.welcome(rooms={"lobby": ("p9", 41)}), {OPENING: "open:", OPEN: VIOLATION}),
         "publication with `seq`": Row(lambda p: p.chat(42), {OPENING: VIOLATION, OPEN: "open: deliver 42"}),
         "publication without `seq`": Row(
-            lambda p: p.hear("typing", room="lobby"), {OPENING: VIOLATION, OPEN: "open: deliver typing"}
+            hears("typing", room="lobby"), {OPENING: VIOLATION, OPEN: "open: deliver typing"}
         ),
         "`ack` of a message in `outgoing`": Row(
-            lambda p: p.hear("ack", id="m1", room="lobby", seq=42, epoch="p9"),
+            hears("ack", id="m1", room="lobby", seq=42, epoch="p9"),
             {OPENING: VIOLATION + " | 41", OPEN: "open: settle m1 accepted | 42"},
             before=lambda p: p.send(id="m1", echo=False),
             probe=lobby,
         ),
         "`ack` of a volatile message": Row(
-            lambda p: p.hear("ack", id="v1", room="lobby"),
+            hears("ack", id="v1", room="lobby"),
             {OPENING: VIOLATION, OPEN: "open: settle v1 accepted"},
             before=lambda p: p.send(id="v1", volatile=True),
         ),
         "`ack` without `id`": Row(
-            lambda p: p.hear("ack", room="lobby", seq=42, epoch="p9"),
+            hears("ack", room="lobby", seq=42, epoch="p9"),
             {OPENING: VIOLATION + " | 41", OPEN: "open: | 42"},
             probe=lobby,
         ),
         "`ack` of `auth`": Row(
-            lambda p: p.hear("ack", id=last_id(p), expires=55_000),
+            hears("ack", id="x-2", expires=55_000),
             {OPENING: VIOLATION + " | ", OPEN: "open: | ask token"},
             before=lambda p: p.machine.renewed("t1", p.now),
             probe=lambda p: " ".join(p.silent(40)) if p.machine.state is OPEN else "",
         ),
-        "`ack` of anything else": Row(lambda p: p.hear("ack", id="zz"), {OPENING: VIOLATION}),
+        "`ack` of anything else": Row(hears("ack", id="zz"), {OPENING: VIOLATION}),
         "`joined`": Row(
-            lambda p: p.hear("joined", id="x-2", room="news", position=["n1", 7], recovered=None, count=1),
+            hears("joined", id="x-2", room="news", position=["n1", 7], recovered=None, count=1),
             {OPENING: VIOLATION + " | None", OPEN: "open: settle x joined | 7"},
             before=joins,
             probe=lambda p: position.seq if (position := p.machine.position("room:news")) else None,
         ),
         "`left` with the request's `id`": Row(
-            lambda p: p.hear("left", id="x-2", room="lobby"),
+            hears("left", id="x-2", room="lobby"),
             {OPENING: VIOLATION, OPEN: "open: settle x left"},
             before=lambda p: p.machine.leave("lobby", p.now),
         ),
         "`left` without": Row(
-            lambda p: p.hear("left", room="lobby", code="forbidden"),
+            hears("left", room="lobby", code="forbidden"),
             {OPENING: VIOLATION + " | lobby", OPEN: "open: tell left | "},
             probe=rooms,
         ),
         "`history`, `presence`, `users`, `pong`": Row(
-            lambda p: [p.hear("presence", id="x-2", room="lobby", members=[], count=0), p.hear("pong", id="other")],
+            several(hears("presence", id="x-2", room="lobby", members=[], count=0), hears("pong", id="other")),
             {OPENING: VIOLATION, OPEN: "open: settle x presencelist"},
             before=asks,
         ),
         "`receipt`, `member-joined`, `member-left`": Row(
-            lambda p: [
-                p.hear("receipt", id="m1", by="bob", time=1),
-                p.hear("member-joined", room="lobby", user="bob"),
-                p.hear("member-left", room="lobby", user="bob"),
-            ],
+            several(
+                hears("receipt", id="m1", by="bob", time=1),
+                hears("member-joined", room="lobby", user="bob"),
+                hears("member-left", room="lobby", user="bob"),
+            ),
             {OPENING: VIOLATION, OPEN: "open: tell receipt, tell member-joined, tell member-left"},
         ),
         "`error` of a message in `outgoing`, retry can help": Row(
-            lambda p: p.hear("error", id="m1", code="unavailable", message="", retry_after=3),
+            hears("error", id="m1", code="unavailable", message="", retry_after=3),
             {OPENING: "opening: | ", OPEN: "open: | write chat m1 lobby"},
             before=sends,
             probe=lambda p: " ".join(p.silent(3)) if p.machine.state is OPEN else "",
         ),
         "`error` of a message in `outgoing`, no retry helps": Row(
-            lambda p: p.hear("error", id="m1", code="forbidden", message=""),
+            hears("error", id="m1", code="forbidden", message=""),
             {OPENING: "opening: | 1", OPEN: "open: settle m1 refused:forbidden | 0"},
             before=sends,
             probe=lambda p: p.machine.unsettled,
         ),
         "`error` of a request": Row(
-            lambda p: p.hear("error", id="x-2", code="room_full", message="", room="news"),
+            hears("error", id="x-2", code="room_full", message="", room="news"),
             {OPENING: "opening: | lobby news", OPEN: "open: settle x refused:room_full | lobby"},
             before=joins,
             probe=rooms,
         ),
         "`error` with `room` and no `id`, of a resumed room": Row(
-            lambda p: p.hear("error", code="forbidden", message="", room="lobby"),
+            hears("error", code="forbidden", message="", room="lobby"),
             {OPENING: "opening: | lobby", OPEN: "open: tell left | "},
             before=loses_the_lobby,
             probe=rooms,
         ),
         "any other `error`": Row(
-            lambda p: p.hear("error", code="bad_message", message=""), {OPENING: "opening:", OPEN: "open: tell error"}
+            hears("error", code="bad_message", message=""), {OPENING: "opening:", OPEN: "open: tell error"}
         ),
-        "`ping`": Row(lambda p: p.hear("ping"), {OPENING: VIOLATION, OPEN: "open: write pong"}),
+        "`ping`": Row(hears("ping"), {OPENING: VIOLATION, OPEN: "open: write pong"}),
         "`gap`": Row(
-            lambda p: p.hear("gap", room="lobby", from_=42, to=50),
+            hears("gap", room="lobby", from_=42, to=50),
             {OPENING: VIOLATION + " | 41", OPEN: "open: tell gap | 50"},
             probe=lobby,
         ),
         "`chunk`": Row(
-            lambda p: p.hear("chunk", id="t1", index=0, total=1, data=WHOLE),
+            hears("chunk", id="t1", index=0, total=1, data=WHOLE),
             {OPENING: VIOLATION, OPEN: "open: deliver 42"},
         ),
         "`goodbye`": Row(
-            lambda p: p.hear("goodbye", code=1012, reason="", retry_after=3),
+            hears("goodbye", code=1012, reason="", retry_after=3),
             {OPENING: "waiting: drop 1000 | 3.0", OPEN: "waiting: drop 1000 | 3.0"},
             probe=wait,
         ),
-        "another type": Row(lambda p: p.hear("weather"), {OPENING: VIOLATION, OPEN: "open: deliver weather"}),
+        "another type": Row(hears("weather"), {OPENING: VIOLATION, OPEN: "open: deliver weather"}),
         "what is no message": Row(
             lambda p: p.machine.received(p.socket, "[]", p.now), {OPENING: VIOLATION, OPEN: VIOLATION}
         ),
@@ -360,8 +366,9 @@ TABLE: dict[str, dict[str, Row]] = {
         "5 s over (connect timeout)": Row(
             lambda p: p.later(5), {CONNECTING: "waiting: drop 1000", OPENING: "waiting: drop 1000"}
         ),
-        "the time to try is there": Row(lambda p: pause(p, 300 if p.machine.state is WAITING else 50),
-            {WAITING: "connecting: connect"}),
+        "the time to try is there": Row(
+            lambda p: pause(p, 300 if p.machine.state is WAITING else 50), {WAITING: "connecting: connect"}
+        ),
         "silence: `heard` is 60 s ago": Row(lambda p: pause(p, 60), {OPEN: "waiting: drop 4001"}),
         "a probe unanswered for 5 s": Row(
             lambda p: pause(p, 5),
@@ -371,7 +378,7 @@ TABLE: dict[str, dict[str, Row]] = {
         "open for 10 s": Row(
             lambda p: pause(p, 10),
             {OPEN: "open: | 0"},
-            before=only_in(OPEN, lambda p: [closed(1012)(p), p.again()]),
+            before=several(closed(1012), lambda p: p.again()),
             probe=lambda p: p.machine.attempt,
         ),
         "a message has no answer for 10 s": Row(
@@ -380,7 +387,7 @@ TABLE: dict[str, dict[str, Row]] = {
         "the time of a **retry** is there": Row(
             lambda p: pause(p, 3),
             {OPEN: "open: write chat m1 lobby"},
-            before=lambda p: [sends(p), p.hear("error", id="m1", code="unavailable", message="", retry_after=3)],
+            before=several(sends, hears("error", id="m1", code="unavailable", message="", retry_after=3)),
         ),
         "first on the wire 4.5 min ago": Row(
             long_ago,
@@ -405,7 +412,7 @@ TABLE: dict[str, dict[str, Row]] = {
             {OPEN: "open: write ping", WAITING: "connecting: connect"},
         ),
     },
-}  # fmt: skip
+}
 
 # A program in Python has no page.
 NOT_HERE = {

@@ -363,6 +363,7 @@ class TestDropNewest:
             wire.publish(a_publication(seq))
         wire.socket.drain()
         wire.publish(a_publication(6))
+        wire.turn.flush()
 
         assert wire.seen() == [1, 2, (3, 5), 6]
         assert wire.outbox.statistics().dropped == 3

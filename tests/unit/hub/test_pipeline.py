@@ -1,0 +1,561 @@
+"""Your code between a message and its room: typed content, the order of middleware, and threads for what blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+import msgspec
+import pydantic
+import pytest
+from msgspec import Raw, Struct
+
+from hubbub.errors import HubbubError, Reject, Unavailable
+from hubbub.hub.pipeline import Message, Next, Pipeline, Threads, encode_content
+from hubbub.hub.session import Session
+from hubbub.protocol.envelope import Envelope
+
+T = TypeVar("T")
+
+ALICE = cast(Session, SimpleNamespace(user="alice"))
+
+PATIENCE = 10.0
+
+
+class Line(Struct):
+    price: int
+
+
+class Order(Struct):
+    item: str
+    lines: list[Line] = []
+
+
+class PydanticLine(pydantic.BaseModel):
+    price: int
+
+
+class PydanticOrder(pydantic.BaseModel):
+    item: str
+    lines: list[PydanticLine] = []
+
+
+def a_message(content: str = "", type: str = "order") -> Message[Any]:
+    return Message(Envelope(type, room="shop", content=Raw(content.encode())), ALICE)
+
+
+def send(pipeline: Pipeline, message: Message[Any]) -> Message[Any] | None:
+    """Let a message through; raises what its sender would be told."""
+    chain = pipeline.chain(message.type)
+    assert chain is not None
+    return asyncio.run(bounded(chain(message)))
+
+
+async def bounded(coroutine: Awaitable[T]) -> T:
+    async with asyncio.timeout(PATIENCE):
+        return await coroutine
+
+
+def handled_by(handler: Callable[..., Any], type: str = "order") -> Pipeline:
+    pipeline = Pipeline()
+    pipeline.add_handler(type, handler)
+    return pipeline
+
+
+def with_threads(main: Callable[[Threads], Coroutine[Any, Any, T]], threads: int = 1, queue: int = 1) -> T:
+    """Run `main` with a pool; what blocks in it must have been released when it returns."""
+
+    async def run() -> T:
+        pool = Threads(threads, queue)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                return await main(pool)
+        finally:
+            pool.close()
+
+    return asyncio.run(run())
+
+
+class TestMessage:
+    """What a handler sees, and what goes on."""
+
+    def test_it_says_where_it_comes_from_and_goes(self) -> None:
+        message = a_message("1")
+
+        assert (message.type, message.room, message.to, message.from_) == ("order", "shop", None, "alice")
+        assert message.session is ALICE
+
+    def test_content_that_nobody_read_goes_on_as_it_was_sent(self) -> None:
+        """Digit for digit: spaces, the form of a number, members that occur twice."""
+        assert bytes(a_message('{"a":1.0e2 , "a":2}').raw()) == b'{"a":1.0e2 , "a":2}'
+
+    def test_content_can_be_changed(self) -> None:
+        message = a_message('{"price":1}')
+        message.content["price"] = 2
+
+        assert msgspec.json.decode(message.raw()) == {"price": 2}
+
+    def test_content_can_be_replaced(self) -> None:
+        message = a_message('{"price":1}')
+        message.content = Order("pen")
+
+        assert msgspec.json.decode(message.raw()) == {"item": "pen", "lines": []}
+
+    @pytest.mark.parametrize("sent", ["", "null"], ids=["absent", "null"])
+    def test_none_that_was_only_read_stays_what_it_was(self, sent: str) -> None:
+        """An absent content stays absent, and `null` is a content like any other (protocol.md §1.1)."""
+        message = a_message(sent)
+
+        assert message.content is None
+        assert bytes(message.raw()).decode() == sent
+
+    def test_none_takes_the_content_away(self) -> None:
+        message = a_message("1")
+        message.content = None
+
+        assert bytes(message.raw()) == b""
+
+    def test_it_shows_no_content_in_a_log(self) -> None:
+        message = a_message('"SECRET"')
+        _ = message.content
+
+        assert "SECRET" not in repr(message)
+        assert "order" in repr(message)
+        assert "shop" in repr(message)
+
+    @pytest.mark.parametrize(
+        ("content", "encoded"),
+        [
+            (Order("pen"), b'{"item":"pen","lines":[]}'),
+            (PydanticOrder(item="pen"), b'{"item":"pen","lines":[]}'),
+            ({"a": [1, None]}, b'{"a":[1,null]}'),
+            (Raw(b"1.50"), b"1.50"),
+            (None, b""),
+            (False, b"false"),
+        ],
+        ids=["msgspec", "pydantic", "plain", "encoded", "none", "false"],
+    )
+    def test_whatever_json_can_say_can_be_sent(self, content: object, encoded: bytes) -> None:
+        assert bytes(encode_content(content)) == encoded
+
+    @pytest.mark.parametrize("content", [object(), {1: object()}, {"a": {2j}}], ids=["object", "inside", "set"])
+    def test_what_json_cannot_say_is_an_error_of_ours(self, content: object) -> None:
+        with pytest.raises(HubbubError, match="cannot be sent as JSON"):
+            encode_content(content)
+
+
+class TestHandlers:
+    """One handler a type: it lets the message go on, changed or not, keeps it, or refuses it."""
+
+    def test_what_it_returns_goes_on(self) -> None:
+        async def handler(message: Message[Any]) -> Message[Any]:
+            message.room = "other"
+            return message
+
+        message = a_message("1")
+
+        assert send(handled_by(handler), message) is message
+        assert message.room == "other"
+
+    def test_none_keeps_it(self) -> None:
+        async def handler(message: Message[Any]) -> None:
+            return None
+
+        assert send(handled_by(handler), a_message()) is None
+
+    def test_reject_refuses_it(self) -> None:
+        async def handler(message: Message[Any]) -> None:
+            raise Reject("sold_out", "none left", retry_after=2)
+
+        with pytest.raises(Reject) as caught:
+            send(handled_by(handler), a_message())
+
+        assert (caught.value.code, caught.value.message, caught.value.retry_after) == ("sold_out", "none left", 2)
+
+    def test_other_types_go_straight_on(self) -> None:
+        """Without middleware there is no code for them, and no step of a way to pay for."""
+
+        async def handler(message: Message[Any]) -> None:
+            return None
+
+        pipeline = handled_by(handler)
+
+        assert pipeline.chain("chat") is None
+        assert pipeline.handles("order")
+        assert not pipeline.handles("chat")
+
+    def test_a_second_one_for_a_type_is_refused(self) -> None:
+        async def handler(message: Message[Any]) -> None:
+            return None
+
+        pipeline = handled_by(handler)
+        with pytest.raises(HubbubError, match="'order' already"):
+            pipeline.add_handler("order", handler)
+
+    def test_one_that_is_added_later_is_heard(self) -> None:
+        """Chains are put together once, and again when something is added."""
+        pipeline = Pipeline()
+
+        async def passing(message: Message[Any], next: Next) -> Message[Any] | None:
+            return await next(message)
+
+        async def handler(message: Message[Any]) -> None:
+            return None
+
+        pipeline.add_middleware(passing)
+        before = send(pipeline, a_message())
+        pipeline.add_handler("order", handler)
+        after = send(pipeline, a_message())
+
+        assert before is not None
+        assert after is None
+
+    def test_an_annotation_that_cannot_be_read_is_said_at_once(self) -> None:
+        """When the program starts, and not with the first message."""
+
+        async def handler(message: Message[NoSuchType]) -> None:  # type: ignore[name-defined]  # noqa: F821  # that is the test
+            return None
+
+        with pytest.raises(HubbubError, match=r"the annotations of 'handler' cannot be read: .*NoSuchType"):
+            handled_by(handler)
+
+
+async def msgspec_order(message: Message[Order]) -> Message[Order]:
+    assert isinstance(message.content, Order)
+    return message
+
+
+async def pydantic_order(message: Message[PydanticOrder]) -> Message[PydanticOrder]:
+    assert isinstance(message.content, PydanticOrder)
+    return message
+
+
+async def a_list(message: Message[list[int]]) -> Message[list[int]]:
+    assert isinstance(message.content, list)
+    return message
+
+
+async def optional_order(message: Message[Order | None]) -> Message[Order | None]:
+    return message
+
+
+both_models = pytest.mark.parametrize("handler", [msgspec_order, pydantic_order], ids=["msgspec", "pydantic"])
+
+
+class TestTypedContent:
+    """`Message[Order]`: the content is an `Order` before the handler runs, or the sender is told where it is not."""
+
+    @both_models
+    def test_the_handler_gets_the_model(self, handler: Callable[..., Any]) -> None:
+        passed = send(handled_by(handler), a_message('{"item":"pen","lines":[{"price":2}]}'))
+
+        assert passed is not None
+        assert msgspec.json.decode(passed.raw()) == {"item": "pen", "lines": [{"price": 2}]}
+
+    @both_models
+    @pytest.mark.parametrize(
+        ("content", "where"),
+        [
+            ('{"item":7}', "$.item"),
+            ('{"item":"pen","lines":[{"price":1},{"price":"much"}]}', "$.lines[1].price"),
+            ('["pen"]', "$"),
+            ("", "$"),
+            ("null", "$"),
+        ],
+        ids=["member", "deep inside", "no object", "absent", "null"],
+    )
+    def test_what_is_wrong_is_said_with_its_place(self, handler: Callable[..., Any], content: str, where: str) -> None:
+        """protocol.md §6.1: `$` is the content, `.name` a member, `[0]` an item; and nothing of it is repeated."""
+        with pytest.raises(Reject) as caught:
+            send(handled_by(handler), a_message(content))
+
+        assert (caught.value.code, caught.value.where) == ("invalid_content", where)
+        assert caught.value.message
+        assert "much" not in caught.value.message
+        assert "$" not in caught.value.message
+
+    @both_models
+    def test_what_is_missing_is_said(self, handler: Callable[..., Any]) -> None:
+        with pytest.raises(Reject) as caught:
+            send(handled_by(handler), a_message("{}"))
+
+        assert caught.value.code == "invalid_content"
+        assert (caught.value.where or "").startswith("$")
+
+    @both_models
+    def test_content_that_is_wrong_never_reaches_the_handler(self, handler: Callable[..., Any]) -> None:
+        calls: list[Message[Any]] = []
+
+        async def counting(message: Message[Any]) -> None:
+            calls.append(message)
+
+        counting.__annotations__ = handler.__annotations__
+        with pytest.raises(Reject):
+            send(handled_by(counting), a_message("7"))
+
+        assert calls == []
+
+    def test_any_type_that_msgspec_knows_will_do(self) -> None:
+        assert send(handled_by(a_list), a_message("[1,2]")) is not None
+        with pytest.raises(Reject) as caught:
+            send(handled_by(a_list), a_message('[1,"2"]'))
+
+        assert caught.value.where == "$[1]"
+
+    def test_an_optional_content_may_be_absent(self) -> None:
+        passed = send(handled_by(optional_order), a_message(""))
+
+        assert passed is not None
+        assert passed.content is None
+
+    @pytest.mark.parametrize("content", ["", "null", "7", '{"item":7}'])
+    def test_without_a_type_everything_goes(self, content: str) -> None:
+        async def untyped(message):  # type: ignore[no-untyped-def]  # that is the test
+            return message
+
+        async def any_content(message: Message[Any]) -> Message[Any]:
+            return message
+
+        for handler in (untyped, any_content):
+            passed = send(handled_by(handler), a_message(content))
+
+            assert passed is not None
+            assert bytes(passed.raw()).decode() == content
+
+    def test_middleware_may_replace_what_the_handler_gets(self) -> None:
+        """What has been decoded or set before is the handler's content as it is."""
+        seen: list[object] = []
+
+        async def sets(message: Message[Any], next: Next) -> Message[Any] | None:
+            message.content = Order("pen")
+            return await next(message)
+
+        async def handler(message: Message[Order]) -> None:
+            seen.append(message.content)
+
+        pipeline = handled_by(handler)
+        pipeline.add_middleware(sets)
+        send(pipeline, a_message("7"))
+
+        assert seen == [Order("pen")]
+
+
+class TestMiddleware:
+    """Around all handlers: what was added first is outermost, sees the message first and the outcome last."""
+
+    def test_the_first_is_outermost(self) -> None:
+        steps: list[str] = []
+
+        def noting(name: str) -> Callable[[Message[Any], Next], Coroutine[Any, Any, Message[Any] | None]]:
+            async def middleware(message: Message[Any], next: Next) -> Message[Any] | None:
+                steps.append(f"{name} in")
+                result = await next(message)
+                steps.append(f"{name} out")
+                return result
+
+            return middleware
+
+        async def handler(message: Message[Any]) -> Message[Any]:
+            steps.append("handler")
+            return message
+
+        pipeline = handled_by(handler)
+        pipeline.add_middleware(noting("first"))
+        pipeline.add_middleware(noting("second"))
+        send(pipeline, a_message())
+
+        assert steps == ["first in", "second in", "handler", "second out", "first out"]
+
+    def test_it_sees_types_without_a_handler(self) -> None:
+        seen: list[str] = []
+
+        async def middleware(message: Message[Any], next: Next) -> Message[Any] | None:
+            seen.append(message.type)
+            return await next(message)
+
+        pipeline = Pipeline()
+        pipeline.add_middleware(middleware)
+        message = a_message(type="chat")
+
+        assert send(pipeline, message) is message
+        assert seen == ["chat"]
+
+    def test_it_can_keep_a_message_from_the_handler(self) -> None:
+        calls: list[str] = []
+
+        async def middleware(message: Message[Any], next: Next) -> Message[Any] | None:
+            return None
+
+        async def handler(message: Message[Any]) -> Message[Any]:
+            calls.append("handler")
+            return message
+
+        pipeline = handled_by(handler)
+        pipeline.add_middleware(middleware)
+
+        assert send(pipeline, a_message()) is None
+        assert calls == []
+
+    def test_it_can_answer_for_a_handler_that_failed(self) -> None:
+        async def middleware(message: Message[Any], next: Next) -> Message[Any] | None:
+            try:
+                return await next(message)
+            except LookupError:
+                raise Reject("not_found", "no such order") from None
+
+        async def handler(message: Message[Any]) -> None:
+            raise LookupError
+
+        pipeline = handled_by(handler)
+        pipeline.add_middleware(middleware)
+        with pytest.raises(Reject, match="no such order"):
+            send(pipeline, a_message())
+
+    def test_it_must_be_async(self) -> None:
+        """It calls the next one, which may wait: as a plain function it could not."""
+
+        def middleware(message: Message[Any], next: Next) -> None:
+            return None
+
+        with pytest.raises(HubbubError, match="middleware must be `async def`: 'middleware'"):
+            Pipeline().add_middleware(middleware)  # type: ignore[arg-type]  # that is the test
+
+    def test_types_that_clients_think_of_take_no_memory(self) -> None:
+        async def middleware(message: Message[Any], next: Next) -> Message[Any] | None:
+            return await next(message)
+
+        async def handler(message: Message[Any]) -> None:
+            return None
+
+        pipeline = handled_by(handler)
+        pipeline.add_middleware(middleware)
+        for number in range(1000):
+            pipeline.chain(f"type-{number}")
+        pipeline.chain("order")
+
+        assert list(pipeline._chains) == ["order"]
+
+
+class TestThreads:
+    """Plain functions run in a bounded pool: so many at once, so many waiting, and then `unavailable`."""
+
+    def test_a_plain_handler_runs_in_a_thread(self) -> None:
+        where: list[threading.Thread] = []
+
+        def handler(message: Message[Order]) -> Message[Order]:
+            where.append(threading.current_thread())
+            assert message.content.item == "pen"
+            return message
+
+        async def main(threads: Threads) -> Message[Any] | None:
+            pipeline = handled_by(handler)
+            pipeline.threads = threads
+            chain = pipeline.chain("order")
+            assert chain is not None
+            return await chain(a_message('{"item":"pen"}'))
+
+        passed = with_threads(main)
+
+        assert passed is not None
+        assert where[0] is not threading.main_thread()
+
+    def test_what_it_raises_comes_out(self) -> None:
+        def fails() -> None:
+            raise Reject("sold_out")
+
+        async def main(threads: Threads) -> None:
+            with pytest.raises(Reject, match="sold_out"):
+                await threads.run(fails)
+
+        with_threads(main)
+
+    def test_a_stop_iteration_is_an_error_like_any_other(self) -> None:
+        """`next(…)` of nothing is easily written, and a future cannot carry its `StopIteration`."""
+
+        def fails() -> object:
+            return next(iter(()))
+
+        async def main(threads: Threads) -> None:
+            with pytest.raises(RuntimeError, match="StopIteration"):
+                await threads.run(fails)
+
+        with_threads(main)
+
+    def test_so_many_run_so_many_wait_and_no_more(self) -> None:
+        release = threading.Event()
+
+        async def main(threads: Threads) -> list[bool]:
+            calls = [asyncio.ensure_future(threads.run(release.wait, PATIENCE)) for _ in range(3)]
+            # A turn for each to get as far as the pool.
+            await asyncio.sleep(0)
+            with pytest.raises(Unavailable, match="queue for blocking handlers is full"):
+                await threads.run(release.wait, PATIENCE)
+            release.set()
+            results = await asyncio.gather(*calls)
+            # And there is room again.
+            await threads.run(release.wait, PATIENCE)
+            return results
+
+        assert with_threads(main, threads=2, queue=1) == [True] * 3
+
+    def test_a_place_is_taken_until_the_thread_is_free(self) -> None:
+        """A caller that gives up does not stop the function: its place must not be given away."""
+        release = threading.Event()
+
+        async def main(threads: Threads) -> None:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await threads.run(release.wait, PATIENCE)
+            with pytest.raises(Unavailable):
+                await threads.run(release.wait, PATIENCE)
+            release.set()
+            while threads._taken:
+                await asyncio.sleep(0.001)
+            await threads.run(release.wait, PATIENCE)
+
+        with_threads(main, threads=1, queue=0)
+
+    def test_an_exception_that_nobody_waits_for_is_not_complained_about(self) -> None:
+        """The caller has given up, and was told so: the rest is silence, not a line in a log."""
+        release = threading.Event()
+        faults: list[dict[str, Any]] = []
+
+        def fails() -> None:
+            release.wait(PATIENCE)
+            raise LookupError
+
+        async def main(threads: Threads) -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await threads.run(fails)
+            release.set()
+            while threads._taken:
+                await asyncio.sleep(0.001)
+
+        with_threads(main)
+
+        assert faults == []
+
+    def test_closing_waits_for_nobody(self) -> None:
+        """What waits is cancelled, what runs ends by itself."""
+        release = threading.Event()
+
+        async def main() -> None:
+            threads = Threads(1, 1)
+            running = asyncio.ensure_future(threads.run(release.wait, PATIENCE))
+            waiting = asyncio.ensure_future(threads.run(release.wait, PATIENCE))
+            await asyncio.sleep(0)
+            threads.close()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            done_before = running.done()
+            release.set()
+
+            assert await running is True
+            assert not done_before
+
+        asyncio.run(bounded(main()))
