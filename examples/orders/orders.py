@@ -36,6 +36,6 @@ async def take(message: Message[Order]) -> None:
     if order.item not in PRICES:
         raise Reject(ErrorCode.NOT_FOUND, f"We have no {order.item}.")
     sale = Sale(message.from_, order.item, order.count, order.count * PRICES[order.item])
-    # Both wait in the inbox of who is away.
-    await hub.send_to("shop", "sale", sale)
-    await hub.send_to(message.from_, "sale", sale)
+    # Both wait in the inbox of who is away. With the order's id, one that is sent again changes nothing.
+    await hub.send_to("shop", "sale", sale, from_=message.from_, id=message.id)
+    await hub.send_to(message.from_, "sale", sale, from_="shop", id=message.id)

@@ -29,7 +29,8 @@ __all__ = ["OPTIONS", "Config", "Option", "ServerOptions", "load"]
 class ServerOptions(Struct, frozen=True, kw_only=True):
     """Where the server listens, and how it ends."""
 
-    host: Annotated[str, Meta(description="address to listen on; 0.0.0.0: all")] = "127.0.0.1"
+    # By name: browsers and Node take `localhost` for ::1 where there is IPv6, for 127.0.0.1 where there is none.
+    host: Annotated[str, Meta(description="name or address to listen on; 0.0.0.0: all")] = "localhost"
     port: Annotated[int, Meta(ge=0, le=65_535, description="port to listen on; 0: any free one")] = 8000
     drain_timeout: Annotated[float, Meta(ge=0, description="seconds to say goodbye to everyone after SIGTERM")] = 30.0
     log_level: Annotated[

@@ -47,8 +47,9 @@ class Server:
         """Where it listens, as a URL without a path."""
         assert self._port is not None
         host, port = self._port.addresses[0]
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host  # noqa: S104  # comparing
-        return f"http://{shown}:{port}"
+        if self.config.server.host == "localhost" or host in ("0.0.0.0", "::"):  # noqa: S104  # comparing
+            host = "localhost"
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def start(self) -> None:
         """Listen; raises `ConfigError` when the address cannot be had, or nobody could come in."""

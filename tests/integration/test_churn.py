@@ -54,13 +54,13 @@ async def talk(server: Server, talker: Client) -> None:
         number += 1
         await talker.say(number, room=ROOM)
         await server.hub.publish("chat", -number, room=ROOM)
-        await asyncio.sleep(0)
+        await talker.sync()
 
 
 async def travel(client: Client, chance: random.Random, epoch: str) -> None:
     """Join and leave again and again; the id of each join says what it asked for."""
     for cycle in range(CYCLES):
-        last = max((message["seq"] for message in client.heard("chat")), default=None)
+        last = next((message["seq"] for message in reversed(client.seen) if message["type"] == "chat"), None)
         asked = chance.choice(["fresh", "last", "since"])
         if asked == "since" and last is not None:
             await client.join(ROOM, since=[epoch, last], id=f"since-{last}-{cycle}")

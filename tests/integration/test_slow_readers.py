@@ -164,7 +164,6 @@ def test_every_dropped_message_is_in_a_gap(policy: str) -> None:
             assert all(gap["room"] == "lobby" and "channel" not in gap for gap in bob.heard("gap"))
             match policy:
                 case "drop_oldest":
-                    assert len(gaps) == 1
                     assert came[-room_for - 1 :] == list(range(count - room_for + 1, count + 2))
                 case "drop_newest":
                     assert gaps[-1][1] == count

@@ -56,6 +56,8 @@ def make_app(hub: Hub, *, dev: bool) -> Starlette:
         Route("/health", health),
         Route("/ready", ready),
         Route("/metrics", show_metrics),
+        # The port has taken those that ask for an upgrade: who comes here forgot to.
+        Route("/ws", _upgrade_required),
     ]
     if dev:
         web = str(resources.files("hubbub") / "web")
@@ -78,6 +80,15 @@ class _Pages(StaticFiles):
 
 def _unready(why: str) -> Response:
     return JSONResponse({"error": {"code": "unavailable", "message": why}}, 503, headers={"Retry-After": "1"})
+
+
+async def _upgrade_required(request: Request) -> Response:
+    message = "this is a WebSocket: connect to it with ws:// and a WebSocket client"
+    return JSONResponse(
+        {"error": {"code": "bad_message", "message": message}},
+        426,
+        headers={"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
+    )
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

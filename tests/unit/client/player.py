@@ -81,12 +81,12 @@ class Player:
     def later(self, seconds: float) -> None:
         """Let time pass, calling `tick` at every moment that the machine asks for."""
         until = self.now + seconds
-        while self.machine.due is not None and self.machine.due <= until:
-            due = self.machine.due
+        last = float("-inf")
+        while (due := self.machine.due) is not None and due <= until:
+            assert due > last, "the machine spins"
             self.now = max(self.now, due)
             self.machine.tick(self.now)
-
-            assert self.machine.due is None or self.machine.due > due or self.now >= until, "it spins"
+            last = due
         self.now = until
 
     def silent(self, seconds: float) -> list[str]:
@@ -164,8 +164,9 @@ class Player:
             self.machine.opened(self.socket, self.now, "t1")
         self.did()
         self.told.clear()
+        self.written.clear()
 
-        assert self.machine.state is state
+        assert self.is_in(state)
         return self
 
     def again(self, **welcome: Any) -> None:
@@ -180,7 +181,11 @@ class Player:
         self.machine.opened(self.socket, self.now, "t1")
         self.welcome(**welcome)
 
-        assert self.machine.state is State.OPEN
+        assert self.is_in(State.OPEN)
+
+    def is_in(self, state: State) -> bool:
+        """Whether that is its state now."""
+        return self.machine.state is state
 
     @property
     def resume(self) -> dict[str, Any]:
