@@ -423,7 +423,8 @@ def test_javascript_runs_in_a_browser(block: Block, tmp_path: Path) -> None:
             page.on("pageerror", lambda fault: faults.append(fault))
             await page.goto(f"{server.address}/health")
             async with page.expect_console_message() as said:
-                await page.evaluate(SHOWN_ADDRESS.sub(urlsplit(server.address).netloc, block.text))
+                script = SHOWN_ADDRESS.sub(urlsplit(server.address).netloc, block.text)
+                await page.evaluate("() => {" + script + "}")
             wanted = re.findall(r"// prints (.+)", block.text)
 
             assert [(await said.value).text] == wanted

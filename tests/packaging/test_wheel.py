@@ -65,7 +65,7 @@ def test_installed_wheel_serves(wheel: Path, tmp_path: Path) -> None:
 @contextmanager
 def served(hubbub: Path, folder: Path) -> Iterator[str]:
     """`hubbub serve --dev`; yields its address."""
-    command = [hubbub, "serve", "--dev", "--port", "0"]
+    command = [str(hubbub), "serve", "--dev", "--port", "0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
     try:
         assert server.stdout is not None

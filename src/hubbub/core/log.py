@@ -47,7 +47,7 @@ class Log:
     Times are seconds on a clock that goes forward, given by the caller.
     """
 
-    __slots__ = ("_age", "_dropped", "_entries", "_known", "_most", "_seq", "_times", "epoch", "size")
+    __slots__ = ("_age", "_dropped", "_entries", "_known", "_most", "_receipts", "_seq", "_times", "epoch", "size")
 
     def __init__(self, epoch: str, retention: Retention) -> None:
         self.epoch = epoch
@@ -70,6 +70,10 @@ class Log:
 
         # The seq of the newest publication that retention has dropped.
         self._dropped = 0
+
+        # The seqs of those that want a receipt and have not been passed by the cursor, oldest first. None until
+        # the first.
+        self._receipts: deque[int] | None = None
 
         # What was accepted lately, by (from, id): its seq and until when to remember it. In the order
         # of appending, hence also of expiry. None until a message with an id comes.
@@ -106,6 +110,10 @@ class Log:
             # An expired entry of the same key may still be there: out, so that the order stays that of expiry.
             self._known.pop(key, None)
             self._known[key] = (seq, now + remember)
+        if publication.receipt:
+            if self._receipts is None:
+                self._receipts = deque()
+            self._receipts.append(seq)
         encoded = _encode(publication)
         self._entries.append(encoded)
         self._times.append(now)
@@ -127,12 +135,22 @@ class Log:
         self._times.popleft()
         # Seqs are consecutive here.
         self._dropped += 1
+        if self._receipts and self._receipts[0] == self._dropped:
+            # Nobody can have read it: the receipt will never be due.
+            self._receipts.popleft()
 
     def idle(self, now: float) -> bool:
         """Whether nothing would be missed if this log were forgotten: no message kept, no retry expected."""
         self.trim(now)
         self._forget(now, 0)
         return not self._entries and not self._known
+
+    def pass_receipts(self, seq: int) -> list[Publication]:
+        """The publications up to `seq` that want a receipt and were not returned before, oldest first."""
+        found = []
+        while self._receipts and self._receipts[0] <= seq:
+            found += self.after(self._receipts.popleft() - 1, 1).publications
+        return found
 
     def after(self, seq: int, limit: int) -> Page:
         """The publications that follow `seq`, at most `limit`."""

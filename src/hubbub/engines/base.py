@@ -123,8 +123,9 @@ class Engine(Protocol):
     async def cursor(self, user: str) -> int | None:
         """How far the user's inbox has been acknowledged by any of the devices; None before the first time."""
 
-    async def set_cursor(self, user: str, seq: int) -> int:
-        """Acknowledge the user's inbox up to `seq`; returns where the cursor stood before.
+    async def set_cursor(self, user: str, seq: int) -> list[Publication]:
+        """Acknowledge the user's inbox up to `seq`; returns what that passed of those that want a receipt.
 
-        A cursor only moves forward: a smaller `seq` changes nothing.
+        A cursor only moves forward: a smaller `seq` changes nothing. A publication with `receipt` is returned
+        once, the oldest first; one that retention has dropped is not.
         """

@@ -14,7 +14,7 @@ from hubbub.core.log import Log, Page, Retention
 from hubbub.engines.base import Accepted, Capabilities, Listener
 from hubbub.errors import RoomFull, Unavailable
 from hubbub.protocol.envelope import Member
-from hubbub.types import Position, Publication, user_of
+from hubbub.types import Position, Publication, inbox_channel, user_of
 
 __all__ = ["MemoryEngine", "MemoryLimits", "MemoryStatistics"]
 
@@ -202,12 +202,13 @@ class MemoryEngine:
         """See `Engine.cursor`."""
         return self._cursors.get(user)
 
-    async def set_cursor(self, user: str, seq: int) -> int:
+    async def set_cursor(self, user: str, seq: int) -> list[Publication]:
         """See `Engine.set_cursor`."""
-        before = self._cursors.get(user, 0)
-        if seq > before:
-            self._cursors[user] = seq
-        return before
+        if seq <= self._cursors.get(user, 0):
+            return []
+        self._cursors[user] = seq
+        log = self._logs.get(inbox_channel(user))
+        return [] if log is None else log.pass_receipts(seq)
 
     def sweep(self) -> None:
         """Forget what nobody would miss; called now and then, it looks at a part of the logs each time."""

@@ -156,16 +156,9 @@ class Node:
 
     async def acknowledge(self, user: str, seq: int) -> None:
         """`user` has handled the inbox up to `seq`: move the cursor, and send the receipts that are due."""
-        before = await self.engine.set_cursor(user, seq)
-        while before < seq:
-            page = await self.engine.after(inbox_channel(user), before, min(seq - before, 1000))
-            for publication in page.publications:
-                before = publication.seq or seq
-                if publication.receipt and publication.id is not None and before <= seq:
-                    told = Publication("receipt", user, to=publication.from_, id=publication.id, time=self.now_ms())
-                    await self.engine.publish(inbox_channel(publication.from_), told, volatile=True)
-            if not page.more:
-                break
+        for publication in await self.engine.set_cursor(user, seq):
+            told = Publication("receipt", user, to=publication.from_, id=publication.id, time=self.now_ms())
+            await self.engine.publish(inbox_channel(publication.from_), told, volatile=True)
 
     # -------------------------------------------------------------------------------------- listening
 

@@ -218,4 +218,4 @@ class Network(RuleBasedStateMachine):
 
 
 TestNetwork = Network.TestCase
-TestNetwork.settings = settings(max_examples=1500, stateful_step_count=70, deadline=None)
+TestNetwork.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
