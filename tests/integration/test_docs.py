@@ -25,6 +25,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -246,7 +247,7 @@ async def check_serve(block: Block, options: list[str], lines: list[str], folder
         child.signal(signal.SIGTERM)
         assert child.process.stdout is not None
         said = f"Hubbub is ready on {child.address}\n" + (await child.process.stdout.read()).decode()
-        said = said.replace(urlsplit(child.address).netloc, "127.0.0.1:8000")
+        said = said.replace(f":{urlsplit(child.address).port}", ":8000")
 
         assert await child.exit_status() == 0
         assert [line for line in lines if line not in said.splitlines()] == []
@@ -277,10 +278,13 @@ async def talk(words: list[str], lines: list[str], server: Child, folder: Path) 
     netloc = urlsplit(server.address).netloc
     if words[0] == "curl":
         url = urlsplit(next(word for word in words if "://" in word))
-        answer = await get(server.address, url.path)
+        headers = [value for option, value in pairwise(words) if option == "-H"]
+        answer = await get(server.address, url.path, *headers)
+        status = next((int(line.split()[1]) for line in lines if line.startswith("HTTP/1.1 ")), 200)
+        body = [line for line in lines if not line.startswith("HTTP/1.1 ")]
 
-        assert answer.status == 200
-        assert [line for line in lines if line.encode() not in answer.body] == []
+        assert answer.status == status
+        assert [line for line in body if line not in answer.body.decode().splitlines()] == []
     elif words[0] == "python":
         script = folder / words[1]
         script.write_text(SHOWN_ADDRESS.sub(netloc, script.read_text(encoding="utf-8")), encoding="utf-8")
@@ -422,7 +426,7 @@ def test_javascript_runs_in_a_browser(block: Block, tmp_path: Path) -> None:
             faults: list[object] = []
             page.on("pageerror", lambda fault: faults.append(fault))
             await page.goto(f"{server.address}/health")
-            async with page.expect_console_message() as said:
+            async with page.expect_console_message(lambda message: message.type == "log") as said:
                 script = SHOWN_ADDRESS.sub(urlsplit(server.address).netloc, block.text)
                 await page.evaluate("() => {" + script + "}")
             wanted = re.findall(r"// prints (.+)", block.text)

@@ -1,4 +1,4 @@
-"""Your code between a message and its channel: it routes, changes, keeps and refuses, and its faults stay its sender's."""
+"""Your code between a message and its channel: routes, changes, keeps, refuses; its faults stay its sender's."""
 
 from __future__ import annotations
 
@@ -462,18 +462,8 @@ def test_hooks_tell_of_every_session_and_room_once() -> None:
                 await bob.leave()
                 await eventually(lambda: "-bob" in trace)
 
-        assert trace == [
-            "+alice",
-            "alice>a",
-            "alice<a",
-            "alice>b",
-            "alice<b",
-            "-alice",
-            "+bob",
-            "bob>c",
-            "bob<c",
-            "-bob",
-        ]
+        assert trace[:6] == ["+alice", "alice>a", "alice<a", "alice>b", "alice<b", "-alice"]
+        assert trace[6:] == ["+bob", "bob>c", "bob<c", "-bob"]
 
     run(main())
 
@@ -591,8 +581,11 @@ def test_hooks_that_fail_or_hang_cost_one_session() -> None:
                 await never.wait()
 
         @hub.on_leave
+        async def left(session: Session, room: str) -> None:
+            raise RuntimeError("canary")
+
         @hub.on_disconnect
-        async def gone(session: Session, room: str = "") -> None:
+        async def disconnected(session: Session) -> None:
             raise RuntimeError("canary")
 
         async with serving(hub, hook_timeout=0.2) as server:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from typing import NoReturn
 
 from hubbub.cli import connect, serve
 from hubbub.errors import HubbubError
@@ -13,9 +14,16 @@ from hubbub.errors import HubbubError
 __all__ = ["main"]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, as everything else does, and leaves the list of options to --help."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"hubbub: {message} (`{self.prog} --help` shows what there is)\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hubbub` with these arguments, or the process's; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="hubbub",
         description="Real-time messaging for Python: rooms, users and everyone, over WebSocket.",
     )

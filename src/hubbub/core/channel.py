@@ -121,6 +121,14 @@ class Channel(Generic[Owner]):
             return
         if not turn.open:
             turn.begin()
+        if len(listeners) == 1:
+            # Most inboxes: without what a room full of formats needs.
+            (outbox,) = listeners
+            if outbox is not skip:
+                frame = outbox.format.encode_publication(publication, encoded)
+                turn.collect(len(frame))
+                outbox.put(frame, publication, self.name, self.overflow)
+            return
         frames: dict[Format, bytes] | None = None
         format: Format | None = None
         frame = b""

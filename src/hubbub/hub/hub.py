@@ -20,6 +20,7 @@ from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content
 from hubbub.hub.session import Session
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode
 from hubbub.protocol.envelope import Member
+from hubbub.protocol.json import CONTROL
 from hubbub.transports.base import Accept, Handshake, Refuse
 from hubbub.types import ALL, Publication, inbox_channel, room_channel
 
@@ -266,12 +267,23 @@ class Hub:
         volatile: bool,
     ) -> Accepted:
         node = self._running
-        if not 1 <= len(type) <= 64 or type in RESERVED_FROM_SERVER:
-            raise HubbubError(f"{type!r} cannot be a message's type: 1 to 64 characters, not a type of the protocol")
+        if type in RESERVED_FROM_CLIENT or type in RESERVED_FROM_SERVER:
+            raise HubbubError(f"{type!r} is a type of the protocol itself: publish your own types")
+        _check("type", type, 64)
+        for name in (to, room, from_ or None):
+            if name is not None:
+                _check("name", name, 128)
+        if id is not None:
+            _check("id", id, 64)
         publication = Publication(type, from_, to, room, id=id, time=node.now_ms())
         if content is not None:
             publication.content = encode_content(content)
         return await node.engine.publish(channel, publication, volatile=volatile)
+
+
+def _check(what: str, text: str, most: int) -> None:
+    if not 1 <= len(text) <= most or CONTROL.search(text):
+        raise HubbubError(f"a {what} is 1 to {most} characters, none of them a control character: {text[:most]!r}")
 
 
 def _as_handler(handler: Callable[..., Any]) -> Handler:

@@ -19,6 +19,7 @@ No plugin is needed: each test is a plain method that runs its own event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import unittest
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -133,11 +134,9 @@ class EngineContract:
         """Whatever is published then: the node that listened is gone."""
         await engine.listen([LOBBY])
         await engine.stop()
-        try:
+        # Or it takes nothing any more, which is as good.
+        with contextlib.suppress(Unavailable):
             await _say(engine, "late")
-        except Unavailable:
-            # As good: what is stopped takes nothing.
-            pass
 
         assert ear.told == []
 
@@ -263,6 +262,33 @@ class EngineContract:
         page = await engine.after(inbox_channel("alice"), 0, 10)
 
         assert _texts(page.publications) == ["for later"]
+
+    @_case
+    async def test_publishing_now_is_publishing(self, engine: Engine, ear: Ear) -> None:
+        """`publish_now` does the same where it need not wait, and nothing where it would have to."""
+        await engine.listen([LOBBY])
+        (first,) = await _say(engine, "one")
+        now = engine.publish_now(LOBBY, _publication("two", id="a1"), False, "s1")
+        retry = engine.publish_now(LOBBY, _publication("two", id="a1"), False, None)
+        moment = engine.publish_now(LOBBY, _publication("moment"), True, None)
+        (last,) = await _say(engine, "three")
+        await ear.hear("three")
+        if now is None:
+            expected = ["one", "three"]
+        else:
+            assert retry is not None
+            assert moment is not None
+            assert (now.epoch, now.duplicate) == (first.epoch, False)
+            assert (retry.seq, retry.duplicate) == (now.seq, True)
+            assert moment.seq is None
+            assert (first.seq or 0) < (now.seq or 0) < (last.seq or 0)
+            assert ear.told[1].origin == "s1"
+            expected = ["one", "two", "moment", "three"]
+
+        assert ear.texts() == expected
+        assert _texts((await engine.after(LOBBY, 0, 10)).publications) == [
+            text for text in expected if text != "moment"
+        ]
 
     # ------------------------------------------------------------------------------------------ retries
 
@@ -457,6 +483,18 @@ class EngineContract:
 
         asyncio.run(self._run_with_three(test))
 
+    def test_no_receipt_is_due_for_what_was_dropped(self) -> None:
+        """Nobody can have read it."""
+
+        async def test(engine: Engine, _: list[int]) -> None:
+            texts = [str(number) for number in range(8)]
+            seqs = await _ask_for_receipts(engine, *texts)
+            passed = await engine.set_cursor("alice", seqs[-1])
+
+            assert _texts(passed) == texts[-3:]
+
+        asyncio.run(self._run_with_three(test))
+
     def test_seqs_go_on_after_what_was_dropped(self) -> None:
         """Retention forgets messages, not how many there were."""
 
@@ -607,26 +645,37 @@ class EngineContract:
 
     @_case
     async def test_a_cursor_only_moves_forward(self, engine: Engine, ear: Ear) -> None:
-        """Whoever moves it learns where it stood; a smaller `seq` changes nothing; each user has one."""
+        """A smaller `seq` changes nothing, and each user has one; before the first time there is none."""
         await _say(engine, *(str(number) for number in range(10)), channel=inbox_channel("alice"))
-        at_first = await engine.cursor("alice")
-        before = [await engine.set_cursor("alice", seq) for seq in (3, 7, 5, 7)]
+        stood = [await engine.cursor("alice")]
+        for seq in (3, 7, 5, 7):
+            await engine.set_cursor("alice", seq)
+            stood.append(await engine.cursor("alice"))
 
-        assert at_first is None
-        assert before == [0, 3, 7, 7]
-        assert await engine.cursor("alice") == 7
+        assert stood == [None, 3, 7, 7, 7]
         assert await engine.cursor("bob") is None
 
     @_case
-    async def test_each_step_of_a_cursor_is_made_once(self, engine: Engine, ear: Ear) -> None:
-        """Devices that acknowledge at once: what each moved over is its own, so each receipt is sent once."""
-        await _say(engine, *(str(number) for number in range(20)), channel=inbox_channel("alice"))
-        seqs = [7, 3, 20, 11, 20, 5, 16]
-        stood = await asyncio.gather(*(engine.set_cursor("alice", seq) for seq in seqs))
-        moved = [seq for before, to in zip(stood, seqs, strict=True) for seq in range(before + 1, to + 1)]
+    async def test_a_receipt_is_due_when_the_cursor_passes(self, engine: Engine, ear: Ear) -> None:
+        """Moving it returns what wanted to know: the oldest first, as it was published, and nothing else."""
+        seqs = await _ask_for_receipts(engine, "one", None, "three", "four")
+        passed = [await engine.set_cursor("alice", seqs[place]) for place in (1, 0, 3, 3)]
 
-        assert sorted(moved) == list(range(1, 21))
-        assert await engine.cursor("alice") == 20
+        assert [_texts(publications) for publications in passed] == [["one"], [], ["three", "four"], []]
+        assert passed[0][0].seq == seqs[0]
+        assert (passed[0][0].from_, passed[0][0].id, passed[0][0].to) == ("bob", "one", "alice")
+
+    @_case
+    async def test_a_receipt_is_due_once(self, engine: Engine, ear: Ear) -> None:
+        """However many devices acknowledge at the same moment, and however far each of them is."""
+        texts = [str(number) for number in range(20)]
+        seqs = await _ask_for_receipts(engine, *texts)
+        places = [7, 3, 19, 11, 19, 5, 16]
+        passed = await asyncio.gather(*(engine.set_cursor("alice", seqs[place]) for place in places))
+        due = [text for publications in passed for text in _texts(publications)]
+
+        assert sorted(due) == sorted(texts)
+        assert await engine.cursor("alice") == seqs[19]
 
     # ------------------------------------------------------------------------------------------ two nodes
 
@@ -694,6 +743,17 @@ def _publication(text: str, *, id: str | None = None, from_: str = "alice") -> P
 
 async def _say(engine: Engine, *texts: str, channel: str = LOBBY) -> list[Accepted]:
     return [await engine.publish(channel, _publication(text)) for text in texts]
+
+
+async def _ask_for_receipts(engine: Engine, *ids: str | None) -> list[int]:
+    """Publish to alice's inbox, with the id as the text; without an id no receipt is asked for. Returns the seqs."""
+    seqs = []
+    for id in ids:
+        content = Raw(json.encode(id))
+        asked = Publication("chat", "bob", to="alice", content=content, id=id, receipt=id is not None)
+        accepted = await engine.publish(inbox_channel("alice"), asked)
+        seqs.append(accepted.seq or 0)
+    return seqs
 
 
 async def _after(engine: Engine, seq: int, limit: int = 100) -> tuple[list[str], bool, bool]:

@@ -1,0 +1,54 @@
+"""What every engine that is shared promises: two nodes are as one."""
+
+from __future__ import annotations
+
+IMPORTS
+
+__all__ = ["Nodes"]
+
+@@CONST
+class Nodes(OneEngine):
+    """Two nodes on the same channels."""
+
+    # ------------------------------------------------------------------------------------------ two nodes
+
+    @case()
+    async def test_another_node_hears_the_same(self, engine: Engine, ear: Ear) -> None:
+        """Where channels are shared: both hear both, in the same order, and know the same retries."""
+        peer, peers_ear = await self._start_peer(engine)
+        try:
+            await engine.listen([LOBBY])
+            await peer.listen([LOBBY])
+            texts = [str(number) for number in range(20)]
+            await asyncio.gather(*(say(engine if int(text) % 2 else peer, text) for text in texts))
+            await engine.publish(LOBBY, a_publication("last", id="a1"), origin="s1")
+            retry = await peer.publish(LOBBY, a_publication("last", id="a1"))
+            await ear.hear("last")
+            await peers_ear.hear("last")
+
+            assert ear.texts() == peers_ear.texts()
+            assert sorted(ear.texts()) == sorted([*texts, "last"])
+            assert peers_ear.told[-1].origin == "s1"
+            assert retry.duplicate
+            assert await peer.position(LOBBY) == await engine.position(LOBBY)
+        finally:
+            await peer.stop()
+
+    @case()
+    async def test_rooms_and_cursors_are_one_on_all_nodes(self, engine: Engine, ear: Ear) -> None:
+        """A user with a device on each node is one user, and a room is full on both."""
+        peer, _ = await self._start_peer(engine)
+        try:
+            came = await engine.enter(LOBBY, "alice", "s1", 1, 1)
+            other_device = await peer.enter(LOBBY, "alice", "s2", 2, 1)
+            await raises(RoomFull, peer.enter(LOBBY, "bob", "s3", 3, 1))
+            await say(engine, "hi", channel=inbox_channel("alice"))
+            await engine.set_cursor("alice", 1)
+
+            assert (came, other_device) == (True, False)
+            assert await peer.members(LOBBY, 10) == ([Member("alice", 2, 1)], 1)
+            assert await peer.cursor("alice") == 1
+        finally:
+            await peer.stop()
+
+
