@@ -53,5 +53,5 @@ conformance: dev  ## the public Autobahn suite alone (it is part of `make test`)
 	$(BIN)/python -m pytest -m conformance tests/conformance
 
 clean:          ## remove everything that was made here, the environments too
-	rm -rf .venv .venv-* build dist bench/build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* build dist bench/build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .grimp_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

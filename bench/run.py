@@ -46,8 +46,7 @@ def conditions(bench: harness.Bench) -> str:
     server, load = bench.cores
     lines = [
         f"Linux {platform.release()}, Python {platform.python_version()}, "
-        f"server on core {server}, clients on core {load}, "
-        + ("quick" if bench.quick else f"{bench.rounds} rounds")
+        f"server on core {server}, clients on core {load}, " + ("quick" if bench.quick else f"{bench.rounds} rounds")
     ]
     if server == load:
         lines.append("Only one core may be used: server and clients disturb each other, ratios will be off.")

@@ -25,9 +25,7 @@ def add_to(commands: Any) -> None:
         description="Run the server. Each option is also an environment variable (HUBBUB_PORT) and a key in the "
         "TOML file (port); flags come before variables, variables before the file.",
     )
-    parser.add_argument(
-        "app", nargs="?", metavar="MODULE:HUB", help="your hub, such as app:hub; default: a plain one"
-    )
+    parser.add_argument("app", nargs="?", metavar="MODULE:HUB", help="your hub, such as app:hub; default: a plain one")
     parser.add_argument(
         "--config", metavar="FILE", help="TOML file with options; default: hubbub.toml, if there is one"
     )
@@ -69,12 +67,8 @@ def _find(app: str) -> Hub:
         if error.name is None or not (module_name + ".").startswith(error.name + "."):
             # Something that the module itself imports is missing: its own traceback says it best.
             raise
-        raise ConfigError(
-            f"there is no module {module_name!r} here: run this in the folder that holds it"
-        ) from None
+        raise ConfigError(f"there is no module {module_name!r} here: run this in the folder that holds it") from None
     hub = getattr(module, name or "hub", None)
     if not isinstance(hub, Hub):
-        raise ConfigError(
-            f"{module_name!r} has no Hub named {name or 'hub'!r}: write `{name or 'hub'} = Hub()` in it"
-        )
+        raise ConfigError(f"{module_name!r} has no Hub named {name or 'hub'!r}: write `{name or 'hub'} = Hub()` in it")
     return hub

@@ -40,9 +40,9 @@ from hubbub.client.events import (
 )
 from hubbub.client.machine import Machine
 from hubbub.client.socket import Refused, Socket, websocket_url
-from hubbub.client.wire import Ack, History, Message
+from hubbub.client.wire import Ack, History, Left, Message
 from hubbub.errors import ConnectError
-from hubbub.protocol.envelope import Joined, Online, PresenceList
+from hubbub.protocol.envelope import Joined, PresenceList, UsersOnline
 from hubbub.types import Position
 
 __all__ = ["Client", "Token", "connect"]
@@ -60,7 +60,8 @@ class Client:
 
     Messages come by `async for`, in order per channel: each counts as handled when the next one is asked
     for, and only then is the inbox acknowledged that far. Everything else that happens (`state`, `gap`,
-    `member-joined`, …) is told to whoever asked with `on`.
+    `member-joined`, …) is told to whoever asked with `on`. Whatever is sent or asked is on its way when the
+    call returns; awaiting the result brings the server's answer.
     """
 
     def __init__(
@@ -138,6 +139,11 @@ class Client:
     def reason(self) -> Reason | None:
         """Why there is no connection, where one is waited for or given up."""
         return self._machine.reason
+
+    @property
+    def retry_at(self) -> float | None:
+        """While it waits: when it tries again, on the event loop's clock."""
+        return self._machine.retry_at
 
     @property
     def user(self) -> str:
@@ -238,37 +244,32 @@ class Client:
             envelope["echo"] = False
         return self._future(self._machine.send(envelope, self._now()))
 
-    async def join(self, room: str, *, last: int | None = None) -> Joined:
+    def join(self, room: str, *, last: int | None = None) -> asyncio.Future[Joined]:
         """Be in a room from now on, through every reconnection, with its newest `last` messages to begin with.
 
-        While there is no connection this waits. Raises `Reject` or `Unanswered`. `members` are not known
-        where the answer came with a resumed connection.
+        The await lasts while there is no connection, and raises `Reject` or `Unanswered`. `members` are not
+        known where the answer came with a resumed connection.
         """
-        joined: Joined = await self._future(self._machine.join(room, self._now(), last))
-        return joined
+        return self._future(self._machine.join(room, self._now(), last))
 
-    async def leave(self, room: str) -> None:
+    def leave(self, room: str) -> asyncio.Future[Left]:
         """Be in a room no longer."""
-        await self._future(self._machine.leave(room, self._now()))
+        return self._future(self._machine.leave(room, self._now()))
 
-    async def history(
+    def history(
         self, room: str | None = None, *, before: int | None = None, after: int | None = None, limit: int | None = None
-    ) -> History:
+    ) -> asyncio.Future[History]:
         """A page of a room's log, or of the own inbox's: the newest, or from a `seq` on (protocol.md §4.5)."""
         fields = {"room": room, "before": before, "after": after, "limit": limit}
-        history: History = await self._request("history", {k: v for k, v in fields.items() if v is not None})
-        return history
+        return self._request("history", {key: value for key, value in fields.items() if value is not None})
 
-    async def presence(self, room: str) -> PresenceList:
+    def presence(self, room: str) -> asyncio.Future[PresenceList]:
         """Who is in a room that one is in."""
-        presence: PresenceList = await self._request("presence", {"room": room})
-        return presence
+        return self._request("presence", {"room": room})
 
-    async def users(self, ids: Iterable[str]) -> dict[str, Online]:
+    def users(self, ids: Iterable[str]) -> asyncio.Future[UsersOnline]:
         """Who of these users is online."""
-        answer = await self._request("users", {"ids": list(ids)})
-        users: dict[str, Online] = answer.users
-        return users
+        return self._request("users", {"ids": list(ids)})
 
     def _request(self, type: str, fields: dict[str, Any]) -> asyncio.Future[Any]:
         return self._future(self._machine.request(type, fields, self._now()))
@@ -413,7 +414,7 @@ class Client:
         try:
             await socket.open(self._url, self._ssl)
         except Refused as error:
-            self._cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            self._cause = error
             reason = Reason(error.code or error.status, str(error))
             self._machine.refused(number, error.status, reason, error.retry_after, self._now())
         except ConnectError as error:

@@ -130,6 +130,11 @@ class Machine:
         return self._agenda.due
 
     @property
+    def retry_at(self) -> float | None:
+        """While it waits: when it tries again."""
+        return self._deadline if self.state is State.WAITING else None
+
+    @property
     def rooms(self) -> tuple[str, ...]:
         """The rooms that the client wants to be in."""
         return tuple(self._rooms.wanted)
@@ -514,7 +519,7 @@ class Machine:
             state=state,
             was=was,
             attempt=self.attempt,
-            retry_at=self._deadline if state is State.WAITING else None,
+            retry_at=self.retry_at,
             reason=self.reason if state in (State.WAITING, State.FAILED) else None,
         )
         self._agenda.tell("state", change)

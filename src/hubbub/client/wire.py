@@ -24,7 +24,20 @@ from hubbub.protocol.envelope import (
 )
 from hubbub.types import Position
 
-__all__ = ["Ack", "Chunk", "History", "Left", "Message", "NotAMessage", "Welcome", "decode", "encode"]
+__all__ = [
+    "Ack",
+    "Chunk",
+    "History",
+    "Left",
+    "Limits",
+    "Message",
+    "NotAMessage",
+    "Positions",
+    "Recoveries",
+    "Welcome",
+    "decode",
+    "encode",
+]
 
 
 class NotAMessage(ValueError):

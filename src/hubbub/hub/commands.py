@@ -46,7 +46,23 @@ if TYPE_CHECKING:
     from hubbub.hub.node import Node
     from hubbub.hub.session import Session
 
-__all__ = ["HANDLERS", "depart", "leave_room", "open_plain"]
+__all__ = [
+    "HANDLERS",
+    "Command",
+    "acknowledge",
+    "authenticate",
+    "depart",
+    "hello",
+    "history",
+    "join",
+    "leave",
+    "leave_room",
+    "open_plain",
+    "ping",
+    "pong",
+    "presence",
+    "users",
+]
 
 log = logging.getLogger("hubbub.hub")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hubbub.hub.session import Session
     from hubbub.transports.base import Handshake
 
-__all__ = ["Credentials", "Hooks"]
+__all__ = ["AuthenticateHook", "ConnectHook", "Credentials", "Hook", "Hooks", "RoomHook"]
 
 
 class Credentials(Struct, frozen=True):

@@ -11,7 +11,7 @@ from hubbub.core.outbox import OutboxLimits
 
 __all__ = ["HubOptions"]
 
-Seconds = Annotated[float, Meta(gt=0)]
+_Seconds = Annotated[float, Meta(gt=0)]
 
 
 class HubOptions(Struct, frozen=True, kw_only=True):
@@ -21,15 +21,15 @@ class HubOptions(Struct, frozen=True, kw_only=True):
         bool,
         Meta(description="anyone may name themselves with ?user_id=, with a chat page and /echo: for trying out"),
     ] = False
-    ping_interval: Annotated[Seconds, Meta(description="seconds of silence after which a plain client is pinged")] = (
+    ping_interval: Annotated[_Seconds, Meta(description="seconds of silence after which a plain client is pinged")] = (
         54.0
     )
-    silence_limit: Annotated[Seconds, Meta(description="seconds of silence after which a plain client is given up")] = (
-        60.0
-    )
-    envelope_ping_interval: Annotated[Seconds, Meta(description="seconds between two pings of a full client")] = 25.0
-    pong_timeout: Annotated[Seconds, Meta(description="seconds for a full client to answer a ping")] = 10.0
-    hello_timeout: Annotated[Seconds, Meta(description="seconds for a full client to say hello")] = 10.0
+    silence_limit: Annotated[
+        _Seconds, Meta(description="seconds of silence after which a plain client is given up")
+    ] = 60.0
+    envelope_ping_interval: Annotated[_Seconds, Meta(description="seconds between two pings of a full client")] = 25.0
+    pong_timeout: Annotated[_Seconds, Meta(description="seconds for a full client to answer a ping")] = 10.0
+    hello_timeout: Annotated[_Seconds, Meta(description="seconds for a full client to say hello")] = 10.0
     room_capacity: Annotated[int, Meta(ge=1, description="users in one room")] = 100_000
     rooms_per_session: Annotated[int, Meta(ge=1, description="rooms that one session may be in")] = 100
     presence_events: Annotated[
@@ -41,7 +41,7 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     )
     handler_threads: Annotated[int, Meta(ge=1, description="threads for handlers and hooks that block")] = 8
     handler_queue: Annotated[int, Meta(ge=0, description="calls that may wait for such a thread")] = 256
-    hook_timeout: Annotated[Seconds, Meta(description="seconds for a handler or hook to return")] = 30.0
+    hook_timeout: Annotated[_Seconds, Meta(description="seconds for a handler or hook to return")] = 30.0
     session_queue: Annotated[
         int, Meta(ge=1, description="messages of one session that may wait while an earlier one is handled")
     ] = 64

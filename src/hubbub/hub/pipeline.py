@@ -22,7 +22,7 @@ from hubbub.types import NOTHING
 if TYPE_CHECKING:
     from hubbub.hub.session import Session
 
-__all__ = ["Handler", "Message", "Middleware", "Next", "Pipeline", "Threads"]
+__all__ = ["Handler", "Message", "Middleware", "Next", "Pipeline", "Threads", "encode_content"]
 
 T = TypeVar("T")
 

@@ -27,18 +27,10 @@ class _HubCollector(Collector):
         yield GaugeMetricFamily("websocket_active_connections", "Open connections.", counted.connections)
         yield GaugeMetricFamily("hubbub_users_online", "Users with a session on this node.", counted.users)
         yield GaugeMetricFamily("hubbub_rooms", "Rooms with a member on this node.", counted.rooms)
-        yield GaugeMetricFamily(
-            "hubbub_blocked_connections", "Connections that take no more.", counted.blocked
-        )
-        yield CounterMetricFamily(
-            "websocket_messages_processed", "Messages from clients.", counted.messages_in
-        )
-        yield CounterMetricFamily(
-            "hubbub_publications", "Publications told to this node.", counted.publications
-        )
-        errors = CounterMetricFamily(
-            "websocket_connection_errors", "Errors told to clients.", labels=["error_type"]
-        )
+        yield GaugeMetricFamily("hubbub_blocked_connections", "Connections that take no more.", counted.blocked)
+        yield CounterMetricFamily("websocket_messages_processed", "Messages from clients.", counted.messages_in)
+        yield CounterMetricFamily("hubbub_publications", "Publications told to this node.", counted.publications)
+        errors = CounterMetricFamily("websocket_connection_errors", "Errors told to clients.", labels=["error_type"])
         for code, count in counted.errors.items():
             errors.add_metric([code], count)
         yield errors

@@ -33,7 +33,7 @@ from hubbub.transports.handshake import (
 )
 from hubbub.transports.linger import LAST_READS, finish_sending
 
-__all__ = ["Port", "PortStatistics"]
+__all__ = ["Gate", "Port", "PortStatistics"]
 
 _logger = logging.getLogger(__name__)
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-IMPORTS
+from typing import Final
+
+from hubbub.engines.base import Engine
+from hubbub.protocol import json
+from hubbub.testing.engines.ear import LOBBY, Ear, a_publication, contents, say
+from hubbub.testing.engines.engine import OneEngine, case
+from hubbub.types import Position
 
 __all__ = ["Reading"]
 
-@@CONST
+# Longer than anything is kept.
+_AGES: Final = 60 * 86_400.0
+
+
 class Reading(OneEngine):
     """Positions and pages."""
 
@@ -139,5 +148,3 @@ class Reading(OneEngine):
 async def _after(engine: Engine, seq: int, limit: int = 100) -> tuple[list[str], bool, bool]:
     page = await engine.after(LOBBY, seq, limit)
     return contents(page.publications), page.complete, page.more
-
-

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-IMPORTS
+import asyncio
+import unittest
+
+from hubbub.engines.base import Engine
+from hubbub.errors import RoomFull
+from hubbub.protocol.envelope import Member
+from hubbub.testing.engines.ear import LOBBY, Ear, a_publication, raises, say
+from hubbub.testing.engines.engine import OneEngine, case
+from hubbub.types import inbox_channel
 
 __all__ = ["Nodes"]
 
-@@CONST
+
 class Nodes(OneEngine):
     """Two nodes on the same channels."""
 
@@ -51,4 +59,9 @@ class Nodes(OneEngine):
         finally:
             await peer.stop()
 
-
+    async def _start_peer(self, engine: Engine) -> tuple[Engine, Ear]:
+        if not engine.capabilities.shared:
+            raise unittest.SkipTest("the channels of this engine are not shared")
+        peer, ear = self.peer(engine), Ear()
+        await peer.start(ear)
+        return peer, ear

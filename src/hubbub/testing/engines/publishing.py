@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
-IMPORTS
+import asyncio
+import contextlib
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from hubbub.eager import step
+from hubbub.engines.base import Accepted, Engine
+from hubbub.errors import Unavailable
+from hubbub.protocol import json
+from hubbub.testing.engines.ear import DEN, LOBBY, Ear, a_publication, contents, raises, say
+from hubbub.testing.engines.engine import OneEngine, case
+from hubbub.types import Position, Publication, inbox_channel, room_channel
 
 __all__ = ["Publishing"]
 
-@@CONST
+# Seconds for which a message's id is known.
+_DEDUPE_WINDOW: Final = 300.0
+
+
 class Publishing(OneEngine):
     """Starting, stopping, publishing and listening."""
 
@@ -312,5 +328,3 @@ class Publishing(OneEngine):
         await ear.hear("again")
 
         assert contents((await engine.after(LOBBY, 0, 10)).publications) == ["meanwhile", "again"]
-
-

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-IMPORTS
+import asyncio
+
+from msgspec import Raw
+
+from hubbub.engines.base import Engine
+from hubbub.errors import RoomFull
+from hubbub.protocol import json
+from hubbub.protocol.envelope import Member
+from hubbub.testing.engines.ear import DEN, LOBBY, Ear, contents, raises, say
+from hubbub.testing.engines.engine import OneEngine, case
+from hubbub.types import Publication, inbox_channel
 
 __all__ = ["Members"]
 
-@@CONST
+
 class Members(OneEngine):
     """Rooms, cursors and receipts."""
 
@@ -139,5 +149,3 @@ async def _ask_for_receipts(engine: Engine, *ids: str | None) -> list[int]:
         accepted = await engine.publish(inbox_channel("alice"), asked)
         seqs.append(accepted.seq or 0)
     return seqs
-
-

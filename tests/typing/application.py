@@ -1,0 +1,132 @@
+"""A program as its author writes it: `mypy --strict` must know every type in it without a cast or an ignore."""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+from msgspec import Struct
+from pydantic import BaseModel
+
+from hubbub import Credentials, Hub, Message, Next, NotJoined, Reject, RoomFull, Session, Unavailable
+from hubbub.engines.base import Accepted
+from hubbub.protocol.envelope import Member
+
+
+class Order(Struct):
+    """What a shop is asked for."""
+
+    item: str
+    count: int = 1
+
+
+class Rating(BaseModel):
+    """What a customer says afterwards."""
+
+    stars: int
+
+
+hub = Hub()
+
+# What the hooks saw, in order.
+seen: list[str] = []
+
+
+@hub.authenticate
+async def who(credentials: Credentials) -> str | None:
+    """Tokens are names here."""
+    assert_type(credentials.token, str | None)
+    return credentials.token
+
+
+@hub.on("order")
+async def order(message: Message[Order]) -> Message[Order] | None:
+    """Typed content, changed on its way."""
+    assert_type(message.content, Order)
+    assert_type(message.content.count, int)
+    assert_type(message.from_, str)
+    assert_type(message.room, str | None)
+    if message.content.count < 1:
+        raise Reject("invalid_content", "order at least one", where="$.count")
+    message.content = Order(message.content.item.lower(), message.content.count)
+    return message
+
+
+@hub.on("rating")
+def rating(message: Message[Rating]) -> Message[Rating]:
+    """A plain function runs in a thread, and a pydantic model is as good."""
+    assert_type(message.content, Rating)
+    assert_type(message.content.stars, int)
+    return message
+
+
+@hub.on("note")
+async def note(message: Message[Any]) -> None:
+    """Kept: nothing goes on."""
+    seen.append(f"note from {message.session.user} in {sorted(message.session.rooms)}")
+
+
+@hub.middleware
+async def timing(message: Message[Any], next: Next) -> Message[Any] | None:
+    """Around all handlers."""
+    result = await next(message)
+    assert_type(result, Message[Any] | None)
+    return result
+
+
+@hub.on_connect
+async def connected(session: Session) -> None:
+    """Before a session opens."""
+    assert_type(session.user, str)
+    seen.append(f"{session.user} came")
+
+
+@hub.on_disconnect
+def disconnected(session: Session) -> None:
+    """After it has ended."""
+    seen.append(f"{session.user} went")
+
+
+@hub.on_join
+async def joined(session: Session, room: str) -> None:
+    """Before it gets in."""
+    if room == "staff":
+        raise NotJoined("staff only")
+
+
+@hub.on_leave
+def left(session: Session, room: str) -> None:
+    """After it has left."""
+
+
+async def closing_time(reason: str) -> int:
+    """Everything that a program asks of a running hub."""
+    accepted = await hub.publish("closing", {"reason": reason}, room="shop", id="closing-1")
+    assert_type(accepted, Accepted)
+    assert_type(accepted.seq, int | None)
+    await hub.publish("closing", Order("nothing"))
+    await hub.send_to("alice", "bill", Rating(stars=5), volatile=True)
+    members = await hub.members("shop")
+    assert_type(members, list[Member])
+    sessions = hub.sessions("alice")
+    assert_type(sessions, list[Session])
+    ended = await hub.disconnect("alice", "closed")
+    assert_type(ended, int)
+    assert_type(hub.statistics().connections, int)
+    return ended + len(members) + len(sessions)
+
+
+def may_fail(error: Exception) -> float | None:
+    """Errors carry what a program needs to decide."""
+    if isinstance(error, Unavailable | RoomFull):
+        return error.retry_after
+    return None
+
+
+# What the decorators return is the function that they got: it can be called in a test as it is.
+
+
+async def call_directly(message: Message[Order]) -> Message[Order] | None:
+    """As a unit test of the program would."""
+    result = await order(message)
+    assert_type(result, Message[Order] | None)
+    return result
