@@ -93,6 +93,9 @@ class Client:
         self.unechoed: set[str] = set()
         self.receipts: set[str] = set()
         self.was_stalled = False
+        # Where a plain one's inbox may begin, and how far it has been read.
+        self.begins = range(0)
+        self.read = 0
         self.volatile: list[int] = []
         self.volatile_due: list[int] = []
 
@@ -309,6 +312,8 @@ class ChannelsAndSessions(RuleBasedStateMachine):
 
         assert (message["type"], message.get("from", ""), message["content"]) == said
         self.advance(client, channel, message["seq"], message["seq"])
+        if channel == client.inbox:
+            client.read = message["seq"]
 
     def gap(self, client: Client, channel: str, first: int, last: int) -> None:
         # Only rooms drop, unless it is the past of an inbox that has gone.
@@ -330,9 +335,7 @@ class ChannelsAndSessions(RuleBasedStateMachine):
         """The client's one rule."""
         at = client.positions[channel]
         if at is None:
-            cursor = self.cursor(client.user)
-
-            assert cursor.low <= first - 1 <= cursor.high
+            assert first - 1 in client.begins
             at = ("", first - 1)
 
         assert first == at[1] + 1 <= last, f"{client.user} is at {at} of {channel} and hears {first}–{last}"
@@ -372,20 +375,18 @@ class ChannelsAndSessions(RuleBasedStateMachine):
             past, cursor = self.past(client.inbox), self.cursor(user)
             if not full:
                 client.positions = {"all": (self.past("all").epoch or "", self.past("all").end), client.inbox: None}
-                if past.dropped > cursor.low:
-                    # A gap may come first, which the cursor is behind.
-                    cursor.high = max(cursor.high, past.dropped)
+                client.begins = range(cursor.low, cursor.high + 1)
+                # What it finds there is written to it.
+                cursor.high = past.end
             client.wire.open(accept.receiver)
             if full:
                 self.greet(client, remembered)
             self.clients.append(client)
             await self.settle()
-            if not full:
-                if client.positions.get(client.inbox, 0) is None:
-                    # Nothing was unread.
-                    assert max(cursor.high, past.dropped) >= past.end
-                    client.positions[client.inbox] = (past.epoch or "", past.end)
-                cursor.set(past.end)
+            if not full and client.positions.get(client.inbox, 0) is None:
+                # Nothing was unread.
+                assert past.end in client.begins
+                client.positions[client.inbox] = (past.epoch or "", past.end)
 
         self.run(come())
 
@@ -476,13 +477,13 @@ class ChannelsAndSessions(RuleBasedStateMachine):
             self.accepted(where, message["type"], client.user, number, id)
             if not echo and id is not None:
                 client.unechoed.add(id)
-            if not echo and hears and not client.full and id is None:
-                # Nothing tells a plain client of it: it asked for nothing and hears nothing.
-                self.skip(client, where)
         client.wire.say(message)
+        if not echo and hears and not client.full and id is None:
+            self.skip(client, where)
         self.run(self.settle())
 
     def skip(self, client: Client, channel: str) -> None:
+        """Nothing tells a plain client of its own message without an echo: it asked for nothing."""
         at = client.positions.get(channel)
         # Behind a full socket it would not be known where: then it is as if it had been cut.
         if client.wire.stalled or at is None:
@@ -590,7 +591,8 @@ class ChannelsAndSessions(RuleBasedStateMachine):
             if not client.was_stalled:
                 assert client.volatile == client.volatile_due
             if not client.full:
-                self.cursor(client.user).set(self.past(client.inbox).end)
+                # Read is acknowledged.
+                self.cursor(client.user).set(client.read)
 
     @invariant()
     def rooms_have_their_members(self) -> None:
