@@ -40,6 +40,7 @@ def echo() -> Iterator[str]:
         server.communicate(timeout=40)
 
 
+@pytest.mark.alone
 @pytest.mark.conformance
 @pytest.mark.timeout(600)
 def test_autobahn(echo: str, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ channel is the one after the position that the client has reached.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from hubbub import Hub, Session
 from hubbub.core.outbox import OutboxLimits, Overflow
+from hubbub.engines.base import Accepted
 from hubbub.engines.memory import MemoryEngine, MemoryLimits
 from hubbub.hub import HubOptions
 from hubbub.transports.base import Accept, Handshake
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 USERS = ["alice", "bob", "carol"]
 ROOMS = ["den", "lobby"]
+CHANNELS = ["all", *(f"user:{user}" for user in USERS), *(f"room:{room}" for room in ROOMS)]
+NAMED = ["", "new", "retry", "receipt"]
 # Small, so that retention and bounds are always near.
 KEPT, CAPACITY, OUTBOX = 6, 2, 4
 
@@ -132,7 +135,7 @@ class ChannelsAndSessions(RuleBasedStateMachine):
         self.loop = uvloop.new_event_loop()
         self.time = 0.0
         self.hub = Hub()
-        self.numbers = count(1)
+        self.numbers, self.steps = count(1), 0
         self.pasts: dict[str, Past] = {}
         self.old_epochs: dict[str, set[str]] = {}
         self.cursors: dict[str, Cursor] = {}
@@ -195,11 +198,14 @@ class ChannelsAndSessions(RuleBasedStateMachine):
         self.saved.append(Saved(client))
         for room in ROOMS:
             self.left(client, room)
-        for channel, past in self.pasts.items():
-            # A log that has not begun is not kept for nobody.
-            if not past.said and past.epoch is not None and not self.listened(channel):
-                past.early.add(past.epoch)
-                past.epoch = None
+        self.unlistened(client.inbox)
+
+    def unlistened(self, channel: str) -> None:
+        """The epoch of a log that has not begun is not kept for nobody."""
+        past = self.past(channel)
+        if not past.said and past.epoch is not None and not self.listened(channel):
+            past.early.add(past.epoch)
+            past.epoch = None
 
     def left(self, client: Client, room: str) -> None:
         sessions = self.members[room].get(client.user)
@@ -207,6 +213,7 @@ class ChannelsAndSessions(RuleBasedStateMachine):
             sessions.discard(client)
             if not sessions:
                 del self.members[room][client.user]
+            self.unlistened("room:" + room)
 
     def may_enter(self, client: Client, room: str) -> bool:
         return client.user in self.members[room] or len(self.members[room]) < CAPACITY
@@ -345,140 +352,159 @@ class ChannelsAndSessions(RuleBasedStateMachine):
 
     @initialize(policy=st.sampled_from(list(Overflow)))
     def begin(self, policy: Overflow) -> None:
+        """A hub with somebody in it: most things need that."""
         self.policy = policy
         self.run(self.start())
+        for user, full in (("alice", True), ("alice", False), ("bob", True)):
+            client = self.come(user, full, {})
+            for room in ROOMS:
+                self.enter(client, room, "fresh")
 
-    def clients_that(self, data: st.DataObject, *, idle: bool = True) -> Client | None:
+    def pick(self, data: st.DataObject, *, idle: bool = True) -> Client:
         """Some client; `idle`: one whose messages are handled at once."""
-        found = [client for client in self.clients if not (idle and client.busy)]
-        return data.draw(st.sampled_from(found)) if found else None
+        return data.draw(st.sampled_from([client for client in self.clients if not (idle and client.busy)]))
 
     @precondition(lambda self: len(self.clients) < 6)
     @rule(user=st.sampled_from(USERS), full=st.booleans(), resume=st.booleans(), data=st.data())
     def connect(self, user: str, full: bool, resume: bool, data: st.DataObject) -> None:
         saved = [state for state in self.saved if state.user == user] if full and resume else []
-        remembered = data.draw(st.sampled_from(saved)).positions if saved else {}
+        self.come(user, full, data.draw(st.sampled_from(saved)).positions if saved else {})
+
+    def come(self, user: str, full: bool, remembered: dict[str, tuple[str, int]]) -> Client:
         client = Client(user, full)
-
-        async def come() -> None:
-            accept = await self.hub.admit(
-                Handshake(
-                    path="/ws",
-                    query={"user_id": user},
-                    headers={},
-                    subprotocols=("hubbub.v1.json",) if full else (),
-                    ip="127.0.0.1",
-                )
-            )
-            assert isinstance(accept, Accept) and isinstance(accept.receiver, Session)
-            client.session = accept.receiver
-            past, cursor = self.past(client.inbox), self.cursor(user)
-            if not full:
-                client.positions = {"all": (self.past("all").epoch or "", self.past("all").end), client.inbox: None}
-                client.begins = range(cursor.low, cursor.high + 1)
-                # What it finds there is written to it.
-                cursor.high = past.end
-            client.wire.open(accept.receiver)
-            if full:
-                self.greet(client, remembered)
-            self.clients.append(client)
-            await self.settle()
-            if not full and client.positions.get(client.inbox, 0) is None:
-                # Nothing was unread.
-                assert past.end in client.begins
-                client.positions[client.inbox] = (past.epoch or "", past.end)
-
-        self.run(come())
+        subprotocols = ("hubbub.v1.json",) if full else ()
+        handshake = Handshake(
+            path="/ws", query={"user_id": user}, headers={}, subprotocols=subprotocols, ip="127.0.0.1"
+        )
+        accept = self.run(self.hub.admit(handshake))
+        assert isinstance(accept, Accept) and isinstance(accept.receiver, Session)
+        client.session = accept.receiver
+        past, cursor = self.past(client.inbox), self.cursor(user)
+        if not full:
+            client.positions = {"all": (self.past("all").epoch or "", self.past("all").end), client.inbox: None}
+            client.begins = range(cursor.low, cursor.high + 1)
+            # What it finds there is written to it.
+            cursor.high = past.end
+        self.now(lambda: client.wire.open(client.session))
+        self.clients.append(client)
+        if full:
+            self.greet(client, remembered)
+        self.run(self.settle())
+        if not full and client.positions.get(client.inbox, 0) is None:
+            # Nothing was unread.
+            assert past.end in client.begins
+            client.positions[client.inbox] = (past.epoch or "", past.end)
+        return client
 
     def greet(self, client: Client, remembered: dict[str, tuple[str, int]]) -> None:
         rooms = {name[5:]: at for name, at in remembered.items() if name.startswith("room:")}
-        entered = [room for room in rooms if self.may_enter(client, room)]
         resume = {"inbox": remembered.get(client.inbox), "all": remembered.get("all"), "rooms": rooms}
         client.expected["hello"] = {"type": "welcome", "since": remembered}
-        client.wire.say({"type": "hello", "id": "hello", "resume": resume})
-        for room in entered:
-            self.entered(client, room)
+        self.say(client, {"type": "hello", "id": "hello", "resume": resume})
+        for room in rooms:
+            if self.may_enter(client, room):
+                self.entered(client, room)
 
+    def now(self, call: Callable[[], object]) -> None:
+        """Call something of the hub's as the event loop does."""
+
+        async def calling() -> None:
+            call()
+
+        self.run(calling())
+
+    def say(self, client: Client, message: dict[str, Any]) -> None:
+        self.now(lambda: client.wire.say(message))
+
+    def cut(self, client: Client) -> None:
+        self.now(client.wire.cut)
+        self.ended(client)
+        self.run(self.settle())
+
+    @precondition(lambda self: self.clients)
     @rule(data=st.data())
-    def cut(self, data: st.DataObject) -> None:
-        client = self.clients_that(data, idle=False)
-        if client is not None:
-            client.wire.cut()
-            self.ended(client)
-            self.run(self.settle())
+    def lose(self, data: st.DataObject) -> None:
+        """A client's connection breaks."""
+        self.cut(self.pick(data, idle=False))
 
+    @precondition(lambda self: any(client.full for client in self.clients))
+    @rule(data=st.data(), missed=st.lists(st.sampled_from(CHANNELS), max_size=2 * KEPT))
+    def lose_for_a_moment(self, data: st.DataObject, missed: list[str]) -> None:
+        """A client's connection breaks, it misses something, and comes back with what it remembers."""
+        client = data.draw(st.sampled_from([client for client in self.clients if client.full]))
+        self.cut(client)
+        for channel in missed:
+            self.announce(channel, 1)
+        self.come(client.user, True, Saved(client).positions)
+
+    @precondition(lambda self: any(not client.busy for client in self.clients))
     @rule(data=st.data(), room=st.sampled_from(ROOMS), how=st.sampled_from(["fresh", "since", "last"]))
     def join(self, data: st.DataObject, room: str, how: str) -> None:
-        client = self.clients_that(data)
-        if client is None:
-            return
-        channel, id = "room:" + room, f"j{next(self.numbers)}"
-        past = self.past(channel)
+        client = self.pick(data)
+        states = [state.positions for state in self.saved if "room:" + room in state.positions]
+        since = data.draw(st.sampled_from(states))["room:" + room] if states and how == "since" else ("unknown", 1)
+        self.enter(client, room, how, since, data.draw(st.integers(0, KEPT + 1)) if how == "last" else 0)
+
+    def enter(self, client: Client, room: str, how: str, since: tuple[str, int] = ("", 0), last: int = 0) -> None:
+        past, id = self.past("room:" + room), f"j{next(self.numbers)}"
         asked: dict[str, Any] = {"type": "join", "room": room, "id": id}
         expected: dict[str, Any] = {"type": "joined", "recovered": None, "since": past.end}
         if how == "since":
-            states = [state.positions for state in self.saved if channel in state.positions]
-            epoch, seq = data.draw(st.sampled_from(states))[channel] if states else ("unknown", 1)
-            asked["since"] = [epoch, seq]
-            expected |= {"recovered": past.recovers(epoch, seq), "since": seq}
+            asked["since"] = since
+            expected |= {"recovered": past.recovers(*since), "since": since[1]}
         elif how == "last":
-            asked["last"] = last = data.draw(st.integers(0, KEPT + 1))
+            asked["last"] = last
             expected |= {"recovered": True, "since": max(past.dropped, past.end - last)}
         if self.may_enter(client, room):
             self.entered(client, room)
-            members = [(user, len(sessions)) for user, sessions in self.members[room].items()]
-            expected |= {"count": len(members)}
+            expected |= {"count": len(self.members[room])}
         else:
             expected = {"type": "error", "code": "room_full", "room": room}
         client.expected[id] = expected
-        client.wire.say(asked)
+        self.say(client, asked)
         self.run(self.settle())
 
+    @precondition(lambda self: any(not client.busy for client in self.clients))
     @rule(data=st.data(), room=st.sampled_from(ROOMS))
     def leave(self, data: st.DataObject, room: str) -> None:
-        client = self.clients_that(data)
-        if client is not None:
-            id = f"l{next(self.numbers)}"
-            client.expected[id] = {"type": "left", "room": room}
-            client.wire.say({"type": "leave", "room": room, "id": id})
-            self.left(client, room)
-            self.run(self.settle())
+        client, id = self.pick(data), f"l{next(self.numbers)}"
+        client.expected[id] = {"type": "left", "room": room}
+        self.say(client, {"type": "leave", "room": room, "id": id})
+        self.left(client, room)
+        self.run(self.settle())
 
-    @rule(
-        data=st.data(),
-        where=st.sampled_from(["all", *(f"user:{user}" for user in USERS), *(f"room:{room}" for room in ROOMS)]),
-        named=st.sampled_from(["", "new", "retry", "receipt"]),
-        echo=st.booleans(),
-    )
-    def speak(self, data: st.DataObject, where: str, named: str, echo: bool) -> None:
-        client = self.clients_that(data)
-        if client is None:
-            return
+    @precondition(lambda self: any(not client.busy for client in self.clients))
+    @rule(data=st.data(), where=st.sampled_from(CHANNELS), named=st.sampled_from(NAMED), echo=st.booleans())
+    def talk(self, data: st.DataObject, where: str, named: str, echo: bool) -> None:
+        self.speak(self.pick(data), where, named, echo)
+
+    def speak(self, client: Client, where: str, named: str, echo: bool) -> None:
         kind, _, name = where.partition(":")
         number = next(self.numbers)
         past = self.past(where)
-        message: dict[str, Any] = {"type": data.draw(st.sampled_from(["a", "b"])), "content": number, "echo": echo}
+        message: dict[str, Any] = {"type": "ab"[number % 2], "content": number, "echo": echo}
         if kind != "all":
             message["to" if kind == "user" else "room"] = name
         retried = [id for user, id in past.known if user == client.user]
         id = None
         if named == "retry" and retried:
-            id = message["id"] = data.draw(st.sampled_from(retried))
+            id = message["id"] = retried[number % len(retried)]
         elif named:
             id = message["id"] = f"m{number}"
-        if named == "receipt" and kind == "user" and id == f"m{number}":
+        if named == "receipt" and kind == "user":
             message["receipt"] = True
             self.receipts[f"m{number}"] = (name, past.end + 1)
-        hears = where in client.positions if kind != "room" else client in self.members[name].get(client.user, ())
+        hears = client in self.members[name].get(client.user, ()) if kind == "room" else where in ("all", client.inbox)
         if kind == "room" and not hears:
             message["id"] = id = f"m{number}"
             client.expected[id] = {"type": "error", "code": "not_joined", "room": name}
-        elif id is None or (client.user, id) not in past.known:
+        fresh = (hears or kind == "user") and (id is None or (client.user, id) not in past.known)
+        if fresh:
             self.accepted(where, message["type"], client.user, number, id)
             if not echo and id is not None:
                 client.unechoed.add(id)
-        client.wire.say(message)
-        if not echo and hears and not client.full and id is None:
+        self.say(client, message)
+        if fresh and not echo and hears and not client.full and id is None:
             self.skip(client, where)
         self.run(self.settle())
 
@@ -487,68 +513,84 @@ class ChannelsAndSessions(RuleBasedStateMachine):
         at = client.positions.get(channel)
         # Behind a full socket it would not be known where: then it is as if it had been cut.
         if client.wire.stalled or at is None:
-            client.wire.cut()
-            self.ended(client)
+            self.cut(client)
         else:
             client.positions[channel] = (at[0], at[1] + 1)
 
-    @rule(data=st.data(), where=st.sampled_from(["all", *USERS, *ROOMS]))
-    def speak_in_passing(self, data: st.DataObject, where: str) -> None:
+    @rule(where=st.sampled_from(CHANNELS))
+    def speak_in_passing(self, where: str) -> None:
         """A volatile message of the server's own."""
         number = next(self.numbers)
         for client in self.clients:
-            if where in ("all", client.user) or client in self.members.get(where, {}).get(client.user, ()):
+            if where in ("all", client.inbox) or client in self.members.get(where[5:], {}).get(client.user, ()):
                 client.volatile_due.append(number)
-        if where in USERS:
-            self.run(self.hub.send_to(where, "v", number, volatile=True))
-        else:
-            self.run(self.hub.publish("v", number, room=None if where == "all" else where, volatile=True))
+        self.run(self.publish("v", number, where, volatile=True))
         self.run(self.settle())
 
-    @rule(where=st.sampled_from(["all", *ROOMS]), burst=st.integers(1, OUTBOX + 2))
+    async def publish(self, kind: str, number: int, where: str, *, volatile: bool = False) -> Accepted:
+        if where.startswith("user:"):
+            return await self.hub.send_to(where[5:], kind, number, volatile=volatile)
+        return await self.hub.publish(kind, number, room=None if where == "all" else where[5:], volatile=volatile)
+
+    @rule(where=st.sampled_from(CHANNELS), burst=st.integers(1, OUTBOX + 2))
     def announce(self, where: str, burst: int) -> None:
         """Messages of the server's own, several in one turn."""
-        channel = "all" if where == "all" else "room:" + where
 
         async def publish() -> None:
             for _ in range(burst):
                 number = next(self.numbers)
-                accepted = await self.hub.publish("n", number, room=None if where == "all" else where)
-                self.learn(channel, accepted.epoch)
+                accepted = await self.publish("n", number, where)
+                self.learn(where, accepted.epoch)
 
-                assert accepted.seq == self.accepted(channel, "n", "", number)
+                assert accepted.seq == self.accepted(where, "n", "", number)
             await self.settle()
 
         self.run(publish())
 
+    @precondition(lambda self: any(not client.wire.stalled for client in self.clients))
     @rule(data=st.data(), room=st.integers(0, 400))
     def stall(self, data: st.DataObject, room: int) -> None:
-        client = self.clients_that(data, idle=False)
-        if client is not None and not client.wire.stalled:
-            client.was_stalled = True
-            client.wire.stall(room)
+        """A client stops reading; the kernel still takes `room` bytes for it."""
+        client = data.draw(st.sampled_from([client for client in self.clients if not client.wire.stalled]))
+        client.was_stalled = True
+        client.wire.stall(room)
 
+    @precondition(lambda self: any(client.wire.stalled for client in self.clients))
     @rule(data=st.data())
     def go_on(self, data: st.DataObject) -> None:
-        stalled = [client for client in self.clients if client.wire.stalled]
-        if stalled:
-            client = data.draw(st.sampled_from(stalled))
+        client = data.draw(st.sampled_from([client for client in self.clients if client.wire.stalled]))
+        self.now(client.wire.go_on)
+        self.run(self.settle())
 
-            async def read() -> None:
-                client.wire.go_on()
-                await self.settle()
-
-            self.run(read())
-
-    @rule(data=st.data(), back=st.integers(0, 3))
-    def acknowledge(self, data: st.DataObject, back: int) -> None:
-        client = self.clients_that(data)
-        at = client.positions.get(client.inbox) if client is not None else None
-        if client is not None and client.full and at is not None and at[1] > back:
-            client.wire.say({"type": "ack", "seq": at[1] - back})
-            self.cursor(client.user).set(at[1] - back)
+    @precondition(lambda self: any(not client.wire.stalled and client.rooms for client in self.clients))
+    @rule(data=st.data(), heard=st.lists(st.booleans(), min_size=2, max_size=2 * OUTBOX))
+    def fall_behind(self, data: st.DataObject, heard: list[bool]) -> None:
+        """A member stops reading while the room goes on, partly with what it says itself, and reads again."""
+        client = data.draw(st.sampled_from([c for c in self.clients if not c.wire.stalled and c.rooms and not c.busy]))
+        room = "room:" + data.draw(st.sampled_from(client.rooms))
+        client.was_stalled = True
+        client.wire.stall(0)
+        for others in heard:
+            if client in self.clients:
+                if others:
+                    self.announce(room, 1)
+                else:
+                    self.speak(client, room, "new", echo=False)
+        if client in self.clients:
+            self.now(client.wire.go_on)
             self.run(self.settle())
 
+    @precondition(lambda self: any(client.full and not client.busy for client in self.clients))
+    @rule(data=st.data(), back=st.integers(0, 3))
+    def acknowledge(self, data: st.DataObject, back: int) -> None:
+        client = data.draw(st.sampled_from([client for client in self.clients if client.full and not client.busy]))
+        at = client.positions.get(client.inbox)
+        if at is not None and at[1] > back:
+            self.cursor(client.user).set(at[1] - back)
+            self.say(client, {"type": "ack", "seq": at[1] - back})
+            self.run(self.settle())
+
+    @precondition(lambda self: self.steps % 8 == 7)
     @rule()
     def let_everything_expire(self) -> None:
         """A long time passes, and the engine sweeps: logs that nobody listens to are forgotten."""
@@ -561,24 +603,24 @@ class ChannelsAndSessions(RuleBasedStateMachine):
             elif past.said:
                 self.forget(channel)
 
+    @precondition(lambda self: self.steps % 16 == 15)
     @rule()
     def restart(self) -> None:
-        async def again() -> None:
-            for client in list(self.clients):
-                self.ended(client)
-            await self.hub.stop()
-            for channel in list(self.pasts):
-                self.forget(channel)
-            self.receipts.clear()
-            await self.start()
-
-        self.run(again())
+        """The server starts anew: other epochs, and nothing is left."""
+        for client in list(self.clients):
+            self.ended(client)
+        self.run(self.hub.stop())
+        for channel in list(self.pasts):
+            self.forget(channel)
+        self.receipts.clear()
+        self.run(self.start())
 
     # --------------------------------------------------------------------------- what is always so
 
     @invariant()
     def readers_are_up_to_date(self) -> None:
         """Who reads has everything, of every channel that it listens to, and knows who it is with."""
+        self.steps += 1
         for client in self.clients:
             if client.wire.stalled:
                 continue

@@ -162,6 +162,8 @@ class Held(Struct, gc=False):
     publication: Publication | None
     # The channel that the publication came through.
     channel: str
+    # Its place there: the publication's, or that of the message for which an `ack` stands.
+    seq: int | None = None
     # Whether it may make room for others: what `disconnect` guards may not.
     droppable: bool = False
     dropped: bool = False
@@ -242,14 +244,16 @@ class Outbox(Generic[Owner]):
         publication: Publication | None = None,
         channel: str = "",
         policy: Overflow | None = None,
+        seq: int | None = None,
     ) -> bool:
         """Take one framed message; whether it is on its way (False: held, dropped or the outbox is closed).
 
-        The caller has told the turn (`begin`, `collect`) about the message, once for all outboxes.
+        What is no publication may still have a place in a channel, which is then `seq`: a gap before it goes
+        out before it. The caller has told the turn (`begin`, `collect`) about the message, once for all outboxes.
         """
         if self.blocked:
             if not self.closed:
-                self._hold(frame, publication, channel, policy or self._limits.overflow)
+                self._hold(frame, publication, channel, policy or self._limits.overflow, seq)
             return False
         turn = self._turn
         pending = self._pending
@@ -313,9 +317,9 @@ class Outbox(Generic[Owner]):
         frames = []
         for entry in kept:
             runs = gaps.get(entry.channel)
-            if runs and entry.publication is not None and entry.publication.seq is not None:
+            if runs and entry.seq is not None:
                 # A gap stands before the first message after it, so that the reader sees seqs in order.
-                while runs and runs[0].last < entry.publication.seq:
+                while runs and runs[0].last < entry.seq:
                     frames.append(self._gap(entry.channel, runs.pop(0)))
             frames.append(entry.frame)
         for channel, runs in gaps.items():
@@ -334,11 +338,16 @@ class Outbox(Generic[Owner]):
         """How much waits, and how much was dropped so far."""
         return OutboxStatistics(self._count, self._size, self.blocked, self._dropped)
 
-    def _hold(self, frame: bytes, publication: Publication | None, channel: str, policy: Overflow) -> None:
+    def _hold(
+        self, frame: bytes, publication: Publication | None, channel: str, policy: Overflow, seq: int | None
+    ) -> None:
         held = self._held
         if held is None:
             held = self._held = deque()
-        entry = Held(frame, publication, channel, publication is not None and policy is not Overflow.DISCONNECT)
+        if publication is not None:
+            seq = publication.seq
+        droppable = publication is not None and policy is not Overflow.DISCONNECT
+        entry = Held(frame, publication, channel, seq, droppable)
         if publication is not None and policy is Overflow.LATEST:
             self._conflate(entry, publication)
             if self.closed:

@@ -34,8 +34,8 @@ def token_of(handshake: Handshake) -> str | None:
         return token.strip()
     if handshake.query.get("token"):
         return handshake.query["token"]
-    riding = (name for name in handshake.subprotocols if name.startswith(_BEARER))
-    return next((name[len(_BEARER) :] for name in riding), None)
+    riding = (name.removeprefix(_BEARER) for name in handshake.subprotocols if name.startswith(_BEARER))
+    return next((token for token in riding if token), None)
 
 
 async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refuse:

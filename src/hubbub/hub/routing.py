@@ -97,7 +97,11 @@ def _acknowledge(node: Node, session: Session, envelope: Envelope, channel: str,
     stands_for_it = not envelope.echo and session.full and accepted.seq is not None and node.hears(session, channel)
     if envelope.id is not None or stands_for_it:
         epoch = None if accepted.seq is None else accepted.epoch
-        session.send(Ack(envelope.id, envelope.to, envelope.room, accepted.seq, epoch, accepted.duplicate))
+        ack = Ack(envelope.id, envelope.to, envelope.room, accepted.seq, epoch, accepted.duplicate)
+        if envelope.echo or accepted.duplicate:
+            session.send(ack)
+        else:
+            session.send(ack, channel, accepted.seq)
 
 
 async def _handle(node: Node, session: Session, envelope: Envelope, chain: Next) -> None:

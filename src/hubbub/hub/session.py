@@ -254,10 +254,10 @@ class Session:
 
     # ------------------------------------------------------------------------------------ what it gets
 
-    def send(self, message: object) -> None:
-        """Send one message of the server to this session alone."""
+    def send(self, message: object, channel: str = "", seq: int | None = None) -> None:
+        """Send one message of the server to this session alone; it may stand for message `seq` of `channel`."""
         if self._closing is None and self._writer is not None:
-            self._put(self.outbox.format.encode(message))
+            self._put(self.outbox.format.encode(message), None, channel, seq)
 
     def put(self, publication: Publication, channel: str) -> None:
         """Send one publication of `channel` to this session alone."""
@@ -268,11 +268,13 @@ class Session:
         self._node.count_error(fault.code)
         self.send(fault)
 
-    def _put(self, frame: bytes, publication: Publication | None = None, channel: str = "") -> None:
+    def _put(
+        self, frame: bytes, publication: Publication | None = None, channel: str = "", seq: int | None = None
+    ) -> None:
         turn = self._node.turn
         turn.begin()
         turn.collect(len(frame))
-        self.outbox.put(frame, publication, channel)
+        self.outbox.put(frame, publication, channel, None, seq)
         if turn.full:
             self._node.end_slow()
 

@@ -1,1 +1,1 @@
-"""What people who build on Hubbub need to test with: a fake clock, an in-memory hub, engine contracts."""
+"""What people who build on Hubbub need to test with: a clock that they turn, and the contract of engines as tests."""

@@ -80,7 +80,8 @@ class Network:
     async def _forward(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = False
     ) -> None:
-        with suppress(OSError):
+        # RuntimeError: uvloop's word for a connection that was cut.
+        with suppress(OSError, RuntimeError):
             while data := await reader.read(65_536):
                 if answers:
                     await self._answers.wait()

@@ -25,7 +25,10 @@ from contract.transports.harness import (
     handshake,
 )
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="measures with Linux's /proc")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="measures with Linux's /proc"),
+]
 
 PATIENCE = 20.0
 MIB = 1 << 20

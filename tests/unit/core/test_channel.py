@@ -256,6 +256,29 @@ class TestMerge:
         assert too_early is None
         assert [publication.seq for publication in later or ()] == list(range(901, 1001))
 
+    def test_one_that_was_forgotten_is_one_too_many(self) -> None:
+        """The place where the hold is short is exact: the reader must have read just that one."""
+        hold = Hold()
+        for seq in range(1, 258):
+            hold.add(a_publication(seq))
+        short_of_one = hold.merge(0)
+        exactly = hold.merge(1)
+
+        assert short_of_one is None
+        assert [publication.seq for publication in exactly or ()] == list(range(2, 258))
+
+    def test_what_was_taken_is_not_taken_again(self) -> None:
+        """A reader takes more than once, for more may come while it sends: each time only what is new."""
+        hold = Hold()
+        hold.add(a_publication(1))
+        first = hold.merge(0)
+        hold.add(a_publication(None))
+        second = hold.merge(1)
+
+        assert [publication.seq for publication in first or ()] == [1]
+        assert [publication.seq for publication in second or ()] == [None]
+        assert hold.merge(1) == []
+
     @given(
         arrivals=st.lists(st.booleans(), max_size=700),
         reads=st.lists(st.integers(1, 300), min_size=1, max_size=5),

@@ -149,7 +149,7 @@ class LogMachine(RuleBasedStateMachine):
 
 
 TestLog = LogMachine.TestCase
-TestLog.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestLog.settings = settings(max_examples=150, stateful_step_count=40)
 
 
 def test_a_log_that_nobody_wrote_to_is_at_0() -> None:

@@ -99,6 +99,14 @@ class TestTurn:
         assert early == [b"1", b"222223333"]
         assert wire.socket.sends == [b"1", b"222223333", b"4"]
 
+    def test_what_flushed_a_turn_early_counts_for_the_rest_of_it(self) -> None:
+        wire = a_wire()
+        wire.turn.limit = 10
+        for frame in (b"1", b"2222222222", b"333333333", b"44"):
+            wire.put(frame)
+
+        assert wire.socket.sends == [b"1", b"2222222222", b"333333333"]
+
     def test_an_outbox_with_nothing_to_write_is_left_alone(self) -> None:
         wire = a_wire()
         wire.put(b"one")
@@ -549,6 +557,38 @@ class TestPolicy:
             ("gap", 1),
             ("chat", None),
         ]
+
+
+class TestHandOver:
+    """Before the last word everything is left to the transport, so that the last word comes last."""
+
+    def test_what_waits_goes_first(self) -> None:
+        wire = a_wire()
+        wire.put(b"1 at once ")
+        wire.put(b"2 in the turn ")
+        wire.block()
+        wire.put(b"3 held ")
+        wire.outbox.hand_over()
+        wire.socket.write(b"4 goodbye")
+        wire.outbox.close()
+
+        assert wire.socket.arrived + wire.socket.buffer == b"1 at once 2 in the turn 3 held 4 goodbye"
+
+    def test_what_was_dropped_is_named(self) -> None:
+        wire = a_blocked_wire(messages=1, overflow=Overflow.DROP_OLDEST)
+        for seq in (1, 2):
+            wire.publish(a_publication(seq))
+        wire.outbox.hand_over()
+        wire.socket.drain()
+
+        assert wire.seen() == [(1, 1), 2]
+
+    def test_it_leaves_nothing_behind(self) -> None:
+        wire = a_blocked_wire()
+        wire.put(b"held")
+        wire.outbox.hand_over()
+
+        assert wire.outbox.statistics() == OutboxStatistics(held=0, held_bytes=0, blocked=True, dropped=0)
 
 
 class TestClosed:

@@ -115,6 +115,15 @@ class TestPatience:
 
         assert (ninth, tenth) == (False, True)
 
+    def test_a_minute_is_60_seconds(self) -> None:
+        """The tenth that comes when the first is just 60 seconds ago is the ninth again."""
+        conversation = a_conversation()
+        for now in (0.0, *[30.0] * 8):
+            conversation.receive(BAD, now)
+
+        assert isinstance(conversation.receive(BAD, 60.0), Fault)
+        assert isinstance(conversation.receive(BAD, 60.0), Violation)
+
     @given(st.lists(st.floats(0, 30), min_size=1, max_size=60))
     def test_it_is_ten_in_any_minute(self, pauses: list[float]) -> None:
         """However they are spread: exactly when ten lie less than a minute apart."""

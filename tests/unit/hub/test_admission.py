@@ -1,0 +1,52 @@
+"""Where a handshake may carry its proof, and which counts where several are there (protocol.md §3.1)."""
+
+from __future__ import annotations
+
+import pytest
+
+from hubbub.hub.admission import token_of
+from hubbub.transports.base import Handshake
+
+
+def a_handshake(authorization: str = "", token: str = "", subprotocols: tuple[str, ...] = ()) -> Handshake:
+    return Handshake(
+        path="/ws",
+        query={"token": token} if token else {},
+        headers={"authorization": authorization} if authorization else {},
+        subprotocols=subprotocols,
+        ip="192.0.2.1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("handshake", "token"),
+    [
+        (a_handshake("Bearer t1"), "t1"),
+        (a_handshake("bearer  t1 "), "t1"),
+        (a_handshake(token="t2"), "t2"),
+        (a_handshake(subprotocols=("hubbub.v1.json", "bearer.t3")), "t3"),
+        (a_handshake(subprotocols=("bearer.t.3", "bearer.t4")), "t.3"),
+        (a_handshake(), None),
+    ],
+    ids=["header", "header, spelled freely", "query", "subprotocol", "the first of two", "none"],
+)
+def test_a_token_is_found(handshake: Handshake, token: str | None) -> None:
+    assert token_of(handshake) == token
+
+
+def test_the_header_counts_before_the_query_and_the_query_before_the_subprotocol() -> None:
+    assert token_of(a_handshake("Bearer t1", "t2", ("bearer.t3",))) == "t1"
+    assert token_of(a_handshake("", "t2", ("bearer.t3",))) == "t2"
+
+
+@pytest.mark.parametrize("authorization", ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", "t1", "Bearer\x00t1"])
+def test_what_is_no_bearer_token_is_none(authorization: str) -> None:
+    """Another scheme, or a scheme alone: the next place is looked at."""
+    assert token_of(a_handshake(authorization)) is None
+    assert token_of(a_handshake(authorization, "t2")) == "t2"
+
+
+def test_an_empty_subprotocol_token_is_none() -> None:
+    """`bearer.` carries nothing: in the full way the proof may still follow in `hello`."""
+    assert token_of(a_handshake(subprotocols=("hubbub.v1.json", "bearer."))) is None
+    assert token_of(a_handshake(subprotocols=("bearer.", "bearer.t3"))) == "t3"
