@@ -6,8 +6,10 @@ import asyncio
 import errno
 import gc
 import logging
+import os
 import resource
 import signal
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -15,7 +17,7 @@ from hubbub.api.http import make_app
 from hubbub.config import Config
 from hubbub.engines.memory import MemoryEngine
 from hubbub.errors import ConfigError
-from hubbub.hub import Hub
+from hubbub.hub import Hub, stuck_threads
 from hubbub.telemetry.logs import set_up
 from hubbub.transports.base import Admit
 from hubbub.transports.echo import admit_echo
@@ -118,7 +120,18 @@ def run(hub: Hub, config: Config) -> int:
     set_up(config.server.log_level)
     _raise_file_limit(config)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(hub, config))
+        status = runner.run(_serve(hub, config))
+    _leave_threads_behind(status)
+    return status
+
+
+def _leave_threads_behind(status: int) -> None:
+    """Exit now where a handler's thread does not end: the interpreter would wait for it for ever."""
+    if stuck_threads(0.2):
+        log.warning("a blocking handler does not return: exiting without it")
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(status)
 
 
 async def _serve(hub: Hub, config: Config) -> int:
@@ -144,7 +157,9 @@ async def _serve(hub: Hub, config: Config) -> int:
         await asyncio.wait((draining, hurrying), return_when=asyncio.FIRST_COMPLETED)
         for task in (draining, hurrying):
             task.cancel()
-        await asyncio.gather(draining, hurrying, return_exceptions=True)
+        for outcome in await asyncio.gather(draining, hurrying, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                log.error("the drain failed", exc_info=outcome)
     finally:
         await server.stop()
     return 0

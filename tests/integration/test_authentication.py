@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from hubbub import Credentials, Hub, Reject, Session
+from hubbub import Credentials, Hub, Reject, Session, Unavailable
 from support.client import FULL, connect, open_client
 from support.loop import eventually, run
 from support.server import command, serving
@@ -337,5 +337,93 @@ def test_a_blocking_hook_runs_in_a_thread() -> None:
 
             assert alice.welcome["user"] == "alice"
             await alice.leave()
+
+    run(main())
+
+
+REJECTS = {
+    "limited": (Reject("rate_limited", "Slowly."), 429, "5", 1013),
+    "limited for a while": (Reject("rate_limited", "Slowly.", retry_after=7.2), 429, "8", 1013),
+    "unavailable": (Unavailable("Later."), 503, "1", 1013),
+    "unauthorized": (Reject("unauthorized", "Expired."), 401, None, 4501),
+    "forbidden": (Reject("forbidden", "Banned."), 403, None, 4503),
+    "bad": (Reject("bad_message", "No token."), 400, None, 4503),
+    "its own": (Reject("unpaid", "Pay first."), 403, None, 4503),
+    "its own for a while": (Reject("asleep", "Till dawn.", retry_after=60), 503, "60", 1013),
+}
+
+
+@pytest.mark.parametrize("kind", REJECTS)
+def test_a_refusal_by_the_hook_says_whether_to_come_again(kind: str) -> None:
+    """As a status of the handshake, and as a close code after `hello` (protocol.md §3.1, §7)."""
+    reject, status, retry_after, close_code = REJECTS[kind]
+
+    async def main() -> None:
+        hub = Hub()
+
+        @hub.authenticate
+        async def who(credentials: Credentials) -> str | None:
+            if credentials.token is not None:
+                raise Reject(reject.code, reject.message, retry_after=reject.retry_after)
+            return None
+
+        async with serving(hub, dev=False) as server:
+            with pytest.raises(InvalidStatus) as refused:
+                await open_client(server.address, None, query="token=x")
+            response = refused.value.response
+
+            assert (response.status_code, response.headers.get("Retry-After")) == (status, retry_after)
+            assert json.loads(response.body or b"")["error"] == {"code": reject.code, "message": reject.message}
+            async with connect(server.address, None, subprotocols=[FULL]) as late:
+                await late.send({"type": "hello", "token": "x"})
+                await late.expect("error", code=reject.code, retry_after=reject.retry_after)
+                assert (await late.closed())[0] == close_code
+
+    run(main())
+
+
+@pytest.mark.parametrize("named", [42, "canary" * 100, "canary\n", "\ud800"])
+def test_a_hook_that_names_no_user_has_failed(named: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """500 and 1011, `internal` to `auth`; the log says so without what it returned; no session, no channel."""
+
+    async def main() -> None:
+        hub = Hub()
+
+        @hub.authenticate
+        async def who(credentials: Credentials) -> str | None:
+            return {"bad": named, "good": "alice"}.get(credentials.token or "")
+
+        async with serving(hub, dev=False) as server:
+            with pytest.raises(InvalidStatus) as refused:
+                await open_client(server.address, None, query="token=bad")
+            assert refused.value.response.status_code == 500
+            async with connect(server.address, None, subprotocols=[FULL]) as late:
+                await late.send({"type": "hello", "token": "bad"})
+                await late.expect("error", code="internal")
+                assert (await late.closed())[0] == 1011
+            async with connect(server.address, None, query="token=good") as alice:
+                assert (await alice.ask("auth", token="bad"))["code"] == "internal"
+                assert [session.user for session in server.hub.sessions()] == ["alice"]
+        assert "canary" not in caplog.text and "no user id" in caplog.text
+
+    run(main(), logs_errors=True)
+
+
+def test_in_dev_mode_a_wrong_token_is_refused_even_with_a_name() -> None:
+    """`?user_id=` counts only where no token was shown: a client that shows one means it."""
+
+    async def main() -> None:
+        async with serving(hub_with_tokens()) as server:
+            for way in ({}, {"subprotocols": [FULL]}):
+                with pytest.raises(InvalidStatus) as refused:
+                    await open_client(server.address, "bob", query="token=wrong", **way)  # type: ignore[arg-type]
+                assert refused.value.response.status_code == 401
+            async with (
+                connect(server.address, "bob") as named,
+                connect(server.address, "bob", query="token=secret-of-alice") as proved,
+            ):
+                for session, user in ((named, "bob"), (proved, "alice")):
+                    await session.send({"type": "chat", "id": user})
+                    await session.expect("chat", id=user, from_=user)
 
     run(main())

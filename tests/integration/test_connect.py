@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
+import fcntl
 import json
 import os
 import pty
 import re
 import signal
 import stat
+import struct
 import sys
+import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
 from subprocess import PIPE
@@ -23,6 +27,7 @@ from websockets.typing import Subprotocol
 from hubbub import Hub
 from hubbub.hub.hooks import Credentials
 from hubbub.server import Server
+from integration.client.terminal import Terminal
 from support.client import FULL, Client
 from support.client import connect as connect_plain
 from support.loop import PATIENCE, run
@@ -32,13 +37,11 @@ from support.server import Child, serving
 STEERING = "\x1b[2J\x1b[31mred\x1b]0;title\x07\x9b31m\u202eback"
 WRITTEN_OUT = r"\x1b[2J\x1b[31mred\x1b]0;title\x07\x9b31m\u202eback"
 
-_escapes = re.compile(r"\x1b\][^\x07]*\x07|\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|\r")
-
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HUBBUB_", "XDG_"))}
     # No answers come to questions about the cursor: this is not a whole terminal.
-    fixed = {"HOME": str(home), "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", "COLUMNS": "120"}
+    fixed = {"HOME": str(home), "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
     return {name: value for name, value in {**kept, **fixed}.items() if name != "NO_COLOR"} | more
 
 
@@ -52,11 +55,11 @@ class Screen:
     def __init__(self, process: asyncio.subprocess.Process, master: int) -> None:
         self.process = process
         self._master = master
-        # All that was ever written to the terminal.
+        # All that was ever written to the terminal, and what it shows.
         self.raw = b""
+        self._terminal = Terminal()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._changed = asyncio.Event()
-        # Before this, `shows` does not look.
-        self._seen = 0
         asyncio.get_running_loop().add_reader(master, self._read)
 
     def _read(self) -> None:
@@ -68,12 +71,13 @@ class Screen:
         if not data:
             asyncio.get_running_loop().remove_reader(self._master)
         self.raw += data
+        self._terminal.write(self._decoder.decode(data))
         self._changed.set()
 
     @property
     def text(self) -> str:
-        """What was written, without what moves the cursor and changes colours."""
-        return _escapes.sub("", self.raw.decode(errors="replace"))
+        """What the terminal shows, with all that has scrolled by."""
+        return self._terminal.text
 
     def type(self, *lines: str) -> None:
         """Type lines, each ended by Enter."""
@@ -84,15 +88,14 @@ class Screen:
         os.write(self._master, keys.encode())
 
     async def shows(self, words: str) -> None:
-        """Wait until something is written that holds these words, after what was waited for before."""
-        async with asyncio.timeout(PATIENCE):
-            while (found := self.text.find(words, self._seen)) < 0:
-                self._changed.clear()
-                try:
+        """Wait until the terminal shows these words."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while words not in self.text:
+                    self._changed.clear()
                     await self._changed.wait()
-                except asyncio.CancelledError:
-                    raise AssertionError(f"{words!r} was not shown, but {self.text[self._seen :]!r}") from None
-        self._seen = found + len(words)
+        except TimeoutError:
+            raise AssertionError(f"there is no {words!r} in\n{self.text}") from None
 
     async def ends(self) -> int:
         """Wait for the end of the program; its exit status."""
@@ -104,6 +107,7 @@ class Screen:
 async def screen(home: Path, *arguments: str, **more: str) -> AsyncIterator[Screen]:
     """`hubbub connect` with `arguments` in a terminal, for the length of a block."""
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     process = await asyncio.create_subprocess_exec(
         *command(*arguments),
         stdin=slave,
@@ -178,46 +182,47 @@ def test_a_conversation_in_a_room(tmp_path: Path) -> None:
 
 def test_the_commands(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving() as server, member(server, "bob") as bob:
-            async with screen(
-                tmp_path, f"{server.address}/?user_id=alice", "--room", "dev", "--room", "lobby"
-            ) as terminal:
-                await terminal.shows("#dev> ")
-                await terminal.shows("You are in #dev.")
-                terminal.type("/join lobby", "in the lobby")
-                await bob.expect("chat", content="in the lobby")
-                await terminal.shows("alice: in the lobby ✓")
-                terminal.type("/join new", "at once")
-                await terminal.shows("#new> ")
-                await terminal.shows("alice: at once ✓")
-                terminal.type("/rooms")
-                await terminal.shows("#lobby, 2 members")
-                await terminal.shows("#new, 1 member ← here")
-                terminal.type("/leave")
-                await terminal.shows("You left #new.")
-                terminal.type("/leave dev", "/who")
-                await terminal.shows("In #lobby: 2 members")
-                terminal.type("/to bob psst")
-                await bob.expect("chat", content="psst", to="bob")
-                await terminal.shows("alice to bob: psst ✓")
-                await terminal.shows("bob has got: psst")
-                await bob.say("yes?", to="alice")
-                await terminal.shows("bob to you: yes?")
-                terminal.type('/to "no one" hi', "/all hear, hear")
-                await terminal.shows("alice to no one: hi ✓")
-                await terminal.shows("to everyone alice: hear, hear ✓")
-                terminal.type("/history 1")
-                await terminal.shows("The last 1 message of #lobby:")
-                await terminal.shows("alice: in the lobby")
-                terminal.type("/nonsense")
-                await terminal.shows("There is no /nonsense")
-                terminal.type("/help")
-                await terminal.shows("/quit")
-                terminal.type("/leave", "to nobody")
-                await terminal.shows("You are in no room")
-                terminal.type("/quit")
+        async with (
+            serving() as server,
+            member(server, "bob") as bob,
+            screen(tmp_path, f"{server.address}/?user_id=alice", "--room", "dev", "--room", "lobby") as terminal,
+        ):
+            await terminal.shows("#dev> ")
+            await terminal.shows("You are in #dev.")
+            terminal.type("/join lobby", "in the lobby")
+            await bob.expect("chat", content="in the lobby")
+            await terminal.shows("alice: in the lobby ✓")
+            terminal.type("/join new", "at once")
+            await terminal.shows("#new> ")
+            await terminal.shows("alice: at once ✓")
+            terminal.type("/rooms")
+            await terminal.shows("#lobby, 2 members")
+            await terminal.shows("#new, 1 member ← here")
+            terminal.type("/leave")
+            await terminal.shows("You left #new.")
+            terminal.type("/leave dev", "/who")
+            await terminal.shows("In #lobby: 2 members")
+            terminal.type("/to bob psst")
+            await bob.expect("chat", content="psst", to="bob")
+            await terminal.shows("alice to bob: psst ✓")
+            await terminal.shows("bob has got: psst")
+            await bob.say("yes?", to="alice")
+            await terminal.shows("bob to you: yes?")
+            terminal.type('/to "no one" hi', "/all hear, hear")
+            await terminal.shows("alice to no one: hi ✓")
+            await terminal.shows("to everyone alice: hear, hear ✓")
+            terminal.type("/history 1")
+            await terminal.shows("The last 1 message of #lobby:")
+            await terminal.shows("alice: in the lobby")
+            terminal.type("/nonsense")
+            await terminal.shows("There is no /nonsense")
+            terminal.type("/help")
+            await terminal.shows("/quit")
+            terminal.type("/leave", "to nobody")
+            await terminal.shows("You are in no room")
+            terminal.type("/quit")
 
-                assert await terminal.ends() == 0
+            assert await terminal.ends() == 0
 
     run(main())
 
@@ -540,7 +545,7 @@ async def harmful() -> AsyncIterator[str]:
         async for text in connection:
             match json.loads(text):
                 case {"type": "hello"}:
-                    recovered = {"inbox": None, "all": None, "rooms": {}}
+                    recovered: dict[str, Any] = {"inbox": None, "all": None, "rooms": {}}
                     fixed = {"session": "s", "time": 1, "ping": 25_000, "limits": {"message": 65_536}}
                     await say("welcome", user=STEERING, positions=positions, recovered=recovered, **fixed)
                 case {"type": "join", "room": room, "id": id}:

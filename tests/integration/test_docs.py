@@ -5,7 +5,7 @@ Each block of code of a page runs against the server that the page last started,
 - `python` and `toml`: a block that begins with a comment of a file name (`# app.py`) begins that file; the blocks
   after it go on with it. It must import; one that a command runs is run there instead.
 - `console`: lines with `$` are commands, and really run. What `hubbub serve` prints must be so. With `wscat`, lines
-  with `>` are sent and lines with `<` are what must come, all of it and nothing else, where any is shown.
+  with `>` are sent and lines with `<` are what must come; where there are both, all of it and nothing else.
 - `wire`: the same for several clients. `alice → …` is sent, `bob ← …` must come next; `bob comes`, `bob goes`.
 - `json` must be JSON, one text or one a line. `javascript` runs in Chromium.
 
@@ -331,9 +331,10 @@ async def wscat(words: list[str], lines: list[str], address: str) -> None:
                 assert line == f'Disconnected (code: {code}, reason: "{reason}")'
                 return
         heard = await client.sync() if subprotocols is None or lines else []
-        if any(line.startswith("< ") for line in lines):
+        if {line[0] for line in lines} == {">", "<"}:
             assert heard == []
         else:
+            # Where nothing was typed, what comes by itself goes on coming.
             assert [message for message in heard if message["type"] == "error"] == []
     finally:
         client.cut()

@@ -635,3 +635,223 @@ def test_wrong_registrations_are_told_at_once() -> None:
 
     with pytest.raises(HubbubError):
         hub.middleware(blocking)  # type: ignore[arg-type]
+
+
+def test_strict_types_are_refused_before_middleware() -> None:
+    """Middleware is for messages that the application takes; it does not make a type known."""
+
+    async def main() -> None:
+        hub = Hub()
+        seen: list[str] = []
+
+        @hub.middleware
+        async def everything(message: Message[Any], next: Next) -> Message[Any] | None:
+            seen.append(message.type)
+            return await next(message)
+
+        @hub.on("chat")
+        async def chat(message: Message[Any]) -> Message[Any]:
+            return message
+
+        async with serving(hub, strict_types=True) as server, connect(server.address, "alice") as alice:
+            assert (await alice.ask("whatever")).get("code") == "unknown_type"
+            assert (await alice.ask("chat"))["seq"] == 1
+            assert seen == ["chat"]
+
+    run(main())
+
+
+def test_the_ack_has_the_id_that_was_sent() -> None:
+    """Whatever a handler makes of the message: the sender waits for the id that it gave."""
+
+    async def main() -> None:
+        hub = Hub()
+
+        @hub.on("renamed")
+        async def renamed(message: Message[Any]) -> Message[Any]:
+            message.id = "another"
+            return message
+
+        @hub.on("nameless")
+        async def nameless(message: Message[Any]) -> Message[Any]:
+            message.id = None
+            return message
+
+        async with serving(hub) as server, connect(server.address, "alice") as alice:
+            for seq, kind in enumerate(("renamed", "nameless"), 1):
+                await alice.send({"type": kind, "id": "mine"})
+
+                assert (await alice.expect("ack"))["id"] == "mine"
+                await alice.expect(kind, seq=seq)
+            # Who asked for no ack gets none.
+            await alice.send({"type": "renamed", "content": "again"})
+            await alice.sync()
+            assert alice.heard("ack", id="another") == []
+
+    run(main())
+
+
+MADE: dict[str, dict[str, Any]] = {
+    "the server's type": {"type": "welcome"},
+    "a client's type": {"type": "join"},
+    "no type": {"type": ""},
+    "a long type": {"type": "x" * 65},
+    "a type of another kind": {"type": 7},
+    "both targets": {"to": "bob", "room": "lobby"},
+    "a long name": {"to": "x" * 129},
+    "no name": {"to": ""},
+    "a control character": {"to": "a\n"},
+    "no Unicode": {"to": "\ud800"},
+    "a long id": {"id": "x" * 65},
+    "a receipt for everyone": {"receipt": True},
+    "binary that is none": {"binary": True},
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_what_a_handler_makes_is_checked_like_what_a_client_sends(made: str, caplog: pytest.LogCaptureFixture) -> None:
+    """`internal` to the sender, one line in the log with the type of the handler, and nothing is published."""
+
+    async def main() -> None:
+        hub = Hub()
+
+        @hub.on("make")
+        async def make(message: Message[Any]) -> Message[Any]:
+            for field, value in MADE[made].items():
+                setattr(message, field, value)
+            return message
+
+        async with serving(hub) as server, connect(server.address, "alice") as alice:
+            await alice.join("lobby")
+            answer = await alice.ask("make", content="no base64!")
+
+            assert (answer["type"], answer.get("code")) == ("error", "internal")
+            [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+            assert "make" in record.getMessage() and record.exc_info is None
+            assert (await alice.ask("history", room="lobby"))["messages"] == []
+            await alice.sync()
+            assert (await alice.ask("chat"))["seq"] == 1
+
+    run(main(), logs_errors=True)
+
+
+def test_a_handler_that_returns_no_message_has_failed() -> None:
+    async def main() -> None:
+        hub = Hub()
+
+        @hub.on("make")
+        async def make(message: Message[Any]) -> Any:
+            return {"type": "make"}
+
+        async with serving(hub) as server, connect(server.address, "alice") as alice:
+            assert (await alice.ask("make"))["code"] == "internal"
+
+    run(main(), logs_errors=True)
+
+
+def test_binary_stays_with_the_content_that_it_is_about() -> None:
+    """Content that was only read is passed on as binary; what was put in its place is not."""
+
+    async def main() -> None:
+        hub = Hub()
+
+        @hub.on("read")
+        async def read(message: Message[bytes]) -> Message[bytes]:
+            assert message.content == b"A"
+            return message
+
+        @hub.on("replace")
+        async def replace(message: Message[Any]) -> Message[Any]:
+            message.content = {"length": len(message.content)}
+            return message
+
+        async with serving(hub) as server, connect(server.address, "alice") as alice:
+            for kind in ("read", "replace"):
+                await alice.send({"type": kind, "content": "QQ==", "binary": True})
+
+            assert (await alice.expect("read", content="QQ=="))["binary"] is True
+            assert "binary" not in await alice.expect("replace", content={"length": 4})
+
+    run(main())
+
+
+def test_content_that_nothing_can_hold_is_its_senders_error() -> None:
+    """`invalid_content` and no traceback, when a handler reads it; who does not read it passes it on as it is."""
+
+    async def main() -> None:
+        hub = Hub()
+
+        @hub.on("read")
+        async def read(message: Message[Any]) -> Message[Any]:
+            _ = message.content
+            return message
+
+        @hub.on("pass")
+        async def passes(message: Message[Any]) -> Message[Any]:
+            return message
+
+        async with serving(hub) as server, connect(server.address, "alice") as alice:
+            await alice.send_text('{"type":"read","content":1e999,"id":"r"}')
+            error = await alice.expect("error", id="r")
+
+            assert (error["code"], error["where"]) == ("invalid_content", "$")
+            await alice.send_text('{"type":"pass","content":1e999,"id":"p"}')
+            await alice.expect("ack", id="p")
+            await alice.expect("pass")
+            assert '"content":1e999' in alice.texts[-1] + alice.texts[-2]
+
+    run(main())
+
+
+@pytest.mark.parametrize("outcome", ["published", "in a room", "redirected", "kept", "refused", "failed"])
+def test_a_retry_shares_the_outcome_of_the_first_that_is_still_handled(outcome: str) -> None:
+    """A client that was cut off sends again what its handler has not finished: it is called once, and both answered."""
+
+    async def main() -> None:
+        hub = Hub()
+        gate = asyncio.Event()
+        calls: list[str | None] = []
+
+        @hub.on("order")
+        async def order(message: Message[Any]) -> Message[Any] | None:
+            calls.append(message.id)
+            await gate.wait()
+            if outcome == "refused":
+                raise Reject("sold_out", "There is none left.")
+            if outcome == "failed":
+                raise RuntimeError
+            if outcome == "redirected":
+                message.to = "bob"
+            return None if outcome == "kept" else message
+
+        async with serving(hub) as server, connect(server.address, "bob") as bob:
+            sent = {"type": "order", "id": "o1", **({"room": "lobby"} if outcome == "in a room" else {})}
+            await bob.join("lobby")
+            async with connect(server.address, "alice") as first:
+                await first.join("lobby")
+                await first.send(sent)
+                await eventually(lambda: calls)
+            await eventually(lambda: not server.hub.sessions("alice"))
+            async with connect(server.address, "alice") as again, connect(server.address, "alice") as third:
+                for session in (again, third):
+                    await session.join("lobby")
+                    await session.send(sent)
+                seen = server.hub.statistics().messages_in
+                # What else is sent waits behind it, so that the order stays.
+                await again.say("behind it", id="b")
+                await eventually(lambda: server.hub.statistics().messages_in > seen)
+                gate.set()
+                answers = [await session.expect(id="o1", from_=None) for session in (again, third)]
+                await again.expect("ack", id="b")
+
+                assert calls == ["o1"]
+                for answer in answers:
+                    if outcome in ("refused", "failed"):
+                        assert answer["code"] == {"refused": "sold_out", "failed": "internal"}[outcome]
+                    else:
+                        assert (answer["type"], answer["duplicate"]) == ("ack", True)
+                        assert ("seq" in answer) is (outcome != "kept")
+                published = [m for m in await bob.sync() if m["type"] == "order"]
+                assert len(published) == (outcome in ("published", "in a room", "redirected"))
+
+    run(main(), logs_errors=outcome == "failed")

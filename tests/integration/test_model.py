@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from itertools import count
 from typing import Any, TypeVar
+from unittest.mock import patch
 
 import uvloop
 from hypothesis import HealthCheck, settings
@@ -116,7 +117,7 @@ class Client:
     @property
     def busy(self) -> bool:
         """Whether what it says now would have to wait."""
-        return self.session._busy
+        return self.session.busy
 
 
 class Saved:
@@ -132,6 +133,10 @@ class ChannelsAndSessions(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        # Small, too: a backlog has several pages, and more comes meanwhile than is kept aside.
+        self.patches = [patch("hubbub.hub.recovery._PAGE", 2), patch("hubbub.core.channel._MOST_HELD", 3)]
+        for small in self.patches:
+            small.start()
         self.loop = uvloop.new_event_loop()
         self.time = 0.0
         self.hub = Hub()
@@ -150,6 +155,8 @@ class ChannelsAndSessions(RuleBasedStateMachine):
         return self.loop.run_until_complete(coroutine)
 
     def teardown(self) -> None:
+        for small in self.patches:
+            small.stop()
         self.run(self.hub.stop())
         self.loop.close()
 
@@ -236,6 +243,9 @@ class ChannelsAndSessions(RuleBasedStateMachine):
         """Let the hub come to rest, and the clients hear what has come."""
         for _ in range(8):
             await asyncio.sleep(0)
+        # At the next tick it would happen by itself, and runs would not repeat.
+        if self.hub._node is not None:
+            self.hub._node.acknowledge_written()
         for client in list(self.clients):
             for message in client.wire.hear():
                 self.hear(client, message)
@@ -577,6 +587,31 @@ class ChannelsAndSessions(RuleBasedStateMachine):
                 else:
                     self.speak(client, room, "new", echo=False)
         if client in self.clients:
+            self.now(client.wire.go_on)
+            self.run(self.settle())
+
+    @precondition(lambda self: any(not client.wire.stalled and not client.busy for client in self.clients))
+    @rule(
+        data=st.data(),
+        room=st.sampled_from(ROOMS),
+        last=st.integers(1, KEPT),
+        meanwhile=st.lists(st.booleans(), max_size=KEPT),
+        reads=st.booleans(),
+    )
+    def catch_up_slowly(self, data: st.DataObject, room: str, last: int, meanwhile: list[bool], reads: bool) -> None:
+        """A client joins and reads nothing of the backlog while the room goes on, seqs and volatile ones mixed."""
+        client = data.draw(st.sampled_from([c for c in self.clients if not c.wire.stalled and not c.busy]))
+        client.was_stalled = True
+        client.wire.stall(0)
+        # Fills the socket, so that the backlog has to wait.
+        self.announce("all", 1)
+        self.enter(client, room, "last", last=last)
+        for logged in meanwhile:
+            if logged:
+                self.announce("room:" + room, 1)
+            else:
+                self.speak_in_passing("room:" + room)
+        if reads and client in self.clients:
             self.now(client.wire.go_on)
             self.run(self.settle())
 

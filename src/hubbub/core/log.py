@@ -16,6 +16,11 @@ __all__ = ["Log", "Page", "Retention"]
 # What one retained publication costs besides its bytes: the object's head, its time, the slots in the deques.
 _OVERHEAD = 80
 
+# What one remembered (`from`, `id`) costs: a dict's entry, two pairs, the strings.
+_ID_OVERHEAD = 250
+# What a log costs by itself: mostly the first blocks of its deques.
+_LOG_OVERHEAD = 1500
+
 _encode = json.encode
 _decode = msgspec.json.Decoder(Publication).decode
 
@@ -57,7 +62,7 @@ class Log:
         self._age = retention.age
 
         # Roughly how many bytes the log holds.
-        self.size = 0
+        self.size = _LOG_OVERHEAD
 
         # Oldest first, encoded, and when each was appended. As one `bytes` a message is a third of the memory
         # that its fields are as objects, and what makes a message is gone when it has been told: that memory
@@ -99,8 +104,10 @@ class Log:
 
         Its (`from`, `id`) is remembered for `remember` seconds, but of no more than `most` publications.
         """
-        self._seq = seq = self._seq + 1
-        publication.seq = seq
+        # Nothing is changed before the one step that can fail.
+        seq = publication.seq = self._seq + 1
+        encoded = _encode(publication)
+        self._seq = seq
         if publication.id is not None:
             if self._known is None:
                 self._known = {}
@@ -108,13 +115,13 @@ class Log:
                 self._forget(now, most)
             key = (publication.from_, publication.id)
             # An expired entry of the same key may still be there: out, so that the order stays that of expiry.
-            self._known.pop(key, None)
+            if self._known.pop(key, None) is None:
+                self.size += _ID_OVERHEAD
             self._known[key] = (seq, now + remember)
         if publication.receipt:
             if self._receipts is None:
                 self._receipts = deque()
             self._receipts.append(seq)
-        encoded = _encode(publication)
         self._entries.append(encoded)
         self._times.append(now)
         self.size += _OVERHEAD + len(encoded)
@@ -188,3 +195,4 @@ class Log:
             if known[key][1] > now and (most <= 0 or len(known) < most):
                 break
             del known[key]
+            self.size -= _ID_OVERHEAD

@@ -141,11 +141,12 @@ class Turn:
 
     def flush(self) -> None:
         """End the turn: one write for each outbox that collected something."""
+        # First: whatever happens below, the next message begins a new turn.
+        self.open = False
         self._write()
         self._collected = 0
         self._busy = self._messages > 1
         self._messages = 0
-        self.open = False
 
     def _write(self) -> None:
         if self.dirty:
@@ -194,6 +195,7 @@ class Outbox(Generic[Owner]):
         "_size",
         "_turn",
         "blocked",
+        "broken",
         "closed",
         "format",
         "owner",
@@ -208,6 +210,9 @@ class Outbox(Generic[Owner]):
         # Whether the socket takes nothing now; set and reset by the session as the transport says. A closed
         # outbox is blocked, too: one check on the hot path.
         self.blocked = False
+
+        # The connection has refused bytes for good: what was put here last has not been written.
+        self.broken = False
 
         # Nothing is taken or written any more.
         self.closed = False
@@ -269,8 +274,8 @@ class Outbox(Generic[Owner]):
             # As in `flush`: a call less for each delivery of a broadcast.
             try:
                 sent = self._send(frame)
-            except OSError:
-                sent = 0
+            except OSError as error:
+                sent = self._failed(error)
             if sent != len(frame):
                 self._sink.write(frame[sent:])
         return True
@@ -286,11 +291,15 @@ class Outbox(Generic[Owner]):
             if not self.blocked:
                 try:
                     sent = self._send(frames)
-                except OSError:
-                    # The kernel takes nothing, or the connection is broken: the transport knows what to do.
-                    sent = 0
+                except OSError as error:
+                    sent = self._failed(error)
             if sent != len(frames):
                 self._sink.write(frames[sent:])
+
+    def _failed(self, error: OSError) -> int:
+        # The kernel takes nothing, or the connection is broken: the transport knows what to do.
+        self.broken = self.broken or not isinstance(error, BlockingIOError)
+        return 0
 
     def unblock(self) -> list[Held]:
         """The socket takes bytes again: write what was held, with the gaps, and return what was written."""

@@ -31,6 +31,12 @@ class Timer:
         # The entry stays in its slot until that slot is due: O(1) now, a few bytes for a while.
         self.callback = None
 
+    def fire(self) -> None:
+        """Call the callback, unless it was called or cancelled before."""
+        callback, self.callback = self.callback, None
+        if callback is not None:
+            callback()
+
 
 class Wheel:
     """Timers in slots of `granularity` seconds; `advance` returns those that are due.
@@ -72,7 +78,8 @@ class Wheel:
     def advance(self, now: float) -> list[Callable[[], object]]:
         """Move to `now` and return what is due, oldest first; the caller calls them.
 
-        They are returned and not called here so that one that raises cannot keep the others from running.
+        They are returned and not called here so that one that raises cannot keep the others from running. One
+        that cancels another of them does keep that one from running.
         """
         self.now = max(now, self.now)
         target = int(now / self._granularity)
@@ -84,10 +91,4 @@ class Wheel:
         else:
             due = [slot for slot in range(self._slot + 1, target + 1) if slot in self._slots]
         self._slot = target
-        callbacks = []
-        for slot in due:
-            for timer in self._slots.pop(slot):
-                if timer.callback is not None:
-                    callbacks.append(timer.callback)
-                    timer.callback = None
-        return callbacks
+        return [timer.fire for slot in due for timer in self._slots.pop(slot) if timer.active]

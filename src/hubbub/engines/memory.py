@@ -18,8 +18,11 @@ from hubbub.types import Position, Publication, inbox_channel, user_of
 
 __all__ = ["MemoryEngine", "MemoryLimits", "MemoryStatistics"]
 
-# How many logs one call of `sweep` looks at.
+# How many logs one call of `sweep` looks at, and the seconds between two calls where the table is full.
 _SWEEP = 1000
+_SWEEP_PAUSE = 1.0
+# How many logs give way to one publication that no longer fits.
+_SHRINK = 100
 
 
 class MemoryLimits(Struct, frozen=True, kw_only=True):
@@ -60,6 +63,9 @@ class MemoryEngine:
         # Only channels that were written to. The least lately written come first, roughly: a log moves to
         # the end when `_make_room` passes it by.
         self._logs: dict[str, Log] = {}
+
+        # When the table was last swept because it was full.
+        self._swept = clock() - _SWEEP_PAUSE
 
         # Of what all logs hold.
         self._bytes = 0
@@ -213,7 +219,7 @@ class MemoryEngine:
     def sweep(self) -> None:
         """Forget what nobody would miss; called now and then, it looks at a part of the logs each time."""
         now = self._clock()
-        for channel in list(self._logs)[:_SWEEP]:
+        for channel in list(islice(self._logs, _SWEEP)):
             log = self._logs.pop(channel)
             size = log.size
             # Whoever listens holds a position in it: it would not survive another epoch.
@@ -229,11 +235,16 @@ class MemoryEngine:
 
     def _begin(self, channel: str) -> Log:
         if len(self._logs) >= self._limits.channels:
-            self.sweep()
+            now = self._clock()
+            if now >= self._swept + _SWEEP_PAUSE:
+                # Not at each refusal: whoever fills the table must not make everybody else pay.
+                self._swept = now
+                self.sweep()
             if len(self._logs) >= self._limits.channels:
                 raise Unavailable("too many channels have a history", retry_after=60)
         log = Log(self._empty(channel).epoch, self._inbox if user_of(channel) is not None else self._history)
         self._logs[channel] = log
+        self._bytes += log.size
         return log
 
     def _empty(self, channel: str) -> Position:
@@ -250,17 +261,15 @@ class MemoryEngine:
 
     def _make_room(self) -> None:
         """Drop old publications of the channels at the front until the bytes fit again."""
-        while self._bytes > self._limits.history_bytes and self._logs:
-            channel = next(iter(self._logs))
+        for channel in list(islice(self._logs, _SHRINK)):
             log = self._logs.pop(channel)
             size = log.size
             # A tenth at a time, so that no single channel pays for all.
-            for _ in range(max(1, len(log) // 10)):
-                if len(log):
-                    log.drop_oldest()
+            for _ in range(min(len(log), max(1, len(log) // 10))):
+                log.drop_oldest()
             self._bytes += log.size - size
             self._logs[channel] = log
-            if self._bytes <= 0:
+            if self._bytes <= self._limits.history_bytes:
                 break
 
     def _forget(self, channel: str, size: int) -> None:

@@ -3,7 +3,7 @@
 from hubbub.hub.hooks import Credentials
 from hubbub.hub.hub import Hub, HubStatistics
 from hubbub.hub.options import HubOptions
-from hubbub.hub.pipeline import Message, Middleware, Next
+from hubbub.hub.pipeline import Message, Middleware, Next, stuck_threads
 from hubbub.hub.session import Session, State
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "Next",
     "Session",
     "State",
+    "stuck_threads",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
+import math
 import secrets
 from typing import TYPE_CHECKING, Final
 
@@ -12,8 +12,10 @@ from hubbub.eager import in_task
 from hubbub.errors import Reject
 from hubbub.hub.formats import CODECS, subprotocol_of
 from hubbub.hub.hooks import Credentials, Hooks
+from hubbub.hub.pipeline import user_named
 from hubbub.hub.session import Session
-from hubbub.protocol.codes import ErrorCode
+from hubbub.protocol.codes import HANDSHAKE, RETRYABLE, ErrorCode
+from hubbub.protocol.conversation import is_name
 from hubbub.transports.base import Accept, Handshake, Refuse
 
 if TYPE_CHECKING:
@@ -24,7 +26,12 @@ __all__ = ["admit", "token_of"]
 log = logging.getLogger("hubbub.hub")
 
 _BEARER: Final = "bearer."
-_control = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+# The HTTP status that says what a code says; of two, the one that is not about HTTP itself.
+_status: Final = {code: status for status, code in reversed(HANDSHAKE.items())}
+
+# Seconds to stay away where the application did not say how many.
+_RETRY_AFTER: Final = 5
 
 
 def token_of(handshake: Handshake) -> str | None:
@@ -53,11 +60,12 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
     try:
         user = await _identify(node, hooks, handshake, full=subprotocol is not None)
     except Reject as error:
-        status = {ErrorCode.UNAUTHORIZED: 401, ErrorCode.BAD_MESSAGE: 400}.get(error.code, 403)  # type: ignore[call-overload]
-        return Refuse(status=status, code=error.code, message=error.message or "not allowed")
+        return _refusal(error)
     except TimeoutError:
         log.error("authentication took too long")
-        return Refuse(status=503, code=ErrorCode.UNAVAILABLE, message="authentication took too long", retry_after=5)
+        return Refuse(
+            status=503, code=ErrorCode.UNAVAILABLE, message="authentication took too long", retry_after=_RETRY_AFTER
+        )
     # Again: authentication may have waited, and the last place gone meanwhile. From here on nothing waits.
     refusal = _no_place(node, handshake)
     if refusal is not None:
@@ -80,6 +88,14 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
     if session.full:
         session.handshake = handshake
     return Accept(session, subprotocol)
+
+
+def _refusal(error: Reject) -> Refuse:
+    """What the application's refusal is in HTTP."""
+    later = error.retry_after is not None or error.code in RETRYABLE
+    status = _status.get(error.code, 503 if later else 403)  # type: ignore[call-overload]  # a code may be any word
+    retry_after = max(1, math.ceil(error.retry_after or _RETRY_AFTER)) if status in (429, 503) else None
+    return Refuse(status=status, code=error.code, message=error.message or "not allowed", retry_after=retry_after)
 
 
 def _no_place(node: Node, handshake: Handshake) -> Refuse | None:
@@ -107,7 +123,7 @@ async def _identify(node: Node, hooks: Hooks, handshake: Handshake, *, full: boo
     named = ""
     if node.options.dev:
         named = handshake.query.get("user_id", "") or "guest-" + secrets.token_hex(2)
-        if len(named) > 128 or _control.search(named):
+        if not is_name(named):
             raise Reject(ErrorCode.BAD_MESSAGE, "user_id must be 1 to 128 characters, none of them a control character")
     if hooks.authenticate is None:
         if not named:
@@ -116,12 +132,14 @@ async def _identify(node: Node, hooks: Hooks, handshake: Handshake, *, full: boo
     token = token_of(handshake)
     await in_task()
     async with asyncio.timeout(node.options.hook_timeout):
-        user = await hooks.call_one(hooks.authenticate, Credentials(token, handshake))
+        user = user_named(await hooks.call_one(hooks.authenticate, Credentials(token, handshake)))
     if user:
-        return str(user)
-    if named and handshake.query.get("user_id"):
-        return named
-    if full and token is None:
-        # `hello` may bring the token.
-        return ""
+        return user
+    # Whoever shows a token means it: one that is wrong is refused, whatever else would let them in.
+    if token is None:
+        if named and handshake.query.get("user_id"):
+            return named
+        if full:
+            # `hello` may bring the token.
+            return ""
     raise Reject(ErrorCode.UNAUTHORIZED, "the token is missing or not valid")

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from hubbub.eager import in_task
 from hubbub.errors import NotJoined, Reject
 from hubbub.hub.hooks import Credentials
+from hubbub.hub.pipeline import user_named
 from hubbub.hub.recovery import Recovery
 from hubbub.hub.routing import fault_of
-from hubbub.protocol.codes import CloseCode, ErrorCode
+from hubbub.protocol.codes import RETRYABLE, CloseCode, ErrorCode
 from hubbub.protocol.envelope import (
     Ack,
     AckUpTo,
@@ -106,9 +107,9 @@ async def open_plain(node: Node, session: Session) -> None:
         start = recovery.seq
         if recovery.missing is not None:
             session.send(Gap(*recovery.missing))
-        if await recovery.finish() and recovery.seq > start:
-            # A plain client says nothing about what it handled: written is acknowledged.
-            await node.acknowledge(session.user, recovery.seq)
+        if await recovery.finish() and recovery.seq > start and not session.ending:
+            # A plain client says nothing about what it handled: written is acknowledged, when this turn ends.
+            node.owe(session, recovery.seq)
     except Exception as error:
         fault = fault_of(error, None, session)
         session.fault(fault)
@@ -147,9 +148,9 @@ def _close_code(error: Exception) -> CloseCode:
         return CloseCode.TRY_LATER
     if not isinstance(error, Reject):
         return CloseCode.INTERNAL
-    if error.code == ErrorCode.UNAUTHORIZED:
-        return CloseCode.UNAUTHORIZED
-    return CloseCode.TRY_LATER if error.retry_after is not None else CloseCode.FORBIDDEN
+    if error.retry_after is not None or error.code in RETRYABLE:
+        return CloseCode.TRY_LATER
+    return CloseCode.UNAUTHORIZED if error.code == ErrorCode.UNAUTHORIZED else CloseCode.FORBIDDEN
 
 
 async def _authenticate_hello(node: Node, session: Session, request: Hello) -> None:
@@ -161,7 +162,7 @@ async def _authenticate_hello(node: Node, session: Session, request: Hello) -> N
         await in_task()
         async with asyncio.timeout(node.options.hook_timeout):
             credentials = Credentials(request.token, session.handshake)
-            user = await session.hooks.call_one(authenticate, credentials) or ""
+            user = user_named(await session.hooks.call_one(authenticate, credentials))
     if not user:
         raise Reject(ErrorCode.UNAUTHORIZED, "the token is missing or not valid")
     if node.counts.user_full(user):
@@ -256,12 +257,21 @@ async def depart(node: Node, session: Session, code: int, reason: str) -> None:
     await node.unlisten(session, inbox)
     if inbox not in node.channels:
         node.last_seen.note(session.user, node.now_ms())
-    for room in list(session.room_names or ()):
+    # Out of all rooms first: a slow hook must not leave a ghost in the others.
+    rooms = list(session.room_names or ())
+    for room in rooms:
         try:
-            await leave_room(node, session, room)
+            await _take_out(node, session, room)
         except Exception:
             # The others must still be left.
             log.exception("leaving a room failed for session %s", session.id)
+    if session.hooks.leave:
+        await in_task()
+        for room in rooms:
+            try:
+                await session.hooks.call(session.hooks.leave, node.options.hook_timeout, session, room)
+            except Exception:
+                log.exception("a leave hook failed for session %s", session.id)
     if session.hooks.disconnect:
         await in_task()
         await session.hooks.call(session.hooks.disconnect, node.options.hook_timeout, session)
@@ -275,7 +285,12 @@ async def join(node: Node, session: Session, request: Join) -> None:
     """Become a member of a room, with its past as far as asked."""
     since = Position(*request.since) if request.since is not None else None
     recovery = await _enter(node, session, request.room, since, request.last)
-    members, count = await node.engine.members(recovery.name, _MEMBERS_IN_JOINED)
+    try:
+        members, count = await node.engine.members(recovery.name, _MEMBERS_IN_JOINED)
+    except BaseException:
+        # A member that hears nothing would be worse than none.
+        await leave_room(node, session, request.room)
+        raise
     joined = Joined(request.room, recovery.position, recovery.recovered, count, id=request.id)
     if count <= _MEMBERS_IN_JOINED:
         joined.members = members
@@ -329,16 +344,20 @@ async def leave(node: Node, session: Session, request: Leave) -> None:
 
 async def leave_room(node: Node, session: Session, room: str) -> None:
     """Take the session out of `room`, and tell who cares."""
+    if await _take_out(node, session, room) and session.hooks.leave:
+        await in_task()
+        await session.hooks.call(session.hooks.leave, node.options.hook_timeout, session, room)
+
+
+async def _take_out(node: Node, session: Session, room: str) -> bool:
     if session.room_names is None or room not in session.room_names:
-        return
+        return False
     del session.room_names[room]
     name = room_channel(room)
     await node.unlisten(session, name)
     if await node.engine.leave(name, session.user, session.id):
         await _tell_members(node, session, room, "member-left")
-    if session.hooks.leave:
-        await in_task()
-        await session.hooks.call(session.hooks.leave, node.options.hook_timeout, session, room)
+    return True
 
 
 async def _tell_members(node: Node, session: Session, room: str, event: str) -> None:
@@ -443,7 +462,7 @@ async def authenticate(node: Node, session: Session, request: Auth) -> None:
     if hook is not None:
         await in_task()
         async with asyncio.timeout(node.options.hook_timeout):
-            user = await session.hooks.call_one(hook, Credentials(request.token, None))
+            user = user_named(await session.hooks.call_one(hook, Credentials(request.token, None)))
         if not user:
             raise Reject(ErrorCode.UNAUTHORIZED, "the token is not valid")
         if user != session.user:

@@ -160,7 +160,8 @@ class Hub:
 
     async def disconnect(self, user: str, reason: str = "disconnected by an operator") -> int:
         """End every session of `user` with 4504, which clients do not come back from; returns how many."""
-        found = self.sessions(user)
+        # Those too that are still on their way in: they have a user, and listen to nothing yet.
+        found = [session for session in self._running.sessions.values() if session.user == user]
         for session in found:
             session.close(CloseCode.DISCONNECTED, reason)
         return len(found)
@@ -170,8 +171,8 @@ class Hub:
         node = self._running
         return HubStatistics(
             connections=node.counts.total,
-            users=sum(1 for name, channel in node.channels.items() if name.startswith("user:") and len(channel)),
-            rooms=sum(1 for name in node.channels if name.startswith("room:")),
+            users=node.users,
+            rooms=node.rooms,
             blocked=len(node.blocked),
             messages_in=node.messages_in,
             publications=node.publications,
@@ -230,13 +231,27 @@ class Hub:
         steps = max(1.0, timeout / 2 / _DRAIN_PACE)
         batch = max(_DRAIN_BATCH, int(len(leaving) / steps) + 1)
         spread = max(1.0, len(leaving) / 500)
+        busy: list[Session] = []
         for start in range(0, len(leaving), batch):
             if start:
                 await asyncio.sleep(_DRAIN_PACE)
             for session in leaving[start : start + batch]:
-                wait = round(random.uniform(0.5, 0.5 + spread), 2)  # noqa: S311  # jitter is no secret
-                session.close(CloseCode.RESTART, "the server restarts", retry_after=wait)
-        while node.sessions and node.loop.time() < deadline:
+                if session.busy:
+                    session.pause()
+                    busy.append(session)
+                else:
+                    session.close(CloseCode.RESTART, "the server restarts", retry_after=_jitter(spread))
+        # Handlers get until half time: what they are doing for somebody is answered before the goodbye.
+        while busy:
+            if node.loop.time() < deadline - timeout / 2:
+                await asyncio.sleep(0.02)
+                ready = [session for session in busy if not session.busy]
+            else:
+                ready = busy
+            for session in ready:
+                session.close(CloseCode.RESTART, "the server restarts", retry_after=_jitter(spread))
+            busy = [session for session in busy if session not in ready]
+        while (node.sessions or node.tasks) and node.loop.time() < deadline:
             await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
@@ -284,6 +299,11 @@ class Hub:
 def _check(what: str, text: str, most: int) -> None:
     if not 1 <= len(text) <= most or CONTROL.search(text):
         raise HubbubError(f"a {what} is 1 to {most} characters, none of them a control character: {text[:most]!r}")
+
+
+def _jitter(spread: float) -> float:
+    """Seconds to stay away: not everybody comes back at once."""
+    return round(random.uniform(0.5, 0.5 + spread), 2)  # noqa: S311  # jitter is no secret
 
 
 def _as_handler(handler: Callable[..., Any]) -> Handler:

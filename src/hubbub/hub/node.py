@@ -62,6 +62,9 @@ class Node:
         # many bytes waited for it then.
         self.blocked: dict[Session, tuple[float, int]] = {}
 
+        # What this turn has put into the outboxes of plain clients and not written yet, as seqs of their inboxes.
+        self.unwritten: dict[Session, int] = {}
+
         # How far the inboxes of plain clients have been written lately, by user, and whether a receipt
         # waits for that to be acknowledged.
         self._written: dict[str, int] = {}
@@ -73,9 +76,11 @@ class Node:
         # One object per kind of frames, for `Channel.fan_out` groups listeners by identity.
         self._formats: dict[object, FramedJson] = {}
 
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
 
-        # Counted for statistics and metrics.
+        # Counted for statistics and metrics: users and rooms that have somebody here.
+        self.users = 0
+        self.rooms = 0
         self.messages_in = 0
         self.publications = 0
         self.errors: dict[str, int] = {}
@@ -93,7 +98,7 @@ class Node:
         if self._ticking is not None:
             self._ticking.cancel()
             self._ticking = None
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        tasks = [task for task in self.tasks if task is not asyncio.current_task()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -132,13 +137,24 @@ class Node:
     def _to_inbox(self, inbox: Channel[Session], publication: Publication, skip: object) -> None:
         """A plain client says nothing about what it handled: what is written to it counts as acknowledged."""
         for outbox in inbox.listeners:
-            session = outbox.owner
-            if not session.full and not outbox.blocked and outbox is not skip:
-                self._written[session.user] = publication.seq or 0
+            if not outbox.owner.full and not outbox.blocked and outbox is not skip:
+                self.unwritten[outbox.owner] = publication.seq or 0
                 if publication.receipt:
                     # Somebody waits for it: not later than the write itself.
                     self._receipts_due = True
-                return
+
+    def owe(self, session: Session, seq: int) -> None:
+        """The inbox of a plain `session` is in its outbox up to `seq`: to acknowledge once that is written."""
+        self.unwritten[session] = seq
+        self._receipts_due = True
+        if not self.turn.open:
+            self.turn.begin()
+
+    def note_written(self, session: Session) -> None:
+        """What was put into the outbox of a plain `session` has left it."""
+        seq = self.unwritten.pop(session, 0)
+        if seq > self._written.get(session.user, 0) and not session.outbox.broken:
+            self._written[session.user] = seq
 
     def acknowledge_written(self) -> None:
         """Move the cursors of plain clients to what has been written to them.
@@ -167,6 +183,8 @@ class Node:
         channel = self.channels.get(name)
         if channel is None:
             channel = self.channels[name] = self._new_channel(name)
+            self.users += channel.inbox
+            self.rooms += not channel.inbox
             await self.engine.listen([name])
         return channel
 
@@ -188,6 +206,8 @@ class Node:
         channel.unlisten(session.outbox)
         if not len(channel) and name != ALL:
             del self.channels[name]
+            self.users -= channel.inbox
+            self.rooms -= not channel.inbox
             await self.engine.unlisten([name])
 
     # ------------------------------------------------------------------------------ time and writing
@@ -200,6 +220,8 @@ class Node:
         self.turn.flush()
         if self.turn.full:
             self.end_slow()
+        for session in list(self.unwritten):
+            self.note_written(session)
         if self._receipts_due:
             self.acknowledge_written()
 
@@ -246,10 +268,10 @@ class Node:
     def spawn(self, coroutine: Coroutine[Any, Any, None], done: Callable[[], object] | None = None) -> None:
         """Own `coroutine` as a task until it ends, or the node stops; its errors are logged."""
         task = self.loop.create_task(coroutine)
-        self._tasks.add(task)
+        self.tasks.add(task)
 
         def ended(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
+            self.tasks.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.error("a background task failed", exc_info=error)
             if done is not None:

@@ -6,26 +6,45 @@ import asyncio
 import functools
 import inspect
 import re
+import threading
+import time
 import typing
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.codes import ErrorCode
-from hubbub.protocol.envelope import Envelope
+from hubbub.protocol.conversation import is_name
+from hubbub.protocol.envelope import Envelope, Fault
 from hubbub.types import NOTHING
 
 if TYPE_CHECKING:
+    from hubbub.engines.base import Accepted
     from hubbub.hub.session import Session
 
-__all__ = ["Handler", "Message", "Middleware", "Next", "Pipeline", "Threads", "encode_content"]
+__all__ = [
+    "Handler",
+    "Message",
+    "Middleware",
+    "Next",
+    "Outcome",
+    "Pipeline",
+    "Threads",
+    "encode_content",
+    "stuck_threads",
+    "user_named",
+]
+
+# How the names of the threads begin in which handlers block.
+_THREAD_NAME = "hubbub-handler"
 
 T = TypeVar("T")
 
+_anything = msgspec.json.Decoder[Any]()
 _where = re.compile(r" - at `(\$[^`]*)`$")
 
 
@@ -40,6 +59,7 @@ class Message(Generic[T]):
         "_decode",
         "_decoded",
         "_sent",
+        "binary",
         "echo",
         "id",
         "receipt",
@@ -59,6 +79,8 @@ class Message(Generic[T]):
         self.receipt = envelope.receipt
         self.echo = envelope.echo
         self.volatile = envelope.volatile
+        # Whether `content` is base64 of bytes; content that replaces it is not, unless its setter says so.
+        self.binary = envelope.binary
         # The session that the message came from.
         self.session = session
         # What was sent, until it is replaced.
@@ -90,6 +112,7 @@ class Message(Generic[T]):
         self._content = content
         self._sent = NOTHING
         self._decoded = True
+        self.binary = False
 
     def raw(self) -> Raw:
         """The payload as encoded JSON: the sender's own bytes unless the content was read or set."""
@@ -112,6 +135,21 @@ def encode_content(content: object) -> Raw:
         raise HubbubError(f"this content cannot be sent as JSON: {error}") from error
 
 
+def user_named(value: object) -> str:
+    """The user that an authenticate hook named, empty where it named nobody; raises `HubbubError` for what is no name.
+
+    The value is in neither the error nor the log: it may be somebody's secret.
+    """
+    if value is None or value == "":
+        return ""
+    if not is_name(value):
+        raise HubbubError(
+            "the authenticate hook returned no user id: that is a string of 1 to 128 characters, none of them a "
+            f"control character; it returned {'another string' if isinstance(value, str) else type(value).__name__}"
+        )
+    return value
+
+
 Next = Callable[[Message[Any]], Awaitable["Message[Any] | None"]]
 Handler = Callable[[Message[Any]], "Message[Any] | None | Awaitable[Message[Any] | None]"]
 Middleware = Callable[[Message[Any], Next], Awaitable["Message[Any] | None"]]
@@ -121,7 +159,7 @@ class Threads:
     """A bounded pool for code that blocks: so many threads, so many waiting, and no more."""
 
     def __init__(self, threads: int, queue: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="hubbub-handler")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=_THREAD_NAME)
         self._most = threads + queue
         # Calls that run or wait.
         self._taken = 0
@@ -154,6 +192,24 @@ def _call(function: Callable[..., T], *arguments: Any) -> T:
         raise RuntimeError("the function raised StopIteration") from error
 
 
+def stuck_threads(patience: float) -> int:
+    """How many threads of handlers that block are still running, `patience` seconds after their pool was closed."""
+    deadline = time.monotonic() + patience
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(_THREAD_NAME)]
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return sum(thread.is_alive() for thread in threads)
+
+
+class Outcome(NamedTuple):
+    """What became of a message that the application did not refuse."""
+
+    # As the handlers left it.
+    envelope: Envelope
+    # Where it stands; None where the application kept it.
+    accepted: Accepted | None
+
+
 class Pipeline:
     """The handlers and middleware of a hub: which code a message of a type goes through."""
 
@@ -166,6 +222,10 @@ class Pipeline:
 
         # Each type's whole chain, put together once.
         self._chains: dict[str, Next] = {}
+
+        # What is being handled, by (channel, user, id): a retry waits for what becomes of the first. A session
+        # handles one message at a time, so there are never more of them than sessions.
+        self.handling: dict[tuple[str, str, str], asyncio.Future[Outcome | Fault]] = {}
 
         # Set when the hub starts: handlers that are plain functions run there.
         self.threads: Threads | None = None
@@ -233,7 +293,7 @@ async def _around(middleware: Middleware, chain: Next, message: Message[Any]) ->
 
 
 def _decode_any(raw: Raw) -> Any:
-    return msgspec.json.decode(raw) if memoryview(raw).nbytes else None
+    return _decode_msgspec(_anything, raw)
 
 
 def _content_decoder(handler: Handler) -> Callable[[Raw], Any]:
@@ -260,7 +320,8 @@ def _content_decoder(handler: Handler) -> Callable[[Raw], Any]:
 def _decode_msgspec(decoder: msgspec.json.Decoder[Any], raw: Raw) -> Any:
     try:
         return decoder.decode(raw if memoryview(raw).nbytes else b"null")
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
+        # Not only what is of another type: JSON can say what nothing here can hold, such as 1e999.
         text = str(error)
         where = _where.search(text)
         raise Reject(ErrorCode.INVALID_CONTENT, _where.sub("", text), where=where.group(1) if where else "$") from None

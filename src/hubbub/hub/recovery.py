@@ -97,7 +97,8 @@ class Recovery:
                 if not await self._session.send_backlog(page.publications, self.name):
                     return await self.abandon()
                 if page.publications:
-                    self.seq = page.publications[-1].seq or self.seq
+                    # The last may be volatile, without a place of its own.
+                    self.seq = max((told.seq for told in page.publications if told.seq is not None), default=self.seq)
                 elif not page.more:
                     self.seq = max(self.seq, page.position.seq)
             if page is None or not page.more:

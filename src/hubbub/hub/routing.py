@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from hubbub.eager import in_task
 from hubbub.errors import NotJoined, Reject
-from hubbub.hub.pipeline import Message, Next
+from hubbub.hub.pipeline import Message, Next, Outcome
 from hubbub.protocol.codes import ErrorCode
+from hubbub.protocol.conversation import check
 from hubbub.protocol.envelope import Ack, Envelope, Fault
+from hubbub.protocol.json import BadMessage
 from hubbub.types import ALL, Publication
 
 if TYPE_CHECKING:
@@ -23,6 +27,8 @@ __all__ = ["fault_of", "route"]
 
 log = logging.getLogger("hubbub.hub")
 
+_INTERNAL: Final = "something failed on the server; it has been logged"
+
 
 def route(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any, Any, None] | None:
     """Bring a message as far as it gets without waiting; what has to wait is returned, for the session to run.
@@ -32,12 +38,12 @@ def route(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any, An
     """
     try:
         pipeline = session.hooks.pipeline
+        if node.strict and not pipeline.handles(envelope.type):
+            raise Reject(ErrorCode.UNKNOWN_TYPE, "no handler is registered for this type")
         if pipeline.used:
             chain = pipeline.chain(envelope.type)
             if chain is not None:
                 return _handle(node, session, envelope, chain)
-        if node.strict and not pipeline.handles(envelope.type):
-            raise Reject(ErrorCode.UNKNOWN_TYPE, "no handler is registered for this type")
         return _publish(node, session, envelope)
     except Exception as error:
         session.fault(fault_of(error, envelope, session))
@@ -45,20 +51,28 @@ def route(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any, An
 
 
 def _publish(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any, Any, None] | None:
-    room, to = envelope.room, envelope.to
-    if room is not None:
-        if session.room_names is None or room not in session.room_names:
-            raise NotJoined
-        channel = "room:" + room
-    else:
-        channel = ALL if to is None else "user:" + to
+    room = envelope.room
+    if room is not None and (session.room_names is None or room not in session.room_names):
+        raise NotJoined
+    channel = _channel_of(envelope)
+    publication = _publication(node, session, envelope)
+    volatile, origin = envelope.volatile is True, None if envelope.echo else session.id
+    accepted = node.engine.publish_now(channel, publication, volatile, origin)
+    if accepted is None:
+        return _publish_later(node, session, envelope, channel, publication)
+    if envelope.id is not None or origin is not None:
+        _acknowledge(node, session, envelope, channel, accepted, envelope.id)
+    return None
+
+
+def _publication(node: Node, session: Session, envelope: Envelope) -> Publication:
     if not node.turn.open:
         node.turn.begin()
-    publication = Publication(
+    return Publication(
         envelope.type,
         session.user,
-        to,
-        room,
+        envelope.to,
+        envelope.room,
         envelope.content,
         envelope.binary,
         envelope.id,
@@ -67,13 +81,6 @@ def _publish(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any,
         None,
         node.turn_ms,
     )
-    volatile, origin = envelope.volatile is True, None if envelope.echo else session.id
-    accepted = node.engine.publish_now(channel, publication, volatile, origin)
-    if accepted is None:
-        return _publish_later(node, session, envelope, channel, publication)
-    if envelope.id is not None or origin is not None:
-        _acknowledge(node, session, envelope, channel, accepted)
-    return None
 
 
 async def _publish_later(
@@ -86,18 +93,21 @@ async def _publish_later(
             volatile=envelope.volatile is True,
             origin=None if envelope.echo else session.id,
         )
-        _acknowledge(node, session, envelope, channel, accepted)
+        _acknowledge(node, session, envelope, channel, accepted, envelope.id)
     except Exception as error:
         session.fault(fault_of(error, envelope, session))
 
 
-def _acknowledge(node: Node, session: Session, envelope: Envelope, channel: str, accepted: Accepted) -> None:
+def _acknowledge(
+    node: Node, session: Session, envelope: Envelope, channel: str, accepted: Accepted, id: str | None
+) -> None:
+    """Acknowledge `envelope` under the `id` that its sender gave it, whatever a handler made of that."""
     # Without an echo the ack stands for the message in the sequence of a channel that the sender listens to,
     # so a full client gets it even if it did not ask (protocol.md §5.4).
     stands_for_it = not envelope.echo and session.full and accepted.seq is not None and node.hears(session, channel)
-    if envelope.id is not None or stands_for_it:
+    if id is not None or stands_for_it:
         epoch = None if accepted.seq is None else accepted.epoch
-        ack = Ack(envelope.id, envelope.to, envelope.room, accepted.seq, epoch, accepted.duplicate)
+        ack = Ack(id, envelope.to, envelope.room, accepted.seq, epoch, accepted.duplicate)
         if envelope.echo or accepted.duplicate:
             session.send(ack)
         else:
@@ -105,28 +115,72 @@ def _acknowledge(node: Node, session: Session, envelope: Envelope, channel: str,
 
 
 async def _handle(node: Node, session: Session, envelope: Envelope, chain: Next) -> None:
+    if envelope.id is None:
+        _answer(node, session, envelope, await _go_through(node, session, envelope, chain))
+        return
+    handling, key = session.hooks.pipeline.handling, (_channel_of(envelope), session.user, envelope.id)
+    first = handling.get(key)
+    if first is not None:
+        # A retry of what is still being handled, from a session that took this one's place: not again.
+        _answer(node, session, envelope, await asyncio.shield(first), again=True)
+        return
+    first = handling[key] = node.loop.create_future()
     try:
+        outcome = await _go_through(node, session, envelope, chain)
+        first.set_result(outcome)
+        _answer(node, session, envelope, outcome)
+    finally:
+        del handling[key]
+        # Where the server stopped meanwhile.
+        first.cancel()
+
+
+async def _go_through(node: Node, session: Session, envelope: Envelope, chain: Next) -> Outcome | Fault:
+    """Let a message through the application, and publish what comes out; raises nothing."""
+    try:
+        # Now: a client that has lost its connection meanwhile has still been in the room when it wrote to it.
+        joined = session.room_names is not None and envelope.room in session.room_names
         if envelope.id is not None:
-            channel = _channel_of(envelope)
-            accepted = await node.engine.accepted(channel, session.user, envelope.id)
+            accepted = await node.engine.accepted(_channel_of(envelope), session.user, envelope.id)
             if accepted is not None:
                 # A retry of what the application has seen already: not again.
-                _acknowledge(node, session, envelope, channel, accepted)
-                return
+                return Outcome(envelope, accepted)
         await in_task()
         message = Message[Any](envelope, session)
         async with asyncio.timeout(node.options.hook_timeout):
             result = await chain(message)
         if result is None:
-            # The application keeps it.
-            if envelope.id is not None:
-                session.send(Ack(envelope.id, envelope.to, envelope.room))
-            return
-        publishing = _publish(node, session, _envelope(result, envelope))
-        if publishing is not None:
-            await publishing
+            return Outcome(envelope, None)
+        made = _made(result)
+        if made.room is not None and not (joined and made.room == envelope.room):
+            if session.room_names is None or made.room not in session.room_names:
+                raise NotJoined
+        accepted = await node.engine.publish(
+            _channel_of(made),
+            _publication(node, session, made),
+            volatile=made.volatile is True,
+            origin=None if made.echo else session.id,
+        )
+        return Outcome(made, accepted)
+    except BadMessage as error:
+        log.error("what the handler of %s returned cannot be sent: %s", envelope.type, error)
+        return Fault(ErrorCode.INTERNAL, _INTERNAL, envelope.id, envelope.room)
     except Exception as error:
-        session.fault(fault_of(error, envelope, session))
+        return fault_of(error, envelope, session)
+
+
+def _answer(node: Node, session: Session, envelope: Envelope, outcome: Outcome | Fault, *, again: bool = False) -> None:
+    if isinstance(outcome, Fault):
+        session.fault(outcome)
+        return
+    made, accepted = outcome
+    if accepted is None:
+        if envelope.id is not None:
+            session.send(Ack(envelope.id, envelope.to, envelope.room, duplicate=again))
+        return
+    if again and not accepted.duplicate:
+        accepted = msgspec.structs.replace(accepted, duplicate=True)
+    _acknowledge(node, session, made, _channel_of(made), accepted, envelope.id)
 
 
 def _channel_of(envelope: Envelope) -> str:
@@ -135,18 +189,28 @@ def _channel_of(envelope: Envelope) -> str:
     return ALL if envelope.to is None else "user:" + envelope.to
 
 
-def _envelope(message: Message[Any], was: Envelope) -> Envelope:
-    return Envelope(
-        message.type,
-        message.to,
-        message.room,
-        message.raw(),
-        message.id,
-        message.receipt,
-        message.echo,
-        message.volatile,
-        was.binary,
-    )
+def _made(message: object) -> Envelope:
+    """What a handler made of a message, checked as strictly as what a client sends; raises `BadMessage`."""
+    if not isinstance(message, Message):
+        raise BadMessage(f"expected the message or None, got {type(message).__name__}")
+    fields = {
+        "type": message.type,
+        "to": message.to,
+        "room": message.room,
+        "id": message.id,
+        "receipt": message.receipt,
+        "echo": message.echo,
+        "volatile": message.volatile,
+        "binary": message.binary,
+    }
+    try:
+        # msgspec checks what it converts, not what Python code assigns.
+        envelope = msgspec.convert({name: value for name, value in fields.items() if value is not None}, Envelope)
+    except msgspec.ValidationError as error:
+        raise BadMessage(str(error)) from None
+    envelope.content = message.raw()
+    check(envelope)
+    return envelope
 
 
 def fault_of(error: Exception, about: object, session: Session) -> Fault:
@@ -160,4 +224,4 @@ def fault_of(error: Exception, about: object, session: Session) -> Fault:
         log.error("a handler took too long: %s from session %s", kind, session.id)
         return Fault(ErrorCode.UNAVAILABLE, "the application took too long", id, room, retry_after=1.0)
     log.error("a handler failed: %s from session %s", kind, session.id, exc_info=error)
-    return Fault(ErrorCode.INTERNAL, "something failed on the server; it has been logged", id, room)
+    return Fault(ErrorCode.INTERNAL, _INTERNAL, id, room)

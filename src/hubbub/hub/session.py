@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubbub.core.outbox import Held, Outbox
 from hubbub.core.wheel import Timer
-from hubbub.eager import step
+from hubbub.eager import in_task, step
 from hubbub.hub import commands
 from hubbub.hub.routing import route
 from hubbub.protocol.codes import CloseCode
@@ -144,6 +144,17 @@ class Session:
         return 0 if self._writer is None else self._writer.unsent()
 
     @property
+    def busy(self) -> bool:
+        """Whether a message of this session is being handled, and later ones wait."""
+        return self._busy
+
+    def pause(self) -> None:
+        """Take no more messages until those at hand are handled."""
+        if self._writer is not None and not self._paused:
+            self._paused = True
+            self._writer.pause_reading()
+
+    @property
     def rooms(self) -> frozenset[str]:
         """The rooms the session is in."""
         return frozenset(self.room_names or ())
@@ -237,8 +248,9 @@ class Session:
             self._handle(queue.popleft())
         if not queue:
             self._queue = None
-            if self._paused and self._writer is not None:
+            if self._paused and self._writer is not None and not self._node.draining:
                 self._paused = False
+                self.last_seen = self._node.wheel.now
                 self._writer.resume_reading()
 
     def _enqueue(self, message: str | bytes) -> None:
@@ -247,10 +259,9 @@ class Session:
         if self._queue is None:
             self._queue = deque()
         self._queue.append(message)
-        if len(self._queue) >= self._node.options.session_queue and not self._paused and self._writer is not None:
+        if len(self._queue) >= self._node.options.session_queue:
             # A few more may be in the transport's buffer; the socket brings no new ones.
-            self._paused = True
-            self._writer.pause_reading()
+            self.pause()
 
     # ------------------------------------------------------------------------------------ what it gets
 
@@ -288,6 +299,8 @@ class Session:
             if unsent > _BACKLOG_STEP:
                 unsent = len(frame)
                 outbox.flush()
+                # A reader that keeps up must not keep everybody else waiting.
+                await in_task()
             # Behind a blocked socket it would count against the outbox's bounds. The write deadline ends the
             # session if this takes too long.
             while outbox.blocked and self._closing is None:
@@ -336,6 +349,7 @@ class Session:
             self.outbox.flush()
         else:
             self.outbox.hand_over()
+        self._node.note_written(self)
         self._writer.close(int(code), reason)
         self._end(int(code), reason)
 
@@ -351,6 +365,8 @@ class Session:
             self._timer.cancel()
         self._closing = (code, reason)
         self._node.blocked.pop(self, None)
+        # What did not leave the outbox was not written: the next session gets it.
+        self._node.unwritten.pop(self, None)
         self.outbox.close()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
@@ -365,6 +381,9 @@ class Session:
         """Is the client still there? A plain one is pinged when it is silent, a full one regularly."""
         node, options = self._node, self._node.options
         now = node.wheel.now
+        if self._paused:
+            # It is not the client that is silent: we do not listen.
+            self.last_seen = now
         silent = now - self.last_seen
         if self.full:
             self._pinged = now
@@ -383,7 +402,7 @@ class Session:
 
     def _check_pong(self) -> None:
         # Any message since then proves as much as a pong does.
-        if self.last_seen < self._pinged:
+        if not self._paused and self.last_seen < self._pinged:
             self.close(CloseCode.NO_PONG, "no answer to ping")
             return
         options = self._node.options

@@ -6,8 +6,9 @@ been wrong too often. What the events mean for rooms and users is the hub's busi
 
 from __future__ import annotations
 
+import re
 from collections import deque
-from typing import Final
+from typing import Final, TypeGuard
 
 from msgspec import Struct
 
@@ -15,7 +16,7 @@ from hubbub.protocol import json as codec
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode, ErrorCode
 from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Hello, Join, Request, Users
 
-__all__ = ["Conversation", "Violation"]
+__all__ = ["Conversation", "Violation", "check", "is_name"]
 
 _MOST_FAULTS: Final = 10
 _FAULT_WINDOW: Final = 60.0
@@ -25,6 +26,9 @@ _volatile: Final = frozenset({"webrtc-offer", "webrtc-answer", "webrtc-ice"})
 
 # What the server says is not for clients to say, and what neither side can say yet.
 _not_for_clients: Final = (RESERVED_FROM_SERVER | RESERVED_FROM_CLIENT) - REQUESTS.keys()
+
+# Control characters (protocol.md §1.2), and surrogates: a client cannot send those, but Python strings can hold them.
+_unfit = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Violation(Struct, frozen=True):
@@ -59,12 +63,12 @@ class Conversation:
             envelope = codec.decode(message)
             request = REQUESTS.get(envelope.type)
             if request is None:
-                self._check(envelope)
+                check(envelope)
                 if self.greeted:
                     return envelope
             else:
                 asked = codec.decode_request(message, request)
-                self._check_request(asked)
+                _check_request(envelope, asked)
                 if self.greeted:
                     if request is Hello:
                         return Fault(ErrorCode.CONFLICT, "hello comes once, as the first message", id=asked.id)
@@ -92,45 +96,55 @@ class Conversation:
             return Violation(CloseCode.PROTOCOL_VIOLATION, "too many bad messages", fault)
         return fault
 
-    def _check(self, envelope: Envelope) -> None:
-        type, id, room, to = envelope.type, envelope.id, envelope.room, envelope.to
-        if type in _not_for_clients:
-            raise codec.BadMessage(f"clients cannot send the type {type}")
-        # `isprintable` is one C call, true for nearly all names; where it is false the name may still be fine.
-        if not type.isprintable():
-            _no_control("type", type)
-        if id is not None and not id.isprintable():
-            _no_control("id", id)
-        if room is not None:
-            if to is not None:
-                raise codec.BadMessage("a message goes `to` a user or to a `room`, not both")
-            if not room.isprintable():
-                _no_control("room", room)
-        elif to is not None and not to.isprintable():
-            _no_control("to", to)
-        if envelope.volatile is None and type in _volatile:
-            envelope.volatile = True
-        if envelope.receipt and (to is None or id is None or envelope.volatile):
-            raise codec.BadMessage("a receipt needs `to` and `id`, and a message that is not volatile")
-        if envelope.binary and not codec.is_base64(envelope.content):
-            raise codec.BadMessage("`binary` says that `content` is base64, and it is not")
 
-    def _check_request(self, request: Request) -> None:
-        if request.id is not None:
-            _no_control("id", request.id)
-        room = getattr(request, "room", None)
-        if room is not None:
-            _no_control("room", room)
-        if isinstance(request, Join) and request.since is not None and request.last is not None:
-            raise codec.BadMessage("`join` takes `since` or `last`, not both")
-        if isinstance(request, Hello) and request.resume is not None:
-            for name in request.resume.rooms:
-                _no_control("room", name)
-        if isinstance(request, Users):
-            for name in request.ids:
-                _no_control("ids", name)
+def check(envelope: Envelope) -> None:
+    """Refuse an application's message that breaks a rule which the types of its fields cannot say; raises `BadMessage`.
+
+    Sets `volatile` where the type decides it and the sender did not.
+    """
+    type, id, room, to = envelope.type, envelope.id, envelope.room, envelope.to
+    if type in _not_for_clients:
+        raise codec.BadMessage(f"clients cannot send the type {type}")
+    # `isprintable` is one C call, true for nearly all names; where it is false the name may still be fine.
+    if not type.isprintable():
+        _check_text("type", type)
+    if id is not None and not id.isprintable():
+        _check_text("id", id)
+    if room is not None:
+        if to is not None:
+            raise codec.BadMessage("a message goes `to` a user or to a `room`, not both")
+        if not room.isprintable():
+            _check_text("room", room)
+    elif to is not None and not to.isprintable():
+        _check_text("to", to)
+    if envelope.volatile is None and type in _volatile:
+        envelope.volatile = True
+    if envelope.receipt and (to is None or id is None or envelope.volatile):
+        raise codec.BadMessage("a receipt needs `to` and `id`, and a message that is not volatile")
+    if envelope.binary and not codec.is_base64(envelope.content):
+        raise codec.BadMessage("`binary` says that `content` is base64, and it is not")
 
 
-def _no_control(field: str, name: str) -> None:
-    if codec.CONTROL.search(name):
+def is_name(value: object) -> TypeGuard[str]:
+    """Whether `value` can name a user or a room (protocol.md §1.2)."""
+    return isinstance(value, str) and 1 <= len(value) <= 128 and not _unfit.search(value)
+
+
+def _check_request(envelope: Envelope, request: Request) -> None:
+    # The sender's fields are checked in every message, also where the type makes no use of them (protocol.md §1.1).
+    for field, name in (("id", envelope.id), ("room", envelope.room), ("to", envelope.to)):
+        if name is not None:
+            _check_text(field, name)
+    if isinstance(request, Join) and request.since is not None and request.last is not None:
+        raise codec.BadMessage("`join` takes `since` or `last`, not both")
+    if isinstance(request, Hello) and request.resume is not None:
+        for name in request.resume.rooms:
+            _check_text("room", name)
+    if isinstance(request, Users):
+        for name in request.ids:
+            _check_text("ids", name)
+
+
+def _check_text(field: str, text: str) -> None:
+    if _unfit.search(text):
         raise codec.BadMessage(f"`{field}` contains a control character")

@@ -9,9 +9,17 @@ __all__ = ["set_up"]
 
 
 def set_up(level: str) -> None:
-    """Log from `level` (debug, info, warning, error) on, to standard error."""
+    """Log from `level` (debug, info, warning, error) on, to standard error.
+
+    Where the application has set up logging itself, its handlers get what Hubbub logs from that level on.
+    """
+    logging.getLogger("hubbub").setLevel(level.upper())
+    root = logging.getLogger()
+    if root.handlers:
+        return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
     # Other libraries' routine is not the operator's business.
     logging.getLogger("asyncio").setLevel(logging.WARNING)

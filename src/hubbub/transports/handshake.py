@@ -59,7 +59,7 @@ _SINGLE = frozenset(
 # RFC 6455 §1.3: proves to the client that the server knows WebSocket.
 _ACCEPT_SUFFIX = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-TOO_LARGE = Refuse(status=431, code="bad_message", message="The request's head is too large.")
+TOO_LARGE = Refuse(status=431, code="too_large", message="The request's head is too large.")
 
 
 def _bad(message: str) -> Refuse:

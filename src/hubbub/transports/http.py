@@ -13,15 +13,18 @@ from email.utils import formatdate
 from typing import cast
 
 import h11
+from msgspec import Struct
 from starlette.types import ASGIApp
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from hubbub.core.wheel import Timer, Wheel
-from hubbub.transports.base import TransportLimits
+from hubbub.transports.base import Refuse, TransportLimits
+from hubbub.transports.handshake import refusal
+from hubbub.transports.linger import LAST_READS, finish_sending
 
-__all__ = ["Http"]
+__all__ = ["Http", "HttpStatistics"]
 
 # uvicorn logs each bad request as a warning: any stranger could fill a log with that.
 _logger = logging.getLogger(__name__)
@@ -36,11 +39,22 @@ _KEEP_ALIVE = 5
 _BODY_TIMEOUT = 30.0
 _WRITE_TIMEOUT = 30.0
 
+_FULL = Refuse(status=503, code="unavailable", message="There are too many connections.", retry_after=1)
+
+
+class HttpStatistics(Struct, frozen=True, kw_only=True):
+    """What the HTTP side of a port serves now, and what it has turned away."""
+
+    connections: int
+    # Those that came when there were as many as there may be.
+    refused: int
+
 
 class Http:
     """The HTTP side of a port: the application, and the connections that are open."""
 
-    def __init__(self, app: ASGIApp, limits: TransportLimits, wheel: Wheel) -> None:
+    def __init__(self, app: ASGIApp, limits: TransportLimits, wheel: Wheel, *, capacity: int = 1_000) -> None:
+        """`capacity` is how many connections may be open: no more than that is what anybody can hold."""
         self._config = Config(
             app,
             # The port listens, logs, and has upgraded what is to be upgraded.
@@ -57,6 +71,11 @@ class Http:
         self._config.load()
         self._state = _State()
         self.head_timeout = limits.handshake_timeout
+        self.close_timeout = limits.close_timeout
+        self.capacity = capacity
+        self.refused = 0
+        # Those whose refusal is still being read.
+        self.turned_away: set[_Refusal] = set()
         self.wheel = wheel
         # Whether responses are the last of their connections.
         self.finishing = False
@@ -65,12 +84,18 @@ class Http:
 
     def protocol(self) -> asyncio.Protocol:
         """A protocol for a connection that is being handed over."""
+        if len(self._state.connections) >= self.capacity:
+            return _Refusal(self)
         return _Connection(self, self._config, self._state)
 
     @property
     def connections(self) -> int:
         """How many connections are open."""
         return len(self._state.connections)
+
+    def statistics(self) -> HttpStatistics:
+        """How many connections are open, and how many were one too many."""
+        return HttpStatistics(connections=self.connections, refused=self.refused)
 
     def finish(self) -> None:
         """Close the connections that are between two requests, and the others after the one they are at."""
@@ -87,6 +112,8 @@ class Http:
             await asyncio.wait([self._empty], timeout=timeout)
         for connection in self._connections():
             connection.transport.abort()
+        for refused in list(self.turned_away):
+            refused.transport.abort()
         tasks = list(self._state.tasks)
         for task in tasks:
             task.cancel()
@@ -178,3 +205,38 @@ class _Connection(H11Protocol):
     def _unsupported_upgrade_warning(self) -> None:
         # An upgrade to something else than WebSocket (curl offers h2c) may be ignored (RFC 9110 §7.8).
         pass
+
+
+class _Refusal(asyncio.Protocol):
+    """The last of a connection for which there is no room: it may read why, for a while."""
+
+    transport: asyncio.Transport
+    _timer: Timer | None = None
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+        self._reads = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport = cast(asyncio.Transport, transport)
+        http = self._http
+        http.refused += 1
+        # Beyond as many as are served nobody is waited for: else the refused would be a crowd themselves.
+        crowded = len(http.turned_away) >= http.capacity
+        http.turned_away.add(self)
+        transport.write(refusal(_FULL))
+        if crowded:
+            transport.close()
+            return
+        self._timer = http.wheel.after(http.close_timeout, transport.abort)
+        finish_sending(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._reads += 1
+        if self._reads > LAST_READS:
+            self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._http.turned_away.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()

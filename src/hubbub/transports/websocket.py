@@ -13,7 +13,10 @@ not promise (the dependency is pinned to a minor version, and the tests fail whe
 from __future__ import annotations
 
 import asyncio
+import atexit
+import errno
 import logging
+import os
 import socket
 from collections.abc import Callable
 from typing import Any, cast
@@ -46,6 +49,18 @@ _logger = logging.getLogger(__name__)
 
 _TEXT = WSMsgType.TEXT
 _BINARY = WSMsgType.BINARY
+
+# The sockets that share their files with transports, until they are given back: one that was only forgotten
+# would close its file, whose number may be a stranger's by then (a loop can end without `connection_lost`).
+# Leaking an object is better than that.
+_LENT: set[socket.SocketType] = set()
+
+
+@atexit.register
+def _give_back() -> None:
+    while _LENT:
+        _LENT.pop().detach()
+
 
 # The life of a connection: messages go both ways; our close frame is out and the peer's is awaited;
 # nothing more is said, only the TCP connection remains to be ended.
@@ -150,6 +165,9 @@ class Connection(WSListener):
         if not transport.is_closing() and transport.get_extra_info("ssl_object") is None:
             known = transport.get_extra_info("socket")
             self._socket = socket.SocketType(known.family, known.type, known.proto, fileno=known.fileno())
+            _LENT.add(self._socket)
+            # The file never waits, but this object would if the application has set a default timeout.
+            self._socket.settimeout(0)
             self.send = self._socket.send
         else:
             self.send = self._send_through
@@ -174,6 +192,8 @@ class Connection(WSListener):
 
     def _send_through(self, frames: bytes, /) -> int:
         # Where the socket is not ours to write to: TLS has to encrypt, or the client has already left.
+        if self._state != _OPEN:
+            return _send_nothing(frames)
         self.write(frames)
         return len(frames)
 
@@ -336,6 +356,8 @@ class Connection(WSListener):
     def _fall_silent(self, state: int) -> None:
         self._state = state
         self.write = _ignore
+        # Not silently: nobody may believe that these bytes have left.
+        self.send = _send_nothing
         self._deliver = _ignore
         self._assembly = None
 
@@ -365,6 +387,7 @@ class Connection(WSListener):
         self._tcp = None
         if self._socket is not None:
             # The transport closes the file next; its number must not be used or closed by anybody else.
+            _LENT.discard(self._socket)
             self._socket.detach()
         self._fall_silent(_OVER)
         if self._timer is not None:
@@ -382,6 +405,10 @@ class Connection(WSListener):
 
 def _ignore(_: str | bytes) -> None:
     pass
+
+
+def _send_nothing(_: bytes) -> int:
+    raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 class _Aftermath(asyncio.Protocol):

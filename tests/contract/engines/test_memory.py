@@ -143,7 +143,7 @@ class TestBytes:
             await publish(engine, LOBBY, size=50_000)
             page = await engine.after(LOBBY, 0, 10)
 
-            assert engine.statistics().history_bytes == 0
+            assert engine.statistics().history_bytes < 2_000
             assert (page.publications, page.complete, page.position.seq) == ([], False, 1)
 
         running(test, history_bytes=10_000)
@@ -152,7 +152,7 @@ class TestBytes:
         async def test(engine: MemoryEngine, clock: FakeClock) -> None:
             await publish(engine, LOBBY, size=50_000)
 
-            assert 50_000 <= engine.statistics().history_bytes <= 51_000
+            assert 50_000 <= engine.statistics().history_bytes <= 52_000
 
         running(test)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 
 import pytest
@@ -13,6 +14,7 @@ from starlette.routing import Route
 
 from contract.transports.harness import PATIENCE, Client, Run, Served, serving
 from hubbub.transports.base import TransportLimits
+from hubbub.transports.http import HttpStatistics
 
 GET = b"GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -328,3 +330,77 @@ def test_closing_waits_no_longer_than_it_may(run: Run, caplog: pytest.LogCapture
     # That a request was cut short is worth a line.
     assert len(caplog.records) == 1
     caplog.clear()
+
+
+@pytest.mark.parametrize("request_", [GET, b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc"])
+def test_one_connection_too_many_is_told_so(run: Run, request_: bytes) -> None:
+    """Whoever holds all the connections there may be costs no more than that, and a place that is free is given."""
+
+    async def main() -> None:
+        async with serving(app=App().starlette) as served:
+            served.http.capacity = 2
+            first, second, third = [await served.client() for _ in range(3)]
+
+            assert await ask(first, GET) == (200, b"hello")
+            assert await ask(second, GET) == (200, b"hello")
+            third.send(request_)
+            status, headers, body = await third.response()
+            assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")
+            assert json.loads(body)["error"]["code"] == "unavailable"
+            assert await third.end() == b""
+            assert served.http.statistics() == HttpStatistics(connections=2, refused=1)
+
+            await first.leave()
+            async with asyncio.timeout(PATIENCE):
+                while served.http.connections > 1:
+                    await asyncio.sleep(0)
+            fourth = await served.client()
+            assert await ask(fourth, GET) == (200, b"hello")
+
+    run(main())
+
+
+@pytest.mark.parametrize("way", ["silent", "talkative", "at the end"])
+def test_who_was_one_too_many_and_stays_is_cut_off(run: Run, way: str) -> None:
+    """A refusal may be read in peace, and no longer than that."""
+
+    async def main() -> None:
+        async with serving(TransportLimits(close_timeout=5), app=App().starlette) as served:
+            served.http.capacity = 1
+            holder, client = await served.client(), await served.client()
+
+            assert await ask(holder, GET) == (200, b"hello")
+            status, _ = await ask(client, GET)
+            assert status == 503
+            assert len(served.http.turned_away) == 1
+            if way == "talkative":
+                await client.flood(b"x" * 1_000)
+            elif way == "silent":
+                served.pass_time(6)
+            else:
+                await served.http.close(0)
+            async with asyncio.timeout(PATIENCE):
+                while served.http.turned_away:
+                    await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_the_refused_make_no_crowd(run: Run) -> None:
+    """Beyond as many as are served, the refused are not waited for: connections are bounded in all."""
+
+    async def main() -> None:
+        async with serving(app=App().starlette) as served:
+            served.http.capacity = 1
+            clients = [await served.client() for _ in range(5)]
+            for client in clients:
+                client.send(GET)
+                await client.response()
+
+            assert served.http.statistics() == HttpStatistics(connections=1, refused=4)
+            async with asyncio.timeout(PATIENCE):
+                while len(served.http.turned_away) > 1:
+                    await asyncio.sleep(0)
+            assert all(not refusal.transport.is_closing() for refusal in served.http.turned_away)
+
+    run(main())

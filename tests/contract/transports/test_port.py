@@ -11,7 +11,7 @@ import logging
 import pytest
 
 from contract.transports.harness import KEY, PATIENCE, TEXT, Recorder, Run, frame, handshake, serving
-from hubbub.transports.base import Accept, Handshake, Refuse, TransportLimits
+from hubbub.transports.base import Accept, Handshake, Refuse, TransportLimits, Writer
 
 HEAD = f"Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\n".encode()
 
@@ -53,7 +53,7 @@ def test_refusals_are_json_and_final(run: Run, data: bytes, status: int) -> None
             assert headers["connection"] == "close"
             assert headers.get("sec-websocket-version") == ("13" if status == 426 else None)
             error = json.loads(body)["error"]
-            assert error["code"] == ("not_found" if status == 404 else "bad_message")
+            assert error["code"] == {404: "not_found", 431: "too_large"}.get(status, "bad_message")
             assert error["message"].endswith(".")
             assert await client.end() == b""
             assert served.port.statistics().refused == 1
@@ -180,13 +180,31 @@ def test_an_admit_that_waits_too_long_is_cancelled(run: Run) -> None:
     run(main())
 
 
+class Greeter(Recorder):
+    """A receiver that writes at once, as the hub does with an inbox that waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # How many bytes left, for each greeting that did.
+        self.sent: list[int] = []
+
+    def opened(self, writer: Writer) -> None:
+        super().opened(writer)
+        self.say(b"hello")
+        with contextlib.suppress(OSError):
+            self.sent.append(writer.send(b"hello"))
+
+
 @pytest.mark.parametrize("way", ["leaves", "is too late"])
 def test_an_answer_in_spite_of_all_is_not_lost(run: Run, way: str) -> None:
-    """A receiver that was handed over is told `opened` and `closed`, or the hub would count it for ever."""
+    """A receiver that was handed over is told `opened` and `closed`, or the hub would count it for ever.
+
+    Nothing that it writes may count as sent: an inbox would be acknowledged that nobody has read.
+    """
 
     async def main() -> None:
         asked = asyncio.Event()
-        recorder = Recorder()
+        recorder = Greeter()
 
         async def admit(handshake: Handshake) -> Accept:
             asked.set()
@@ -207,6 +225,7 @@ def test_an_answer_in_spite_of_all_is_not_lost(run: Run, way: str) -> None:
             await recorder.end()
 
             assert [event[0] for event in recorder.events] == ["opened", "closed"]
+            assert recorder.sent == []
             assert b"101" not in await client.end()
 
     run(main())

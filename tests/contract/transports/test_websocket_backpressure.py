@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from contract.transports.harness import (
@@ -45,6 +47,31 @@ def test_a_full_socket_blocks_and_an_empty_one_unblocks(run: Run) -> None:
             await recorder.until(lambda: recorder.named("unblocked"))
 
             assert [event[0] for event in recorder.events] == ["opened", "blocked", "unblocked"]
+
+    run(main())
+
+
+def test_the_way_into_the_kernel_never_waits(run: Run) -> None:
+    """Not even where the application has asked for sockets that wait: one full socket would stop everybody."""
+
+    async def main() -> None:
+        async with serving() as served:
+            before = socket.getdefaulttimeout()
+            socket.setdefaulttimeout(0.2)
+            try:
+                client, recorder = await served.join()
+            finally:
+                socket.setdefaulttimeout(before)
+            client.stop_reading()
+            data = recorder.writer.framing(True)(b"x" * 60_000)
+
+            def fill() -> None:
+                for _ in range(10_000):
+                    recorder.writer.send(data)
+
+            with pytest.raises(BlockingIOError):
+                fill()
+            recorder.writer.abort()
 
     run(main())
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import socket
 import weakref
+from typing import cast
 
 import pytest
 
@@ -23,7 +25,9 @@ from contract.transports.harness import (
     handshake,
     serving,
 )
+from hubbub.core.wheel import Wheel
 from hubbub.transports.base import Accept, Handshake, TransportLimits
+from hubbub.transports.websocket import _LENT, Connection, WebSocket
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])
@@ -229,7 +233,7 @@ def test_an_abort_says_nothing(run: Run) -> None:
 
 
 def test_a_writer_outlives_its_connection(run: Run) -> None:
-    """After the end every method does nothing."""
+    """After the end every method does nothing, and `send` says that nothing leaves."""
 
     async def main() -> None:
         async with serving() as served:
@@ -244,6 +248,8 @@ def test_a_writer_outlives_its_connection(run: Run) -> None:
             writer.resume_reading()
             writer.close(1000, "")
             writer.abort()
+            with pytest.raises(BrokenPipeError):
+                writer.send(b"x")
 
             assert recorder.events[-1] == ("closed", 1006, "")
 
@@ -271,6 +277,71 @@ def test_the_way_into_the_kernel_ends_with_the_connection(run: Run) -> None:
             assert await other.frame() == (PONG, b"")
 
     run(main())
+
+
+class Lent:
+    """As much of a TCP transport as a connection needs to have: the socket is the transport's."""
+
+    def __init__(self, sock: socket.socket, ssl: object = None) -> None:
+        self.known = {"socket": sock, "ssl_object": ssl}
+        self.written: list[bytes] = []
+
+    def get_extra_info(self, name: str) -> object:
+        return self.known[name]
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def abort(self) -> None:
+        pass
+
+
+def a_connection(transport: Lent) -> Connection:
+    websocket = WebSocket(TransportLimits(), Wheel(0))
+    return Connection(websocket, cast(asyncio.Transport, transport), Recorder())
+
+
+def test_a_connection_that_is_forgotten_closes_no_file() -> None:
+    """An event loop may end without the server being stopped: the number may be a stranger's by then."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = a_connection(Lent(ours))
+        connection.send(b"before")
+        del connection
+        gc.collect()
+        ours.send(b" and after")
+
+        assert theirs.recv(100) == b"before and after"
+
+
+def test_a_connection_that_ends_leaves_no_socket_behind() -> None:
+    ours, theirs = socket.socketpair()
+    before = len(_LENT)
+    with ours, theirs:
+        connection = a_connection(Lent(ours))
+        during = len(_LENT)
+        connection.lost()
+
+        assert (during, len(_LENT)) == (before + 1, before)
+
+
+def test_what_goes_through_tls_ends_with_the_connection_too() -> None:
+    """There `send` is the transport's `write`, which says nothing of the end by itself."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        transport = Lent(ours, ssl=object())
+        connection = a_connection(transport)
+        kept = connection.send
+
+        assert kept(b"before") == len(b"before")
+        connection.abort()
+        for send in (kept, connection.send):
+            with pytest.raises(BrokenPipeError):
+                send(b"after")
+        assert transport.written == [b"before"]
 
 
 def test_closing_from_within_a_message(run: Run) -> None:

@@ -111,6 +111,29 @@ def test_a_cancelled_timer_never_fires(times: list[float], data: st.DataObject) 
     assert {int(index) for index in fired} == set(range(len(times))) - cancelled
 
 
+def test_a_timer_cancelled_in_its_own_tick_does_not_fire() -> None:
+    """By one that was due before it: whoever cancels may rely on it."""
+    wheel = a_wheel()
+    fired: list[str] = []
+    wheel.at(1, lambda: later.cancel())
+    later = wheel.at(1, noting(fired, "later"))
+    run(wheel, 2)
+
+    assert fired == []
+
+
+def test_a_timer_fires_once() -> None:
+    """However often its owner calls what `advance` returned."""
+    wheel = a_wheel()
+    fired: list[str] = []
+    wheel.at(1, noting(fired, "timer"))
+    [callback] = wheel.advance(2)
+    callback()
+    callback()
+
+    assert fired == ["timer"]
+
+
 def test_cancelling_lets_go_of_the_callback() -> None:
     """A session that has ended must not live on in a timer that was set for hours."""
     wheel = a_wheel()

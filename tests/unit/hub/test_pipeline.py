@@ -14,7 +14,7 @@ import pytest
 from msgspec import Raw, Struct
 
 from hubbub.errors import HubbubError, Reject, Unavailable
-from hubbub.hub.pipeline import Message, Next, Pipeline, Threads, encode_content
+from hubbub.hub.pipeline import Message, Next, Pipeline, Threads, encode_content, user_named
 from hubbub.hub.session import Session
 from hubbub.protocol.envelope import Envelope
 
@@ -559,3 +559,44 @@ class TestThreads:
             assert not done_before
 
         asyncio.run(bounded(main()))
+
+
+@pytest.mark.parametrize("content", ["1e999", "[1, 1e999]", '"\\ud800"'])
+@pytest.mark.parametrize("wanted", [Any, float, Order])
+def test_content_that_no_decoder_takes_is_invalid(content: str, wanted: Any) -> None:
+    """Typed or not: JSON can say numbers that nothing here can hold, and that is no fault of the server's."""
+    pipeline = Pipeline()
+
+    async def handler(message: Message[Any]) -> Message[Any]:
+        _ = message.content
+        return message
+
+    handler.__annotations__["message"] = Message[wanted]
+    pipeline.add_handler("order", handler)
+    with pytest.raises(Reject) as refused:
+        send(pipeline, a_message(content))
+
+    assert refused.value.code == "invalid_content" and str(refused.value.where).startswith("$")
+
+
+def test_content_that_is_replaced_is_no_longer_binary() -> None:
+    """`binary` says that the sender's content is base64; whoever puts another one in its place says so anew."""
+    message = Message[Any](Envelope("order", content=Raw(b'"QQ=="'), binary=True), ALICE)
+    assert message.content == "QQ==" and message.binary
+    message.content = 7
+
+    assert not message.binary
+
+
+@pytest.mark.parametrize("named", [None, ""])
+def test_a_hook_may_name_nobody(named: object) -> None:
+    assert user_named(named) == ""
+
+
+@pytest.mark.parametrize("named", [42, "x" * 129, "canary\n", "\ud800", b"canary", ["canary"], False])
+def test_a_hook_that_names_what_is_no_name_has_failed(named: object) -> None:
+    """A user id goes into channels and to clients; what it was may be a secret, so the error has nothing of it."""
+    with pytest.raises(HubbubError) as failed:
+        user_named(named)
+
+    assert not isinstance(failed.value, Reject) and "canary" not in str(failed.value)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode, ErrorCode
-from hubbub.protocol.conversation import Conversation, Violation
+from hubbub.protocol.conversation import Conversation, Violation, is_name
 from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Hello, Ping, Request
 
 GOOD = '{"type":"chat"}'
@@ -208,3 +208,25 @@ def test_no_type_of_value_in_any_field_raises(type: str, fields: dict[str, Any])
     assert isinstance(event, Envelope | Request | Fault)
     if isinstance(event, Fault):
         assert event.code in (ErrorCode.BAD_MESSAGE, ErrorCode.CONFLICT)
+
+
+@pytest.mark.parametrize("field", ["id", "room", "to"])
+@pytest.mark.parametrize("type", [*REQUESTS, "chat"])
+def test_the_names_in_a_message_are_checked_whatever_its_type(type: str, field: str) -> None:
+    """Also where the type makes no use of the field (protocol.md §1.1): a control character is no part of a name."""
+    message = json.dumps({"type": type, **LEAST.get(type, {}), field: "a\x00"})
+    event = a_conversation().receive(message, 0.0)
+
+    assert isinstance(event, Fault)
+    assert (event.code, event.message) == (ErrorCode.BAD_MESSAGE, f"`{field}` contains a control character")
+
+
+@pytest.mark.parametrize("value", ["a", "ålice 😀/?&=", "x" * 128, "\xa0"])
+def test_a_name(value: str) -> None:
+    assert is_name(value)
+
+
+@pytest.mark.parametrize("value", ["", "x" * 129, "a\n", "\x9f", "\ud800", None, 7, b"a", ["a"]])
+def test_what_is_no_name(value: object) -> None:
+    """Nothing, too long, a control character, no Unicode, no string."""
+    assert not is_name(value)

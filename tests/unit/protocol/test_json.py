@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 
 import msgspec
 import pytest
@@ -53,6 +54,56 @@ def test_brackets_in_text_are_not_nesting() -> None:
     envelope = codec.decode('{"type":"chat","content":' + content + "}")
 
     assert bytes(envelope.content).decode() == content
+
+
+def naive_depth(value: object) -> int:
+    """How deep a decoded value is nested."""
+    if isinstance(value, dict):
+        return 1 + max(map(naive_depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(naive_depth, value), default=0)
+    return 0
+
+
+AWKWARD = st.text(st.sampled_from('[]{}"\\\n\u2028é𝄞,:a'), max_size=8)
+VALUES = st.recursive(
+    AWKWARD | st.integers() | st.none(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(AWKWARD, inner, max_size=4),
+    max_leaves=30,
+)
+
+
+@given(value=VALUES, plain=st.booleans(), indent=st.sampled_from([None, 0, 2]))
+def test_depth_is_what_nests_and_not_what_is_quoted(value: object, plain: bool, indent: int | None) -> None:
+    assert codec._depth(json.dumps(value, ensure_ascii=plain, indent=indent)) == naive_depth(value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" + ",".join(["[]"] * 21_000) + "]",
+        "[" + ",".join(["{}"] * 70) + ',"' + '\\"' * 32_000 + '"]',
+        "[" + ",".join(['"["'] * 16_000) + "]",
+        "[" + ",".join(["[" * 60 + "]" * 60] * 500) + "]",
+    ],
+    ids=["brackets", "escapes", "strings", "mountains"],
+)
+def test_measuring_depth_takes_few_steps(content: str) -> None:
+    """64 KiB of brackets must not hold everybody up: there are calls for the message, and none for each bracket."""
+    text = '{"type":"chat","content":' + content + "}"
+    steps = 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    sys.setprofile(count)
+    try:
+        codec.decode(text)
+    finally:
+        sys.setprofile(None)
+
+    assert steps < 100
 
 
 @pytest.mark.parametrize("depth", [2_000, 100_000])
