@@ -37,11 +37,12 @@ from support.server import Child, serving
 STEERING = "\x1b[2J\x1b[31mred\x1b]0;title\x07\x9b31m\u202eback"
 WRITTEN_OUT = r"\x1b[2J\x1b[31mred\x1b]0;title\x07\x9b31m\u202eback"
 
+ROWS, COLUMNS = 40, 120
+
 
 def environment(home: Path, **more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HUBBUB_", "XDG_"))}
-    # No answers come to questions about the cursor: this is not a whole terminal.
-    fixed = {"HOME": str(home), "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    fixed = {"HOME": str(home), "TERM": "xterm-256color"}
     return {name: value for name, value in {**kept, **fixed}.items() if name != "NO_COLOR"} | more
 
 
@@ -57,7 +58,7 @@ class Screen:
         self._master = master
         # All that was ever written to the terminal, and what it shows.
         self.raw = b""
-        self._terminal = Terminal()
+        self._terminal = Terminal(ROWS)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._changed = asyncio.Event()
         asyncio.get_running_loop().add_reader(master, self._read)
@@ -72,6 +73,9 @@ class Screen:
             asyncio.get_running_loop().remove_reader(self._master)
         self.raw += data
         self._terminal.write(self._decoder.decode(data))
+        if self._terminal.answers:
+            os.write(self._master, self._terminal.answers.encode())
+            self._terminal.answers = ""
         self._changed.set()
 
     @property
@@ -107,7 +111,7 @@ class Screen:
 async def screen(home: Path, *arguments: str, **more: str) -> AsyncIterator[Screen]:
     """`hubbub connect` with `arguments` in a terminal, for the length of a block."""
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     process = await asyncio.create_subprocess_exec(
         *command(*arguments),
         stdin=slave,
@@ -229,13 +233,16 @@ def test_the_commands(tmp_path: Path) -> None:
 
 def test_tab_completes_commands_rooms_and_users(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving() as server, member(server, "bartholomew") as bartholomew:
-            async with screen(tmp_path, f"{server.address}/?user_id=alice") as terminal:
-                await terminal.shows("with bartholomew.")
-                terminal.press("/t\tba\thello\r")
-                await bartholomew.expect("chat", content="hello", to="bartholomew")
-                terminal.press("/j\tlob\t\r/leave lo\t\r")
-                await terminal.shows("You left #lobby.")
+        async with (
+            serving() as server,
+            member(server, "bartholomew") as bartholomew,
+            screen(tmp_path, f"{server.address}/?user_id=alice") as terminal,
+        ):
+            await terminal.shows("with bartholomew.")
+            terminal.press("/t\tba\thello\r")
+            await bartholomew.expect("chat", content="hello", to="bartholomew")
+            terminal.press("/j\tlob\t\r/leave lo\t\r")
+            await terminal.shows("You left #lobby.")
 
     run(main())
 
@@ -243,35 +250,37 @@ def test_tab_completes_commands_rooms_and_users(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["\x03", "\x04"], ids=["Ctrl-C", "Ctrl-D"])
 def test_ctrl_c_and_ctrl_d_leave_cleanly(tmp_path: Path, key: str) -> None:
     async def main() -> None:
-        async with serving() as server, member(server, "bob") as bob:
-            async with screen(tmp_path, f"{server.address}/?user_id=alice") as terminal:
-                await terminal.shows("connected")
-                terminal.press(key)
+        async with (
+            serving() as server,
+            member(server, "bob") as bob,
+            screen(tmp_path, f"{server.address}/?user_id=alice") as terminal,
+        ):
+            await terminal.shows("connected")
+            terminal.press(key)
 
-                assert await terminal.ends() == 0
-                await bob.expect("member-left", user="alice")
-                assert "Traceback" not in terminal.text
+            assert await terminal.ends() == 0
+            await bob.expect("member-left", user="alice")
+            assert "Traceback" not in terminal.text
 
     run(main())
 
 
 def test_a_lost_connection_counts_down_and_what_was_typed_meanwhile_is_sent(tmp_path: Path) -> None:
     async def main() -> None:
-        async with Child.spawned("--dev") as child:
-            async with screen(tmp_path, f"{child.address}/?user_id=alice") as terminal:
-                await terminal.shows("connected")
-                child.signal(signal.SIGKILL)
-                await child.exit_status()
-                await terminal.shows("The connection was lost")
-                await terminal.shows("offline, ")
-                terminal.type("are you there?")
-                await terminal.shows("#lobby: are you there? … waiting for a connection")
-                async with Child.spawned("--dev", "--port", child.address.rpartition(":")[2]):
-                    await terminal.shows("Connected again.")
-                    await terminal.shows("alice: are you there? ✓")
-                    terminal.type("/quit")
+        async with Child.spawned("--dev") as child, screen(tmp_path, f"{child.address}/?user_id=alice") as terminal:
+            await terminal.shows("connected")
+            child.signal(signal.SIGKILL)
+            await child.exit_status()
+            await terminal.shows("The connection was lost")
+            await terminal.shows("offline, ")
+            terminal.type("are you there?")
+            await terminal.shows("#lobby: are you there? … waiting for a connection")
+            async with Child.spawned("--dev", "--port", child.address.rpartition(":")[2]):
+                await terminal.shows("Connected again.")
+                await terminal.shows("alice: are you there? ✓")
+                terminal.type("/quit")
 
-                    assert await terminal.ends() == 0
+                assert await terminal.ends() == 0
 
     run(main())
 
@@ -293,20 +302,23 @@ def test_what_is_received_does_not_steer_the_terminal(tmp_path: Path) -> None:
     """Neither contents nor types nor names; a second line cannot pretend to be somebody else's message."""
 
     async def main() -> None:
-        async with serving() as server, member(server, "eve\u202egnp") as eve:
-            async with screen(tmp_path, f"{server.address}/?user_id=alice") as terminal:
-                await terminal.shows(r"You are in #lobby with eve\u202egnp.")
-                await eve.say(STEERING, room="lobby")
-                await terminal.shows(WRITTEN_OUT)
-                await eve.send({"type": "or\u202eder", "room": "lobby", "content": {"\x9b": STEERING}})
-                await terminal.shows(r"[or\u202eder]: ")
-                await eve.say("one\nalice: I owe you", room="lobby")
-                await terminal.shows("one\n      | alice: I owe you")
+        async with (
+            serving() as server,
+            member(server, "eve\u202egnp") as eve,
+            screen(tmp_path, f"{server.address}/?user_id=alice") as terminal,
+        ):
+            await terminal.shows(r"You are in #lobby with eve\u202egnp.")
+            await eve.say(STEERING, room="lobby")
+            await terminal.shows(WRITTEN_OUT)
+            await eve.send({"type": "or\u202eder", "room": "lobby", "content": {"\x9b": STEERING}})
+            await terminal.shows(r"[or\u202eder]: ")
+            await eve.say("one\nalice: I owe you", room="lobby")
+            await terminal.shows("one\n      | alice: I owe you")
 
-                assert b"\x1b[2J\x1b[31mred" not in terminal.raw
-                assert b"\x1b]0;title" not in terminal.raw
-                assert "\x9b".encode() not in terminal.raw
-                assert "\u202e".encode() not in terminal.raw
+            assert b"\x1b[2J\x1b[31mred" not in terminal.raw
+            assert b"\x1b]0;title" not in terminal.raw
+            assert "\x9b".encode() not in terminal.raw
+            assert "\u202e".encode() not in terminal.raw
 
     run(main())
 

@@ -155,19 +155,8 @@ class Turn:
                 outbox.flush()
 
 
-class Held(Struct, gc=False):
-    """One framed message behind a blocked socket."""
-
-    frame: bytes
-    # None for what is not a publication: answers are never dropped.
-    publication: Publication | None
-    # The channel that the publication came through.
-    channel: str
-    # Its place there: the publication's, or that of the message for which an `ack` stands.
-    seq: int | None = None
-    # Whether it may make room for others: what `disconnect` guards may not.
-    droppable: bool = False
-    dropped: bool = False
+# Behind all of a channel, until it is joined again.
+_END = 2**63
 
 
 class _Run(Struct, gc=False):
@@ -177,6 +166,23 @@ class _Run(Struct, gc=False):
     before: int
     first: int
     last: int
+
+
+class Held(Struct, gc=False):
+    """One framed message behind a blocked socket."""
+
+    frame: bytes
+    # None for what is not a publication: answers are never dropped.
+    publication: Publication | None
+    # The channel that the publication came through.
+    channel: str
+    # Its place there: the publication's, that of the message for which an `ack` stands, or `_END`.
+    seq: int | None = None
+    # What has been dropped of the channel since it was last joined.
+    runs: list[_Run] | None = None
+    # Whether it may make room for others: what `disconnect` guards may not.
+    droppable: bool = False
+    dropped: bool = False
 
 
 class Outbox(Generic[Owner]):
@@ -234,7 +240,7 @@ class Outbox(Generic[Owner]):
         # The held entry of each (channel, type, sender), for the policy `latest`.
         self._latest: dict[tuple[str, str, str], Held] | None = None
 
-        # Runs of dropped seqs by channel, oldest first.
+        # Runs of dropped seqs by channel, oldest first, since the channel was last joined.
         self._gaps: dict[str, list[_Run]] | None = None
 
         # Messages and bytes held; counted by hand, summing on each put would make a slow reader quadratic.
@@ -253,8 +259,9 @@ class Outbox(Generic[Owner]):
     ) -> bool:
         """Take one framed message; whether it is on its way (False: held, dropped or the outbox is closed).
 
-        What is no publication may still have a place in a channel, which is then `seq`: a gap before it goes
-        out before it. The caller has told the turn (`begin`, `collect`) about the message, once for all outboxes.
+        What is no publication may still concern a channel: with `seq` it stands for that message, without it
+        ends what came before, as `joined` and `left` do; the gaps before it go out before it. The caller has
+        told the turn (`begin`, `collect`) about the message, once for all outboxes.
         """
         if self.blocked:
             if not self.closed:
@@ -325,7 +332,7 @@ class Outbox(Generic[Owner]):
         self._count = self._size = 0
         frames = []
         for entry in kept:
-            runs = gaps.get(entry.channel)
+            runs = entry.runs
             if runs and entry.seq is not None:
                 # A gap stands before the first message after it, so that the reader sees seqs in order.
                 while runs and runs[0].last < entry.seq:
@@ -333,8 +340,9 @@ class Outbox(Generic[Owner]):
             frames.append(entry.frame)
         for channel, runs in gaps.items():
             frames.extend(self._gap(channel, run) for run in runs)
-        self._pending = frames
-        self.flush()
+        if frames:
+            self._pending = frames
+            self.flush()
         return kept
 
     def close(self) -> None:
@@ -356,7 +364,15 @@ class Outbox(Generic[Owner]):
         if publication is not None:
             seq = publication.seq
         droppable = publication is not None and policy is not Overflow.DISCONNECT
-        entry = Held(frame, publication, channel, seq, droppable)
+        gaps = self._gaps
+        if gaps is None:
+            gaps = self._gaps = {}
+        runs = gaps.setdefault(channel, []) if droppable else gaps.get(channel)
+        entry = Held(frame, publication, channel, seq, runs, droppable)
+        if publication is None and seq is None and runs is not None:
+            # What is dropped from now on belongs behind this, and seqs may begin anew.
+            entry.seq = _END
+            del gaps[channel]
         if publication is not None and policy is Overflow.LATEST:
             self._conflate(entry, publication)
             if self.closed:
@@ -413,13 +429,11 @@ class Outbox(Generic[Owner]):
                 del self._latest[key]
         if publication.seq is not None:
             before = publication.seq - 1 if publication.prev is None else publication.prev
-            self._note_gap(entry.channel, before, publication.seq)
+            assert entry.runs is not None
+            self._note_gap(entry.runs, before, publication.seq)
 
-    def _note_gap(self, channel: str, before: int, seq: int) -> None:
+    def _note_gap(self, runs: list[_Run], before: int, seq: int) -> None:
         """Remember that `seq`, whose predecessor in the channel is `before`, was dropped."""
-        if self._gaps is None:
-            self._gaps = {}
-        runs = self._gaps.setdefault(channel, [])
         # Mostly it goes on where the last run ended; with `latest` it may fall between two, or join them.
         index = len(runs)
         while index and runs[index - 1].first > seq:

@@ -28,7 +28,7 @@ log = logging.getLogger("hubbub.hub")
 _BEARER: Final = "bearer."
 
 # The HTTP status that says what a code says; of two, the one that is not about HTTP itself.
-_status: Final = {code: status for status, code in reversed(HANDSHAKE.items())}
+_status: Final[dict[str, int]] = {code: status for status, code in sorted(HANDSHAKE.items(), reverse=True)}
 
 # Seconds to stay away where the application did not say how many.
 _RETRY_AFTER: Final = 5
@@ -93,7 +93,7 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
 def _refusal(error: Reject) -> Refuse:
     """What the application's refusal is in HTTP."""
     later = error.retry_after is not None or error.code in RETRYABLE
-    status = _status.get(error.code, 503 if later else 403)  # type: ignore[call-overload]  # a code may be any word
+    status = _status.get(error.code, 503 if later else 403)
     retry_after = max(1, math.ceil(error.retry_after or _RETRY_AFTER)) if status in (429, 503) else None
     return Refuse(status=status, code=error.code, message=error.message or "not allowed", retry_after=retry_after)
 

@@ -294,7 +294,7 @@ async def join(node: Node, session: Session, request: Join) -> None:
     joined = Joined(request.room, recovery.position, recovery.recovered, count, id=request.id)
     if count <= _MEMBERS_IN_JOINED:
         joined.members = members
-    session.send(joined)
+    session.send(joined, recovery.name)
     await recovery.finish()
 
 
@@ -339,7 +339,7 @@ async def leave(node: Node, session: Session, request: Leave) -> None:
     """Stop being a member; leaving a room that one is not in is no error."""
     if session.room_names is not None and request.room in session.room_names:
         await leave_room(node, session, request.room)
-    session.send(Left(request.room, request.id))
+    session.send(Left(request.room, request.id), room_channel(request.room))
 
 
 async def leave_room(node: Node, session: Session, room: str) -> None:

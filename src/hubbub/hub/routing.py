@@ -12,7 +12,7 @@ import msgspec
 from hubbub.eager import in_task
 from hubbub.errors import NotJoined, Reject
 from hubbub.hub.pipeline import Message, Next, Outcome
-from hubbub.protocol.codes import ErrorCode
+from hubbub.protocol.codes import RESERVED_FROM_CLIENT, ErrorCode
 from hubbub.protocol.conversation import check
 from hubbub.protocol.envelope import Ack, Envelope, Fault
 from hubbub.protocol.json import BadMessage
@@ -51,10 +51,13 @@ def route(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any, An
 
 
 def _publish(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any, Any, None] | None:
-    room = envelope.room
-    if room is not None and (session.room_names is None or room not in session.room_names):
-        raise NotJoined
-    channel = _channel_of(envelope)
+    room, to = envelope.room, envelope.to
+    if room is not None:
+        if session.room_names is None or room not in session.room_names:
+            raise NotJoined
+        channel = "room:" + room
+    else:
+        channel = ALL if to is None else "user:" + to
     publication = _publication(node, session, envelope)
     volatile, origin = envelope.volatile is True, None if envelope.echo else session.id
     accepted = node.engine.publish_now(channel, publication, volatile, origin)
@@ -152,9 +155,9 @@ async def _go_through(node: Node, session: Session, envelope: Envelope, chain: N
         if result is None:
             return Outcome(envelope, None)
         made = _made(result)
-        if made.room is not None and not (joined and made.room == envelope.room):
-            if session.room_names is None or made.room not in session.room_names:
-                raise NotJoined
+        still_joined = made.room is None or (session.room_names is not None and made.room in session.room_names)
+        if not still_joined and not (joined and made.room == envelope.room):
+            raise NotJoined
         accepted = await node.engine.publish(
             _channel_of(made),
             _publication(node, session, made),
@@ -208,6 +211,8 @@ def _made(message: object) -> Envelope:
         envelope = msgspec.convert({name: value for name, value in fields.items() if value is not None}, Envelope)
     except msgspec.ValidationError as error:
         raise BadMessage(str(error)) from None
+    if envelope.type in RESERVED_FROM_CLIENT:
+        raise BadMessage(f"{envelope.type} is a type of the protocol itself")
     envelope.content = message.raw()
     check(envelope)
     return envelope

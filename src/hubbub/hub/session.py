@@ -266,7 +266,7 @@ class Session:
     # ------------------------------------------------------------------------------------ what it gets
 
     def send(self, message: object, channel: str = "", seq: int | None = None) -> None:
-        """Send one message of the server to this session alone; it may stand for message `seq` of `channel`."""
+        """Send one message of the server to this session alone; `Outbox.put` says what `channel` and `seq` are."""
         if self._closing is None and self._writer is not None:
             self._put(self.outbox.format.encode(message), None, channel, seq)
 

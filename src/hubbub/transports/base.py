@@ -44,9 +44,9 @@ class Handshake(Struct, frozen=True, kw_only=True):
 
 
 class Writer(Protocol):
-    """The hub's end of one connection: everything here returns at once and raises nothing.
+    """The hub's end of one connection: everything here returns at once, and only `send` raises.
 
-    After the connection is gone every method does nothing.
+    After the connection is gone `send` raises `BrokenPipeError`, and every method does nothing.
     """
 
     # Straight into the kernel: takes framed bytes, returns how many of them it took, and raises `OSError`

@@ -20,8 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from hubbub.core.wheel import Timer, Wheel
-from hubbub.transports.base import Refuse, TransportLimits
-from hubbub.transports.handshake import refusal
+from hubbub.transports.base import TransportLimits
 from hubbub.transports.linger import LAST_READS, finish_sending
 
 __all__ = ["Http", "HttpStatistics"]
@@ -39,7 +38,16 @@ _KEEP_ALIVE = 5
 _BODY_TIMEOUT = 30.0
 _WRITE_TIMEOUT = 30.0
 
-_FULL = Refuse(status=503, code="unavailable", message="There are too many connections.", retry_after=1)
+# What one connection too many is told; in the form of the port's refusals.
+_FULL_BODY = b'{"error":{"code":"unavailable","message":"There are too many connections."}}'
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\n"
+    b"Content-Type: application/json\r\n"
+    b"Content-Length: %d\r\n"
+    b"Connection: close\r\n"
+    b"Retry-After: 1\r\n\r\n"
+    b"%b"
+) % (len(_FULL_BODY), _FULL_BODY)
 
 
 class HttpStatistics(Struct, frozen=True, kw_only=True):
@@ -224,7 +232,7 @@ class _Refusal(asyncio.Protocol):
         # Beyond as many as are served nobody is waited for: else the refused would be a crowd themselves.
         crowded = len(http.turned_away) >= http.capacity
         http.turned_away.add(self)
-        transport.write(refusal(_FULL))
+        transport.write(_FULL)
         if crowded:
             transport.close()
             return

@@ -14,7 +14,11 @@ _unfinished = re.compile(r"\x1b(?:\[[?>]?[\d;]*|\][^\x07]*)?\Z")
 class Terminal:
     """As wide and as high as needed: nothing scrolls away. Knows what prompt_toolkit uses."""
 
-    def __init__(self) -> None:
+    def __init__(self, height: int) -> None:
+        # What the program believes; the cursor of which it hears is never below.
+        self._height = height
+        # What the terminal has to say, as if typed.
+        self.answers = ""
         self._rows: list[list[str]] = [[]]
         self._row = 0
         self._column = 0
@@ -72,6 +76,8 @@ class Terminal:
                 self._column += number or 1
             case "D":
                 self._column = max(0, self._column - (number or 1))
+            case "n" if number == 6:
+                self.answers += f"\x1b[{min(self._row + 1, self._height)};{self._column + 1}R"
             case "K":
                 del self._here()[self._column :]
             case "J":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hubbub.core.outbox import Outbox, OutboxLimits, OutboxStatistics, Overflow, Turn
-from hubbub.types import ALL, Publication, inbox_channel
+from hubbub.types import ALL, Publication, inbox_channel, room_channel
 from unit.core.wire import Lines, Socket, Wire, a_publication
 
 DROPPING = [Overflow.DROP_OLDEST, Overflow.DROP_NEWEST, Overflow.LATEST]
@@ -490,6 +490,38 @@ class TestGaps:
         wire.socket.drain()
 
         assert wire.seen() == [(1, 1), (3, 3), 4, 5]
+
+    def test_an_answer_that_stands_for_a_message_has_its_place(self) -> None:
+        """The `ack` of one's own message without an echo: what was dropped before it is named before it."""
+        wire = a_blocked_wire(messages=2, overflow=Overflow.DROP_OLDEST)
+        wire.publish(a_publication(1))
+        wire.put(b'{"type":"ack","seq":2}\n', room_channel("lobby"), 2)
+        wire.publish(a_publication(3))
+        wire.publish(a_publication(4))
+        wire.socket.drain()
+
+        assert wire.seen() == [(1, 1), 2, (3, 3), 4]
+
+    def test_joining_again_ends_what_was_before(self) -> None:
+        """`joined` begins anew: gaps of before stand before it, and those of after it behind, with the same seqs."""
+        wire = a_blocked_wire(messages=2, overflow=Overflow.DROP_OLDEST)
+        for seq in (1, 2):
+            wire.publish(a_publication(seq))
+        wire.put(b'{"type":"joined","seq":-1}\n', room_channel("lobby"))
+        for seq in (1, 2, 3):
+            wire.publish(a_publication(seq))
+        wire.socket.drain()
+
+        assert wire.seen() == [(1, 2), -1, (1, 2), 3]
+
+    def test_an_answer_about_one_channel_moves_nothing_in_another(self) -> None:
+        wire = a_blocked_wire(messages=2, overflow=Overflow.DROP_OLDEST)
+        wire.publish(a_publication(1))
+        wire.put(b'{"type":"left","seq":-1}\n', room_channel("den"))
+        wire.publish(a_publication(2))
+        wire.socket.drain()
+
+        assert wire.seen() == [-1, (1, 1), 2]
 
     def test_volatile_messages_are_dropped_without_a_gap(self) -> None:
         wire = a_blocked_wire(messages=1, overflow=Overflow.DROP_OLDEST)

@@ -24,11 +24,12 @@ class OutboxMachine(RuleBasedStateMachine):
         super().__init__()
         self.wire = Wire(LIMITS)
 
-        # By room: the seqs that were published to this reader, in order, and those that nobody sent it.
+        # By room: the seqs that this reader must see, as messages or as what stands for them, and the log's end.
         self.published: dict[str, list[int]] = {room: [] for room in ROOMS}
         self.ends: dict[str, int] = dict.fromkeys(ROOMS, 0)
         self.policies: dict[str, Overflow] = {}
         self.volatile = 0
+        self.stand_ins = 0
         self.answers = 0
 
     @initialize(policies=st.tuples(st.sampled_from(Overflow), st.sampled_from(Overflow)))
@@ -44,12 +45,15 @@ class OutboxMachine(RuleBasedStateMachine):
         sent=st.sampled_from([True, True, True, True, False]),
     )
     def publish(self, room: str, type: str, sender: str, jump: int, padding: int, sent: bool) -> None:
-        """`sent` false: the reader's own message without an echo, whose `ack` stands for it."""
+        """`sent` false: the reader's own message without an echo, for which its `ack` stands."""
         before = self.ends[room]
         seq = self.ends[room] = before + jump
-        if not sent:
-            return
         self.published[room].append(seq)
+        if not sent:
+            self.stand_ins += 1
+            ack = msgspec.json.encode({"type": "ack", "room": room, "seq": seq}) + b"\n"
+            self.wire.put(ack, room_channel(room), seq)
+            return
         publication = Publication(type, sender, room=room, seq=seq, prev=None if jump == 1 else before)
         if padding:
             publication.content = msgspec.Raw(msgspec.json.encode("x" * padding))
@@ -118,6 +122,9 @@ class OutboxMachine(RuleBasedStateMachine):
         dropped = self.wire.outbox.statistics().dropped
         came = sum(1 for message in arrived if "seq" in message or message["type"] == "volatile")
 
+        acks = sum(1 for message in arrived if message["type"] == "ack")
+
+        assert acks == self.stand_ins
         assert answers == list(range(1, self.answers + 1))
         assert came + dropped == self.volatile + sum(map(len, self.published.values()))
 

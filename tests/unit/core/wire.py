@@ -93,11 +93,11 @@ class Wire:
     def _opened(self) -> None:
         self.opened += 1
 
-    def put(self, frame: bytes) -> bool:
-        """One message that is no publication: an answer."""
+    def put(self, frame: bytes, channel: str = "", seq: int | None = None) -> bool:
+        """One message that is no publication: an answer, which may concern a channel or stand for a `seq` in it."""
         self.turn.begin()
         self.turn.collect(len(frame))
-        return self.outbox.put(frame)
+        return self.outbox.put(frame, channel=channel, seq=seq)
 
     def publish(self, publication: Publication, channel: str = "", policy: Overflow | None = None) -> bool:
         """One publication, into the channel that it names unless told otherwise."""
