@@ -174,8 +174,8 @@ class _Pipe:
 
     @staticmethod
     def _print(line: str) -> None:
-        # One message is one line, for whoever reads them.
-        print(line.replace(NEXT_LINE, "\\n"), flush=True)
+        # One message is one line, and written at once, for whoever reads them.
+        print(line.replace(NEXT_LINE, "\\n") + "\n", end="", flush=True)
 
     def _is_mine(self, message: Message) -> bool:
         return message.from_ == self._client.user and (message.id or "").startswith(self._mine)

@@ -15,17 +15,19 @@ from typing import Any, Final
 
 from msgspec import Struct
 from prompt_toolkit import PromptSession, print_formatted_text
+from prompt_toolkit.application.current import get_app_or_none
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import History, InMemoryHistory
+from prompt_toolkit.renderer import print_formatted_text as write_formatted_text
 from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 
 from hubbub.cli.wording import Line, colour, message_line, visible
 from hubbub.client import Ack, Client, Message, Missed, Recovered, RoomLeft, State, StateChange
-from hubbub.errors import ConnectError, HubbubError
+from hubbub.errors import HubbubError
 from hubbub.protocol.envelope import Fault, Joined, MemberJoined, MemberLeft, Receipt
 from hubbub.types import ALL, room_channel, room_of
 
@@ -121,8 +123,6 @@ class Terminal:
         for name, callback in self._callbacks().items():
             client.on(name, callback)  # type: ignore[arg-type]  # each is the name of an event
         self._say_notice(f"You are {client.user}. Type /help for what can be done here.")
-        reading = asyncio.create_task(self._read())
-        reading.add_done_callback(lambda _: self._leave())
         for room in reversed(rooms):
             self._join(room, last)
         try:
@@ -130,12 +130,12 @@ class Terminal:
         except EOFError:
             await self._part()
         finally:
-            for task in (*self._tasks, reading):
+            for task in self._tasks:
                 task.cancel()
-            ended = (await asyncio.gather(reading, *self._tasks, return_exceptions=True))[0]
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             self._print()
-        if isinstance(ended, ConnectError):
-            raise ended
+        if client.failure is not None:
+            raise client.failure
         return 0
 
     async def _part(self) -> None:
@@ -180,9 +180,20 @@ class Terminal:
 
     def _print(self) -> None:
         lines, self._lines = self._lines, []
-        if lines:
-            pieces = [piece for line in lines for piece in (*line, ("", "\n"))]
-            print_formatted_text(FormattedText(pieces), end="", style=_STYLE)
+        if not lines:
+            return
+        text = FormattedText([piece for line in lines for piece in (*line, ("", "\n"))])
+        app = self._session.app
+        if get_app_or_none() is not app:
+            # Before and after the prompt, or while another one stands in for it.
+            print_formatted_text(text, end="", style=_STYLE)
+            return
+        # Not prompt_toolkit's own way, which lets the terminal echo keys for a moment: who types while others
+        # write would see letters left behind.
+        app.renderer.erase()
+        write_formatted_text(app.output, text, _STYLE)
+        app.renderer.request_absolute_cursor_position()
+        app.invalidate()
 
     def _prompt(self) -> FormattedText:
         pieces: Line = []
@@ -216,10 +227,6 @@ class Terminal:
 
     # ------------------------------------------------------------------------------------------- what comes in
 
-    async def _read(self) -> None:
-        async for message in self._client:
-            self._show(message)
-
     def _show(self, message: Message) -> None:
         own = message.from_ == self._client.user and message.id in self._own
         if own and message.id is not None:
@@ -232,6 +239,7 @@ class Terminal:
 
     def _callbacks(self) -> dict[str, Callable[[Any], None]]:
         return {
+            "message": self._show,
             "state": self._changed,
             "recovered": self._recovered,
             "gap": self._missed,
@@ -249,6 +257,8 @@ class Terminal:
             self._say_notice("Connected again.")
             for room in self._client.rooms:
                 self._spawn(self._refresh(room))
+        elif change.state is State.FAILED:
+            self._leave()
         self._session.app.invalidate()
 
     def _recovered(self, recovered: Recovered) -> None:
@@ -278,6 +288,9 @@ class Terminal:
     def _was_read(self, receipt: Receipt) -> None:
         own = self._unread.pop(receipt.id, None)
         if own is not None:
+            if receipt.id in self._own and own.to != self._client.user:
+                # What has been read has been accepted, though the answer to that comes behind.
+                self._show_own(receipt.id)
             self._say_notice(f"{receipt.by} has got: {own.text[:60]}")
 
     def _came(self, event: MemberJoined) -> None:
@@ -316,7 +329,11 @@ class Terminal:
     def _send(self, text: str, *, room: str | None = None, to: str | None = None) -> None:
         self._count += 1
         id = f"{self._prefix}-{self._count}"
-        self._own[id] = _Own(text, room, to)
+        self._own[id] = own = _Own(text, room, to)
+        if to is not None:
+            self._unread[id] = own
+            if len(self._unread) > _REMEMBERED:
+                del self._unread[next(iter(self._unread))]
         sent = self._client.send("chat", text, room=room, to=to, id=id, receipt=to is not None)
         sent.add_done_callback(partial(self._settled, id))
 
@@ -333,10 +350,6 @@ class Terminal:
             self._say_error(f"Not sent: {own.text[:200]} — {error}")
             return
         ack, own.accepted = sent.result(), True
-        if own.to is not None:
-            self._unread[id] = own
-            if len(self._unread) > _REMEMBERED:
-                del self._unread[next(iter(self._unread))]
         comes_back = ack.seq is not None and own.to in (None, self._client.user)
         if not comes_back or (own.room is not None and own.room not in self._client.rooms):
             self._show_own(id)

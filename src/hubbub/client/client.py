@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from importlib import metadata
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from msgspec import UNSET, UnsetType
 
@@ -29,7 +29,6 @@ from hubbub.client.events import (
     Connect,
     Deliver,
     Drop,
-    Event,
     EventName,
     Reason,
     Settle,
@@ -60,8 +59,8 @@ class Client:
 
     Messages come by `async for`, in order per channel: each counts as handled when the next one is asked
     for, and only then is the inbox acknowledged that far. Everything else that happens (`state`, `gap`,
-    `member-joined`, …) is told to whoever asked with `on`. Whatever is sent or asked is on its way when the
-    call returns; awaiting the result brings the server's answer.
+    `member-joined`, …) is told to whoever asked with `on`, and so are messages where that suits better.
+    Whatever is sent or asked is on its way when the call returns; awaiting the result brings the answer.
     """
 
     def __init__(
@@ -169,9 +168,29 @@ class Client:
         """The last position handled in `inbox`, `all` or `room:<name>`."""
         return self._machine.position(channel)
 
-    def on(self, name: EventName, callback: Callable[[Any], object]) -> None:
-        """Call `callback` with each event of this name (spec/client.md §8); it must not block."""
+    @property
+    def failure(self) -> ConnectError | None:
+        """Why trying again is useless, where it is."""
+        reason = self._machine.reason
+        if self.state is not State.FAILED or reason is None:
+            return None
+        error = ConnectError(reason.message, final=reason.code != "unreachable")
+        error.__cause__ = self._cause
+        return error
+
+    def on(self, name: EventName | Literal["message"], callback: Callable[[Any], object]) -> None:
+        """Call `callback` with each event of this name (spec/client.md §8); it must not block.
+
+        With one for `message`, messages come there, in order with the other events, and not by `async for`:
+        each is handled when the call returns.
+        """
         self._callbacks.setdefault(name, []).append(callback)
+        if name == "message":
+            # What came before anybody listened.
+            waiting, self._inbox = self._inbox, deque()
+            for delivery in waiting:
+                self._hand_out(delivery)
+            self._perform()
 
     # ------------------------------------------------------------------------------------ coming and going
 
@@ -290,8 +309,8 @@ class Client:
         if self._current is not None:
             self._handled()
         while not self._inbox:
-            if self.state is State.FAILED:
-                raise self._failure()
+            if self.failure is not None:
+                raise self.failure
             if self.state is State.CLOSED:
                 raise StopAsyncIteration
             self._arrival.clear()
@@ -305,13 +324,6 @@ class Client:
         current, self._current = self._current, None
         self._machine.handled(current.channel, current.item, self._now())
         self._perform()
-
-    def _failure(self) -> ConnectError:
-        reason = self._machine.reason
-        assert reason is not None
-        error = ConnectError(reason.message, final=reason.code != "unreachable")
-        error.__cause__ = self._cause
-        return error
 
     # ------------------------------------------------------------------------------------ the machine's shell
 
@@ -339,12 +351,8 @@ class Client:
                     self._socket.write(text)
                     if self._trace is not None:
                         self._trace(">", text)
-            case Deliver(channel, item):
-                if self._listen:
-                    self._inbox.append(action)
-                    self._arrival.set()
-                else:
-                    self._machine.handled(channel, item, self._now())
+            case Deliver():
+                self._hand_out(action)
             case Settle(id, outcome):
                 self._settle(id, outcome)
             case Tell(name, event):
@@ -358,6 +366,14 @@ class Client:
                 if self._renewing is None or self._renewing.done():
                     self._renewing = asyncio.create_task(self._renew())
 
+    def _hand_out(self, delivery: Deliver) -> None:
+        if self._listen and "message" not in self._callbacks:
+            self._inbox.append(delivery)
+            self._arrival.set()
+            return
+        self._tell("message", delivery.item.message)
+        self._machine.handled(delivery.channel, delivery.item, self._now())
+
     def _settle(self, id: str, outcome: Any) -> None:
         future = self._futures.pop(id, None)
         if future is None or future.done():
@@ -367,7 +383,7 @@ class Client:
         else:
             future.set_result(outcome)
 
-    def _tell(self, name: EventName, event: Event) -> None:
+    def _tell(self, name: str, event: Any) -> None:
         if isinstance(event, StateChange):
             self._changed(event)
         for callback in self._callbacks.get(name, ()):
@@ -385,8 +401,8 @@ class Client:
                 self._opened.set_result(None)
         elif change.state is State.FAILED:
             self._machine.end()
-            if self._opened is not None and not self._opened.done():
-                self._opened.set_exception(self._failure())
+            if self._opened is not None and not self._opened.done() and self.failure is not None:
+                self._opened.set_exception(self.failure)
         # An `async for` that waits looks at the state.
         self._arrival.set()
 

@@ -203,6 +203,7 @@ class Machine:
     def handled(self, channel: str, item: Item, now: float) -> None:
         """The message of a `Deliver` has been handled."""
         self._receiving.handled(channel, item, now)
+        self._resume_if_needed(now)
 
     # ---------------------------------------------------------------------------------------- the socket (3.2)
 
@@ -295,8 +296,7 @@ class Machine:
             self._received_opening(message, now)
         else:
             self._received_open(message, now)
-            if self.connected and self._receiving.overwhelmed:
-                self._lost(now, Reason(int(CloseCode.NORMAL), "messages come faster than they are handled"))
+            self._resume_if_needed(now)
 
     def _read(self, text: str | bytes, now: float) -> Any:
         if isinstance(text, bytes):
@@ -481,6 +481,10 @@ class Machine:
     def _lost(self, now: float, reason: Reason, at_least: float | None = None) -> None:
         self._requests.fail()
         self._back_off(now, reason, at_least)
+
+    def _resume_if_needed(self, now: float) -> None:
+        if self.connected and self._receiving.must_resume:
+            self._lost(now, Reason(int(CloseCode.NORMAL), "messages came faster than they were handled"))
 
     def _renew(self, now: float) -> None:
         reason = Reason("token_expired", "the token has expired")

@@ -18,7 +18,7 @@ INBOX: Final = "inbox"
 """The client's own inbox among its channels; the others are `all` and `room:<name>`."""
 
 MOST_PENDING: Final = 10_000
-"""How many messages, of all channels, may be handed out and not handled yet."""
+"""How many messages, of all channels, may be handed out and not handled yet; the rest comes by resuming."""
 
 _HOLE_TIMEOUT: Final = 1.0
 _ACK_DELAY: Final = 1.0
@@ -30,7 +30,11 @@ class Receiving:
 
     def __init__(self, agenda: Agenda, *, acknowledges: bool) -> None:
         # Handed out and not handled yet, of all channels.
-        self.pending = 0
+        self._pending = 0
+
+        # More came than may wait: from here on everything is let go until the next session. The connection
+        # stands meanwhile, for whoever handles messages may be waiting for an answer.
+        self._behind = False
 
         self._agenda = agenda
         self._places: dict[str, Place] = {INBOX: Place(), ALL: Place()}
@@ -54,9 +58,11 @@ class Receiving:
         return place.position if place is not None else None
 
     @property
-    def overwhelmed(self) -> bool:
-        """Whether more waits than may: resuming brings it again, later."""
-        return self.pending > MOST_PENDING or any(len(place.held) > HELD_LIMIT for place in self._places.values())
+    def must_resume(self) -> bool:
+        """Whether only a new session brings what is missing: too much is held, or what was let go fits again."""
+        if self._behind:
+            return self._pending <= MOST_PENDING // 2
+        return any(len(place.held) > HELD_LIMIT for place in self._places.values())
 
     # ------------------------------------------------------------------------------------------ what comes
 
@@ -66,7 +72,7 @@ class Receiving:
         if message.seq is not None:
             prev = message.seq - 1 if message.prev is None else message.prev
             self._receive(channel, Item(message.seq, prev, message), now)
-        elif self._is_followed(channel) and self.pending < MOST_PENDING:
+        elif self._is_followed(channel) and self._pending < MOST_PENDING:
             # Whoever is slow may miss a volatile message.
             self._deliver(channel, Item(0, 0, message))
 
@@ -85,10 +91,13 @@ class Receiving:
     def _is_followed(self, channel: str) -> bool:
         """False for what was on its way when a room was left, also where it is being joined anew."""
         place = self._places.get(channel)
-        return place is not None and place.started
+        return place is not None and place.started and not self._behind
 
     def _receive(self, channel: str, item: Item, now: float) -> None:
         if not self._is_followed(channel):
+            return
+        if self._pending >= MOST_PENDING:
+            self._behind = True
             return
         place = self._places[channel]
         ready = place.take(item)
@@ -103,12 +112,12 @@ class Receiving:
             self._inbox_moved(0, now)
 
     def _deliver(self, channel: str, item: Item) -> None:
-        self.pending += 1
+        self._pending += 1
         self._agenda.add(Deliver(channel, item))
 
     def handled(self, channel: str, item: Item, now: float) -> None:
         """A message has been handled: now the position may move."""
-        self.pending -= 1
+        self._pending -= 1
         place = self._places.get(channel)
         if place is not None:
             moved = place.handled(item)
@@ -179,6 +188,7 @@ class Receiving:
 
     def disconnected(self) -> None:
         """What came too early comes again."""
+        self._behind = False
         for place in self._places.values():
             place.held.clear()
         self._holes.clear()

@@ -287,6 +287,16 @@ class Outbox(Generic[Owner]):
                 self._sink.write(frame[sent:])
         return True
 
+    @property
+    def collecting(self) -> bool:
+        """Whether something waits for the end of the turn."""
+        return self._pending is not None
+
+    def holds(self, publication: Publication) -> bool:
+        """Whether `publication`, the last that was put here, waits behind a blocked socket."""
+        held = self._held
+        return held is not None and len(held) > 0 and held[-1].publication is publication
+
     def flush(self) -> None:
         """Write what this turn has collected so far."""
         pending = self._pending

@@ -137,8 +137,14 @@ class Node:
     def _to_inbox(self, inbox: Channel[Session], publication: Publication, skip: object) -> None:
         """A plain client says nothing about what it handled: what is written to it counts as acknowledged."""
         for outbox in inbox.listeners:
-            if not outbox.owner.full and not outbox.blocked and outbox is not skip:
+            if outbox.owner.full or outbox.closed or outbox is skip:
+                continue
+            # It may be blocked by this very message, which then has left it all the same.
+            if not (outbox.blocked and outbox.holds(publication)):
                 self.unwritten[outbox.owner] = publication.seq or 0
+                if not outbox.collecting:
+                    # It went out at once.
+                    self.note_written(outbox.owner)
                 if publication.receipt:
                     # Somebody waits for it: not later than the write itself.
                     self._receipts_due = True
@@ -146,6 +152,8 @@ class Node:
     def owe(self, session: Session, seq: int) -> None:
         """The inbox of a plain `session` is in its outbox up to `seq`: to acknowledge once that is written."""
         self.unwritten[session] = seq
+        if not session.outbox.collecting:
+            self.note_written(session)
         self._receipts_due = True
         if not self.turn.open:
             self.turn.begin()

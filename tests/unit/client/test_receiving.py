@@ -64,14 +64,23 @@ def test_too_many_early_messages_are_fetched_anew() -> None:
 
 
 def test_a_user_who_is_too_slow_gets_the_rest_later() -> None:
-    """What may wait is bounded; resuming brings what came too fast, from the position that was handled."""
+    """What may wait is bounded, and the connection stands; when half is handled, resuming brings what was let go."""
     player = Player().to(State.OPEN)
-    for seq in range(42, 42 + MOST_PENDING + 1):
+    end = 42 + MOST_PENDING
+    for seq in range(42, end + 10):
         player.chat(seq)
-    player.did()
+    player.hear("ping")
 
+    assert player.did()[-1] == "write pong"
+    assert len(player.out) == MOST_PENDING
+    for _ in range(MOST_PENDING // 2):
+        assert player.is_in(State.OPEN)
+        player.machine.handled(*player.out.pop(0), player.now)
     assert player.is_in(State.WAITING)
-    assert len(player.out) == MOST_PENDING + 1
+    player.again(rooms={"lobby": ("p9", end + 9)})
+    for seq in range(42 + MOST_PENDING // 2, end + 10):
+        player.chat(seq)
+    assert heard(player) == list(range(42 + MOST_PENDING // 2, end + 10))
 
 
 def test_volatile_messages_for_a_user_who_is_too_slow_are_let_go() -> None:
