@@ -203,6 +203,70 @@ def test_a_disconnected_reader_resumes_without_a_gap() -> None:
     run(main())
 
 
+@contextlib.asynccontextmanager
+async def blocked_in_lobby() -> AsyncIterator[tuple[Server, Client]]:
+    """A server that drops the oldest, and a member of its lobby whose socket is full."""
+    async with (
+        serving(sndbuf=SNDBUF, overflow="drop_oldest", outbox_messages=4) as server,
+        stalled(server, "bob", "lobby", full=True) as bob,
+    ):
+        while not server.hub.statistics().blocked:
+            await publish(server, 1, room="lobby")
+        yield server, bob
+
+
+async def handled(server: Server, count: int) -> None:
+    """Wait until the server has had so many messages of clients."""
+    await eventually(lambda: server.hub.statistics().messages_in >= count)
+
+
+def test_an_ack_keeps_the_place_of_its_message_among_the_gaps() -> None:
+    """Where an ack stands for a message without an echo, the gap before it comes before it (protocol.md 5.4)."""
+
+    async def main() -> None:
+        async with blocked_in_lobby() as (server, bob):
+            for number in range(3):
+                await publish(server, 6, room="lobby")
+                await bob.say("mine", room="lobby", echo=False, id=f"m{number}")
+                await handled(server, 3 + number)
+            await publish(server, 6, room="lobby")
+            bob.resume()
+            await bob.sync()
+            acks = [message["seq"] for message in bob.heard("ack")]
+            came, gaps, _ = account([m for m in bob.seen if m["type"] in ("chat", "gap", "ack")], 0)
+
+            assert len(acks) == 3 and set(acks) <= set(came)
+            assert len(gaps) >= 3
+
+    run(main())
+
+
+def test_gaps_come_before_what_ends_them() -> None:
+    """What was dropped before `joined` and `left` is told before them: then the room begins anew, or is over."""
+
+    async def main() -> None:
+        async with blocked_in_lobby() as (server, bob):
+            await publish(server, 10, room="lobby")
+            await bob.send({"type": "join", "room": "lobby", "id": "again"})
+            await handled(server, 3)
+            await publish(server, 10, room="lobby")
+            await bob.send({"type": "leave", "room": "lobby", "id": "over"})
+            await eventually(lambda: not server.hub.sessions("bob")[0].rooms)
+            bob.resume()
+            await bob.sync()
+            told = [m for m in bob.seen if m["type"] in ("chat", "gap", "joined", "left")]
+            again = next(index for index, message in enumerate(told) if message.get("id") == "again")
+
+            assert told[0]["type"] == "joined" and told[-1]["type"] == "left"
+            # Up to the second `joined`, and from there to the end.
+            _, _, position = account(told[1:again], 0)
+            assert position == told[again]["position"][1]
+            account(told[again + 1 : -1], position)
+            assert bob.heard("gap")
+
+    run(main())
+
+
 @pytest.mark.parametrize("fields", [{}, {"to": "bob"}], ids=["all", "inbox"])
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "latest"])
 def test_nothing_of_all_and_inboxes_is_ever_dropped(policy: str, fields: dict[str, str]) -> None:

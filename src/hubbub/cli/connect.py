@@ -15,8 +15,8 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from hubbub.cli.wording import NEXT_LINE, message_line, plain, visible, visible_json
-from hubbub.client import Client, Message, State, StateChange, connect
-from hubbub.client.socket import Refused, websocket_url
+from hubbub.client import Client, Message, Refused, State, StateChange, connect
+from hubbub.client.socket import websocket_url
 from hubbub.errors import ConnectError, HubbubError
 
 __all__ = ["add_to"]

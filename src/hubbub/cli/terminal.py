@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct
@@ -20,18 +17,31 @@ from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import FormattedText
-from prompt_toolkit.history import History, InMemoryHistory
 from prompt_toolkit.renderer import print_formatted_text as write_formatted_text
 from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 
+from hubbub.cli.line_history import open_history
 from hubbub.cli.wording import Line, colour, message_line, visible
-from hubbub.client import Ack, Client, Message, Missed, Recovered, RoomLeft, State, StateChange
+from hubbub.client import (
+    Ack,
+    Client,
+    Fault,
+    Joined,
+    MemberJoined,
+    MemberLeft,
+    Message,
+    Missed,
+    Receipt,
+    Recovered,
+    RoomLeft,
+    State,
+    StateChange,
+)
 from hubbub.errors import HubbubError
-from hubbub.protocol.envelope import Fault, Joined, MemberJoined, MemberLeft, Receipt
 from hubbub.types import ALL, room_channel, room_of
 
-__all__ = ["LineHistory", "Terminal", "history_file"]
+__all__ = ["Terminal"]
 
 _STYLE: Final = Style.from_dict(
     {
@@ -104,7 +114,7 @@ class Terminal:
         self._session: PromptSession[str] = PromptSession(
             self._prompt,
             style=_STYLE,
-            history=_history(),
+            history=open_history(),
             completer=_Names(self),
             complete_while_typing=False,
             complete_style=CompleteStyle.READLINE_LIKE,
@@ -548,55 +558,6 @@ class _Names(Completer):
         for candidate in sorted(found):
             if candidate.startswith(typed) and candidate != typed:
                 yield Completion(candidate, start_position=-len(typed))
-
-
-class LineHistory(History):
-    """What was typed, kept in a file that only its user can read, one JSON string a line."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises `OSError` where there can be no such file."""
-        super().__init__()
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        # It may have been there before, with more rights.
-        os.fchmod(descriptor, 0o600)
-        os.close(descriptor)
-
-    _KEPT: Final = 1_000
-
-    def load_history_strings(self) -> list[str]:
-        """The newest first; whatever is older than the last thousand goes."""
-        lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
-        if len(lines) > 2 * self._KEPT:
-            lines = lines[-self._KEPT :]
-            self._path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        found = []
-        for line in reversed(lines[-self._KEPT :]):
-            with suppress(ValueError):
-                found.append(str(json.loads(line)))
-        return found
-
-    def store_string(self, string: str) -> None:
-        """Add the newest."""
-        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(string) + "\n")
-
-
-def history_file() -> Path:
-    """Where what was typed is kept (XDG base directories)."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    # A relative path is to be ignored, says the standard.
-    base = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return base / "hubbub" / "history"
-
-
-def _history() -> History:
-    try:
-        return LineHistory(history_file())
-    except (OSError, RuntimeError):
-        # No home, or one that cannot be written to.
-        return InMemoryHistory()
 
 
 def _where(channel: str) -> str:

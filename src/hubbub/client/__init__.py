@@ -11,21 +11,32 @@ from hubbub.client.events import (
     StateChange,
     Unanswered,
 )
-from hubbub.client.wire import Ack, History, Message
+from hubbub.client.socket import Refused
+from hubbub.client.wire import Ack, History, Left, Message
+from hubbub.protocol.envelope import Fault, Joined, MemberJoined, MemberLeft, PresenceList, Receipt, UsersOnline
 
 __all__ = [
     "Ack",
     "Client",
     "Dropped",
+    "Fault",
     "History",
+    "Joined",
+    "Left",
+    "MemberJoined",
+    "MemberLeft",
     "Message",
     "Missed",
+    "PresenceList",
     "Reason",
+    "Receipt",
     "Recovered",
+    "Refused",
     "RoomLeft",
     "State",
     "StateChange",
     "Token",
     "Unanswered",
+    "UsersOnline",
     "connect",
 ]
