@@ -13,6 +13,7 @@ from itertools import count
 from typing import Any, TypeVar
 from unittest.mock import patch
 
+import pytest
 import uvloop
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -692,7 +693,8 @@ class ChannelsAndSessions(RuleBasedStateMachine):
             assert [(member.user, member.sessions) for member in members] == list(expected.items())
 
 
-TestChannelsAndSessions = ChannelsAndSessions.TestCase
+# Making a failure small takes longer than finding it.
+TestChannelsAndSessions = pytest.mark.timeout(600)(ChannelsAndSessions.TestCase)
 TestChannelsAndSessions.settings = settings(
     max_examples=100,
     stateful_step_count=40,

@@ -117,7 +117,7 @@ class Client:
         self._performing = False
 
         # What the last failure to connect was, for `raise … from`.
-        self._cause: Exception | None = None
+        self._cause: BaseException | None = None
 
     def __repr__(self) -> str:
         return f"<Client user={self.user!r} {self.state}>"
@@ -358,6 +358,7 @@ class Client:
             case Tell(name, event):
                 self._tell(name, event)
             case Connect(number):
+                self._cause = None
                 self._socket = Socket(number, self)
                 self._connecting = asyncio.create_task(self._connect(self._socket))
             case Drop(_, code):
@@ -396,13 +397,15 @@ class Client:
 
     def _changed(self, change: StateChange) -> None:
         if change.state is State.OPEN:
+            # From here on it comes back as often as it takes.
             self._machine.tries = None
-            if self._opened is not None and not self._opened.done():
-                self._opened.set_result(None)
         elif change.state is State.FAILED:
             self._machine.end()
-            if self._opened is not None and not self._opened.done() and self.failure is not None:
-                self._opened.set_exception(self.failure)
+        if self._opened is not None and not self._opened.done():
+            if change.state is State.OPEN:
+                self._opened.set_result(None)
+            elif change.state in (State.FAILED, State.CLOSED):
+                self._opened.set_exception(self.failure or ConnectError("the client was closed before it was open"))
         # An `async for` that waits looks at the state.
         self._arrival.set()
 
@@ -422,20 +425,21 @@ class Client:
             if self._token is not None:
                 token = await self._ask_token()
         except Exception as error:
-            self._cause = error
             if socket is self._socket:
+                self._cause = error
                 self._machine.token_failed(error, self._now())
                 self._perform()
             return
         try:
             await socket.open(self._url, self._ssl)
-        except Refused as error:
-            self._cause = error
-            reason = Reason(error.code or error.status, str(error))
-            self._machine.refused(number, error.status, reason, error.retry_after, self._now())
         except ConnectError as error:
-            self._cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-            self._machine.broken(number, str(error), self._now())
+            if socket is self._socket:
+                self._cause = error if isinstance(error, Refused) else error.__cause__
+            if isinstance(error, Refused):
+                reason = Reason(error.code or error.status, str(error))
+                self._machine.refused(number, error.status, reason, error.retry_after, self._now())
+            else:
+                self._machine.broken(number, str(error), self._now())
         else:
             self._machine.opened(number, self._now(), token)
         self._perform()

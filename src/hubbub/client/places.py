@@ -24,8 +24,6 @@ class Item(Struct, eq=False):
     prev: int
     # None: an `ack` that stands for a message, or a `gap`.
     message: Any = None
-    # A `gap` also counts where it begins before the position and ends after it.
-    overlaps: bool = False
     # Its handlers have returned.
     handled: bool = False
 
@@ -86,13 +84,13 @@ class Place:
         if self._taken is None:
             first = item.prev if self._latest_start is None else min(item.prev, self._latest_start)
             self.seq = self._taken = first
-        if item.seq <= self._taken:
-            return []
         at = bisect_left(self.held, item.seq, key=_seq)
         if at == len(self.held) or self.held[at].seq != item.seq:
             self.held.insert(at, item)
         ready = []
-        while self.held and self._follows(self.held[0]):
+        # Everything up to `prev` has been taken: equal to it, or beyond it where a `gap` covered more, or where
+        # the engine counts what is not a message of this channel.
+        while self.held and self.held[0].prev <= self._taken:
             found = self.held.pop(0)
             if found.seq > self._taken:
                 self._taken = found.seq
@@ -102,10 +100,6 @@ class Place:
             if item.message is None:
                 self.handled(item)
         return ready
-
-    def _follows(self, item: Item) -> bool:
-        assert self._taken is not None
-        return item.prev == self._taken or item.seq <= self._taken or (item.overlaps and item.prev < self._taken)
 
     def handled(self, item: Item) -> int:
         """`item` has been handled: by how many the position moved."""

@@ -85,7 +85,7 @@ class Receiving:
         """The server dropped some."""
         channel = ALL if gap.channel == ALL else INBOX if gap.room is None else room_channel(gap.room)
         if self._is_followed(channel):
-            self._receive(channel, Item(gap.to, gap.from_ - 1, overlaps=True), now)
+            self._receive(channel, Item(gap.to, gap.from_ - 1), now)
             self._agenda.tell("gap", Missed(channel, gap.from_, gap.to))
 
     def _is_followed(self, channel: str) -> bool:

@@ -163,7 +163,7 @@ class Rooms:
             if request.room in positions:
                 answer = Joined(request.room, positions[request.room], recovered.get(request.room), 0, id=request.id)
                 self._requests.settle(request, answer)
-            elif request.room is not None and request.room not in self._missing and request.due is None:
+            elif request.room is not None and request.room not in self._missing:
                 self._ask_join(request, request.room, now)
         for room in self.wanted:
             if room not in positions and room not in self._missing and not self._requests.of_type("join", room):

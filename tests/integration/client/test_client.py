@@ -562,17 +562,44 @@ def test_giving_up_to_connect_leaves_nothing_behind() -> None:
     run(main())
 
 
+def test_closing_a_client_that_opens_ends_the_opening() -> None:
+    async def main() -> None:
+        async with listening(say_nothing) as url:
+            client = connect(url)
+            opening = asyncio.create_task(client.open())
+            await eventually(lambda: client.state is State.CONNECTING)
+            await client.close()
+            with pytest.raises(ConnectError, match="closed before"):
+                await within(opening)
+
+    run(main())
+
+
 def test_an_end_for_good_ends_everything_that_waits() -> None:
     """4504: the iteration raises, a sent message has an outcome, and nothing is tried again."""
 
     async def main() -> None:
         hub = Hub()
-        async with serving(hub) as server, as_user(server.address, "alice") as alice:
+        async with (
+            serving(hub) as server,
+            Network.to(server.address) as network,
+            as_user(network.address, "alice") as alice,
+        ):
+            network.cut(refuse=True)
+            sending = alice.send("chat", "hi")
+            await eventually(lambda: network.count > 1)
+            network.mend()
+            await within(sending)
             await hub.disconnect("alice")
+            # What came before the end comes before it here, too.
+            [last] = await heard(alice, 1)
             with pytest.raises(ConnectError) as error:
                 await within(anext(alice))
 
+            assert last.content == "hi"
             assert error.value.final
+            # Not what went wrong with an earlier connection.
+            assert error.value.__cause__ is None
             assert alice.state is State.FAILED
             assert alice.reason is not None
             assert alice.reason.code == 4504

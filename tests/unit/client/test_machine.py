@@ -403,7 +403,10 @@ def test_a_room_tried_again_goes_on_where_it_was() -> None:
     player.again(rooms={}, recovered={"inbox": True, "all": True})
     player.hear("error", code="unavailable", message="", room="lobby", retry_after=2)
     player.did()
+    player.hear("error", code="forbidden", message="", room="lobby")
 
+    # Only the first says what became of the resume.
+    assert player.did() == ["tell error"]
     assert player.silent(2) == ["write join x lobby"]
     join = player.written[-1]
     assert join["since"] == ["p9", 41]
