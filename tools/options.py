@@ -18,8 +18,8 @@ from msgspec import Struct
 
 from hubbub.config import OPTIONS, Option, ServerOptions
 from hubbub.core.limits import ConnectionLimits
+from hubbub.core.log import HistoryLimits
 from hubbub.core.outbox import OutboxLimits
-from hubbub.engines.memory import MemoryLimits
 from hubbub.hub.options import HubOptions
 from hubbub.transports.base import TransportLimits
 
@@ -33,7 +33,7 @@ CHAPTERS: dict[str, type[Struct]] = {
     "Connections": ConnectionLimits,
     "Slow readers": OutboxLimits,
     "The transport": TransportLimits,
-    "The memory engine": MemoryLimits,
+    "History": HistoryLimits,
 }
 
 HEAD = """\

@@ -17,8 +17,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hubbub.core.limits import ConnectionLimits
+from hubbub.core.log import HistoryLimits
 from hubbub.core.outbox import OutboxLimits
-from hubbub.engines.memory import MemoryLimits
 from hubbub.errors import ConfigError
 from hubbub.hub.options import HubOptions
 from hubbub.transports.base import TransportLimits
@@ -44,7 +44,7 @@ class Config(Struct, frozen=True, kw_only=True):
     server: ServerOptions = msgspec.field(default_factory=ServerOptions)
     transport: TransportLimits = msgspec.field(default_factory=TransportLimits)
     hub: HubOptions = msgspec.field(default_factory=HubOptions)
-    engine: MemoryLimits = msgspec.field(default_factory=MemoryLimits)
+    engine: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
 
 
 class Option(Struct, frozen=True):
@@ -72,7 +72,7 @@ _SECTIONS: tuple[type[Struct], ...] = (
     ConnectionLimits,
     OutboxLimits,
     TransportLimits,
-    MemoryLimits,
+    HistoryLimits,
 )
 
 
@@ -121,7 +121,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         server=_pick(ServerOptions, values),
         transport=_pick(TransportLimits, values),
         hub=msgspec.structs.replace(_pick(HubOptions, values), limits=limits, outbox=outbox),
-        engine=_pick(MemoryLimits, values),
+        engine=_pick(HistoryLimits, values),
     )
 
 

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hubbub import Hub, Session
+from hubbub.core.log import HistoryLimits
 from hubbub.core.outbox import OutboxLimits, Overflow
 from hubbub.engines.base import Accepted
-from hubbub.engines.memory import MemoryEngine, MemoryLimits
+from hubbub.engines.memory import MemoryEngine
 from hubbub.hub import HubOptions
 from hubbub.transports.base import Accept, Handshake
 from support.wire import Wire
@@ -162,7 +163,7 @@ class ChannelsAndSessions(RuleBasedStateMachine):
         self.loop.close()
 
     async def start(self) -> None:
-        limits = MemoryLimits(history_size=KEPT, inbox_size=KEPT)
+        limits = HistoryLimits(history_size=KEPT, inbox_size=KEPT)
         options = HubOptions(
             dev=True,
             room_capacity=CAPACITY,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from hubbub.protocol import json
 from hubbub.types import Position, Publication
 
-__all__ = ["Log", "Page", "Retention"]
+__all__ = ["HistoryLimits", "Log", "Page", "Retention"]
 
 # What one retained publication costs besides its bytes: the object's head, its time, the slots in the deques.
 _OVERHEAD = 80
@@ -23,6 +24,20 @@ _LOG_OVERHEAD = 1500
 
 _encode = json.encode
 _decode = msgspec.json.Decoder(Publication).decode
+
+
+class HistoryLimits(Struct, frozen=True, kw_only=True):
+    """What an engine keeps of all channels, and for how long."""
+
+    history_size: Annotated[int, Meta(ge=0, description="messages that a room, and all, keep")] = 1000
+    history_age: Annotated[float, Meta(gt=0, description="seconds for which they keep them")] = 86_400.0
+    inbox_size: Annotated[int, Meta(ge=0, description="messages that an inbox keeps")] = 1000
+    inbox_age: Annotated[float, Meta(gt=0, description="seconds for which it keeps them")] = 604_800.0
+    dedupe_window: Annotated[float, Meta(gt=0, description="seconds for which a message's id is known")] = 300.0
+    dedupe_size: Annotated[int, Meta(ge=1, description="ids known at once per channel; then the oldest go")] = 100_000
+    # Beyond it, the channels that were written to least lately lose their oldest messages first.
+    history_bytes: Annotated[int, Meta(ge=1, description="bytes of all history together")] = 1_073_741_824
+    channels: Annotated[int, Meta(ge=1, description="channels that may have a history")] = 1_000_000
 
 
 class Retention(Struct, frozen=True, kw_only=True):

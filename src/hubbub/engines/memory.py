@@ -6,37 +6,22 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from hubbub.core.log import Log, Page, Retention
+from hubbub.core.log import HistoryLimits, Log, Page, Retention
 from hubbub.engines.base import Accepted, Capabilities, Listener
 from hubbub.errors import RoomFull, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.types import Position, Publication, inbox_channel, user_of
 
-__all__ = ["MemoryEngine", "MemoryLimits", "MemoryStatistics"]
+__all__ = ["MemoryEngine", "MemoryStatistics"]
 
 # How many logs one call of `sweep` looks at, and the seconds between two calls where the table is full.
 _SWEEP = 1000
 _SWEEP_PAUSE = 1.0
 # How many logs give way to one publication that no longer fits.
 _SHRINK = 100
-
-
-class MemoryLimits(Struct, frozen=True, kw_only=True):
-    """What is kept, and for how long."""
-
-    history_size: Annotated[int, Meta(ge=0, description="messages that a room, and all, keep")] = 1000
-    history_age: Annotated[float, Meta(gt=0, description="seconds for which they keep them")] = 86_400.0
-    inbox_size: Annotated[int, Meta(ge=0, description="messages that an inbox keeps")] = 1000
-    inbox_age: Annotated[float, Meta(gt=0, description="seconds for which it keeps them")] = 604_800.0
-    dedupe_window: Annotated[float, Meta(gt=0, description="seconds for which a message's id is known")] = 300.0
-    dedupe_size: Annotated[int, Meta(ge=1, description="ids known at once per channel; then the oldest go")] = 100_000
-    # Beyond it, the channels that were written to least lately lose their oldest messages first.
-    history_bytes: Annotated[int, Meta(ge=1, description="bytes of all history together")] = 1_073_741_824
-    channels: Annotated[int, Meta(ge=1, description="channels that may have a history")] = 1_000_000
 
 
 class MemoryStatistics(Struct, frozen=True):
@@ -53,7 +38,7 @@ class MemoryEngine:
     capabilities = Capabilities(durable=False, shared=False)
 
     def __init__(
-        self, limits: MemoryLimits = MemoryLimits(), *, clock: Callable[[], float] = time.monotonic
+        self, limits: HistoryLimits = HistoryLimits(), *, clock: Callable[[], float] = time.monotonic
     ) -> None:  # frozen
         self._limits = limits
         self._clock = clock

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from hubbub.core.log import Page
+from hubbub.core.log import HistoryLimits, Page
 from hubbub.engines.base import Accepted, Capabilities
-from hubbub.engines.memory import MemoryEngine, MemoryLimits
+from hubbub.engines.memory import MemoryEngine
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import EngineContract
 from hubbub.types import Publication
@@ -143,7 +143,7 @@ def test_a_broken_promise_fails_its_test(
 
     class Contract(EngineContract):
         def engine(self, keep: int = 1000) -> MemoryEngine:
-            return made.pop(0)(MemoryLimits(history_size=keep, inbox_size=keep))
+            return made.pop(0)(HistoryLimits(history_size=keep, inbox_size=keep))
 
         def peer(self, engine: Any) -> MemoryEngine:
             return broken()

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 from msgspec import Raw
 
+from hubbub.core.log import HistoryLimits
 from hubbub.engines.base import Engine
-from hubbub.engines.memory import MemoryEngine, MemoryLimits
+from hubbub.engines.memory import MemoryEngine
 from hubbub.errors import Unavailable
 from hubbub.testing.clock import FakeClock
 from hubbub.testing.engines import Ear, EngineContract
@@ -23,7 +24,7 @@ class TestMemoryEngine(EngineContract):
 
     def engine(self, keep: int = 1000) -> MemoryEngine:
         self.clock = FakeClock()
-        return MemoryEngine(MemoryLimits(history_size=keep, inbox_size=keep), clock=self.clock)
+        return MemoryEngine(HistoryLimits(history_size=keep, inbox_size=keep), clock=self.clock)
 
     async def time_passes(self, engine: Engine, seconds: float) -> None:
         assert isinstance(engine, MemoryEngine)
@@ -36,7 +37,7 @@ def running(test: Callable[[MemoryEngine, FakeClock], Awaitable[None]], **limits
 
     async def run() -> None:
         clock = FakeClock()
-        engine = MemoryEngine(MemoryLimits(**limits), clock=clock)  # type: ignore[arg-type]  # numbers, as each needs
+        engine = MemoryEngine(HistoryLimits(**limits), clock=clock)  # type: ignore[arg-type]  # numbers, as each needs
         await engine.start(Ear())
         async with asyncio.timeout(10):
             await test(engine, clock)
