@@ -99,6 +99,19 @@ class Ledger:
         reading.numbers.append(number)
         reading.digests.append(digest)
 
+    def ends(self) -> dict[str, int]:
+        """Up to which `seq` each channel was acknowledged, in the epoch of its last `ack`."""
+        found: dict[str, tuple[int, int]] = {}
+        for number, epoch, seq in zip(self.ack_numbers, self.ack_epochs, self.ack_seqs, strict=True):
+            channel = self.channels[self.sent_to[number]]
+            found[channel] = max(found.get(channel, (0, 0)), (epoch, seq))
+        return {channel: seq for channel, (_, seq) in found.items()}
+
+    def reached(self, reader: str, channel: str, seq: int) -> bool:
+        """Whether the last that a reader got from a channel is at `seq` or beyond."""
+        seqs = self.readings[reader, channel].seqs
+        return bool(seqs) and seqs[-1] >= seq
+
     def _epoch(self, epoch: str) -> int:
         index = self._epoch_index.get(epoch)
         if index is None:
