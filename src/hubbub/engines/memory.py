@@ -122,6 +122,21 @@ class MemoryEngine:
             self._listener.publication(channel, publication, origin, encoded)
         return Accepted(log.epoch, publication.seq)
 
+    def submit(
+        self,
+        channel: str,
+        publication: Publication,
+        volatile: bool,
+        origin: str | None,
+        done: Callable[[Accepted | Exception], object],
+    ) -> None:
+        """See `Engine.submit`."""
+        try:
+            outcome: Accepted | Exception = self.publish_now(channel, publication, volatile, origin)
+        except Exception as error:
+            outcome = error
+        done(outcome)
+
     async def accepted(self, channel: str, from_: str, id: str) -> Accepted | None:
         """See `Engine.accepted`."""
         log = self._logs.get(channel)
@@ -173,12 +188,14 @@ class MemoryEngine:
         """See `Engine.cursor`."""
         return self._cursors.get(user)
 
-    async def set_cursor(self, user: str, seq: int) -> list[Publication]:
+    async def set_cursor(self, user: str, seq: int) -> list[Publication] | None:
         """See `Engine.set_cursor`."""
+        log = self._logs.get(inbox_channel(user))
+        if seq > (0 if log is None else log.position.seq):
+            return None
         if seq <= self._cursors.get(user, 0):
             return []
         self._cursors[user] = seq
-        log = self._logs.get(inbox_channel(user))
         return [] if log is None else log.pass_receipts(seq)
 
     def sweep(self) -> None:
