@@ -20,6 +20,7 @@ from hubbub.config import OPTIONS, Option, ServerOptions
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.outbox import OutboxLimits
+from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.hub.options import HubOptions
 from hubbub.transports.base import TransportLimits
 
@@ -33,6 +34,7 @@ CHAPTERS: dict[str, type[Struct]] = {
     "Connections": ConnectionLimits,
     "Slow readers": OutboxLimits,
     "The transport": TransportLimits,
+    "The store": StoreOptions,
     "History": HistoryLimits,
 }
 

@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.outbox import OutboxLimits
+from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
 from hubbub.hub.options import HubOptions
 from hubbub.transports.base import TransportLimits
@@ -44,7 +45,8 @@ class Config(Struct, frozen=True, kw_only=True):
     server: ServerOptions = msgspec.field(default_factory=ServerOptions)
     transport: TransportLimits = msgspec.field(default_factory=TransportLimits)
     hub: HubOptions = msgspec.field(default_factory=HubOptions)
-    engine: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
+    history: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
+    store: StoreOptions = msgspec.field(default_factory=StoreOptions)
 
 
 class Option(Struct, frozen=True):
@@ -72,6 +74,7 @@ _SECTIONS: tuple[type[Struct], ...] = (
     ConnectionLimits,
     OutboxLimits,
     TransportLimits,
+    StoreOptions,
     HistoryLimits,
 )
 
@@ -121,7 +124,8 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         server=_pick(ServerOptions, values),
         transport=_pick(TransportLimits, values),
         hub=msgspec.structs.replace(_pick(HubOptions, values), limits=limits, outbox=outbox),
-        engine=_pick(HistoryLimits, values),
+        history=_pick(HistoryLimits, values),
+        store=_pick(StoreOptions, values),
     )
 
 

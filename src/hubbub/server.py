@@ -16,6 +16,7 @@ from contextlib import suppress
 from hubbub.api.http import make_app
 from hubbub.config import Config
 from hubbub.engines.memory import MemoryEngine
+from hubbub.engines.sqlite.engine import SqliteEngine
 from hubbub.errors import ConfigError
 from hubbub.hub import Hub, stuck_threads
 from hubbub.telemetry.logs import set_up
@@ -29,7 +30,7 @@ __all__ = ["Server", "run"]
 
 log = logging.getLogger("hubbub.server")
 
-# Seconds between two sweeps of what the memory engine no longer needs.
+# Seconds between two sweeps of what the engine no longer needs.
 _SWEEP_INTERVAL = 10.0
 
 
@@ -39,7 +40,7 @@ class Server:
     def __init__(self, hub: Hub, config: Config) -> None:
         self.hub = hub
         self.config = config
-        self._engine = MemoryEngine(config.engine)
+        self._engine = _engine(config)
         self._port: Port | None = None
         self._websocket: WebSocket | None = None
         self._http: Http | None = None
@@ -104,6 +105,13 @@ class Server:
         # A turn for what was aborted to be told so.
         await asyncio.sleep(0)
         await self.hub.stop()
+
+
+def _engine(config: Config) -> MemoryEngine | SqliteEngine:
+    store = config.store
+    if not store.data:
+        return MemoryEngine(config.history)
+    return SqliteEngine(store.data, store.durability, config.history)
 
 
 def _why_not(error: OSError, config: Config) -> str:

@@ -25,7 +25,7 @@ def bare(option: Option) -> Any:
 
 
 def samples(option: Option) -> list[Any]:
-    """Three values that the option may have, none of them its default; of a bool there is one."""
+    """Three values that the option may have, none of them its default; of a bool there is one, and of some words."""
     kind = bare(option)
     if kind is bool:
         return [not option.default] * 3
@@ -34,7 +34,7 @@ def samples(option: Option) -> list[Any]:
     if kind is tuple:
         return [("one",), ("two", "three:*"), ("four",)]
     if issubclass(kind, Enum):
-        return [value for value in kind if value != option.default]
+        return [*(others := [value for value in kind if value != option.default]), *others, *others][:3]
     return ["debug", "warning", "error"]
 
 
@@ -47,7 +47,15 @@ def text(value: Any) -> str:
 
 def found(config: Config, option: Option) -> Any:
     """What the option is set to, in every part of the configuration that has it."""
-    parts = [config.server, config.transport, config.hub, config.hub.limits, config.hub.outbox, config.engine]
+    parts = [
+        config.server,
+        config.transport,
+        config.hub,
+        config.hub.limits,
+        config.hub.outbox,
+        config.store,
+        config.history,
+    ]
     values = [getattr(part, option.name) for part in parts if option.name in part.__struct_fields__]
 
     assert values
@@ -104,7 +112,7 @@ class TestRank:
         plain = load({}, {})
 
         assert config.server.port == 9000
-        assert (config.transport, config.hub, config.engine) == (plain.transport, plain.hub, plain.engine)
+        assert (config.transport, config.hub, config.history) == (plain.transport, plain.hub, plain.history)
 
 
 class TestSpelling:
@@ -132,7 +140,7 @@ class TestErrors:
     """A wrong option is one sentence that names it and says what it may be."""
 
     @pytest.mark.parametrize(
-        "option", [option for option in OPTIONS.values() if option.name not in ("host", "presence_events")], ids=by_name
+        "option", [option for option in OPTIONS.values() if option.name not in ("host", "data", "presence_events")], ids=by_name
     )
     def test_a_value_that_it_cannot_have(self, option: Option, tmp_path: Path) -> None:
         """Named as its user spelled it, with what was said and what the option is."""

@@ -7,7 +7,7 @@ specification, and `hubbub.testing` tests any engine against it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -85,6 +85,21 @@ class Engine(Protocol):
     ) -> Accepted | None:
         """`publish`, where the engine can do it without waiting; None where it cannot, and then nothing was done."""
 
+    def submit(
+        self,
+        channel: str,
+        publication: Publication,
+        volatile: bool,
+        origin: str | None,
+        done: Callable[[Accepted | Exception], object],
+    ) -> None:
+        """`publish` without a coroutine: `done` is called once, with what `publish` would return or raise.
+
+        On the event loop's thread, perhaps before this returns; it raises nothing. What was submitted
+        earlier is answered earlier. Raises `Unavailable` at once where too much waits already; then nothing
+        was done and `done` is not called.
+        """
+
     async def accepted(self, channel: str, from_: str, id: str) -> Accepted | None:
         """What `publish` answered to the (`from`, `id`) within the last 5 minutes, or None."""
 
@@ -95,7 +110,8 @@ class Engine(Protocol):
         """Up to `limit` publications that follow `seq`, oldest first.
 
         `Page.complete` is false when retention has dropped any that follow `seq`, or when `seq` lies
-        beyond the log's end.
+        beyond the log's end. Here and in `position` and `before`: a publication that is in the answer has been
+        told, where the node listens, before the answer is given; one that is not will be told later.
         """
 
     async def before(self, channel: str, seq: int | None, limit: int) -> Page:
@@ -123,9 +139,11 @@ class Engine(Protocol):
     async def cursor(self, user: str) -> int | None:
         """How far the user's inbox has been acknowledged by any of the devices; None before the first time."""
 
-    async def set_cursor(self, user: str, seq: int) -> list[Publication]:
+    async def set_cursor(self, user: str, seq: int) -> list[Publication] | None:
         """Acknowledge the user's inbox up to `seq`; returns what that passed of those that want a receipt.
 
-        A cursor only moves forward: a smaller `seq` changes nothing. A publication with `receipt` is returned
-        once, the oldest first; one that retention has dropped is not.
+        A cursor only moves forward: a smaller `seq` changes nothing, and neither does one beyond the end of the
+        inbox, for which None is returned. A publication with `receipt` is returned once, the oldest first; one
+        that retention has dropped is not. Atomic, and as safe as a publication. `cursor` sees it from the moment
+        of the call on.
         """

@@ -421,11 +421,8 @@ async def acknowledge(node: Node, session: Session, request: AckUpTo) -> None:
         if session.room_names is None or request.room not in session.room_names:
             raise NotJoined
         return
-    position = await node.engine.position(inbox_channel(session.user))
-    if request.seq > position.seq:
+    if not await node.acknowledge(session.user, request.seq):
         session.wrong(Fault(ErrorCode.BAD_MESSAGE, "`seq` is beyond the end of the inbox", request.id))
-    else:
-        await node.acknowledge(session.user, request.seq)
 
 
 @_answers

@@ -15,6 +15,7 @@ from hubbub.core.presence import LastSeen
 from hubbub.core.wheel import Wheel
 from hubbub.eager import step
 from hubbub.engines.base import Engine
+from hubbub.errors import Unavailable
 from hubbub.hub.formats import FramedJson
 from hubbub.hub.options import HubOptions
 from hubbub.protocol import json
@@ -172,17 +173,27 @@ class Node:
         self._receipts_due = False
         if self._written:
             written, self._written = self._written, {}
-            self.run(self._acknowledge_all(written))
+            for user, seq in written.items():
+                # Each by itself: the engine has heard of all of them before anything waits.
+                self.run(self.note_read(user, seq))
 
-    async def _acknowledge_all(self, written: dict[str, int]) -> None:
-        for user, seq in written.items():
+    async def note_read(self, user: str, seq: int) -> None:
+        """Acknowledge what a plain client has been written; where the engine is away, again with the next tick."""
+        try:
             await self.acknowledge(user, seq)
+        except Unavailable:
+            self._written[user] = max(seq, self._written.get(user, 0))
 
-    async def acknowledge(self, user: str, seq: int) -> None:
-        """`user` has handled the inbox up to `seq`: move the cursor, and send the receipts that are due."""
-        for publication in await self.engine.set_cursor(user, seq):
+    async def acknowledge(self, user: str, seq: int) -> bool:
+        """`user` has handled the inbox up to `seq`: move the cursor, and send the receipts that are due.
+
+        False where `seq` is beyond the inbox's end.
+        """
+        due = await self.engine.set_cursor(user, seq)
+        for publication in due or ():
             told = Publication("receipt", user, to=publication.from_, id=publication.id, time=self.now_ms())
             await self.engine.publish(inbox_channel(publication.from_), told, volatile=True)
+        return due is not None
 
     # -------------------------------------------------------------------------------------- listening
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -62,7 +63,16 @@ def _publish(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any,
     volatile, origin = envelope.volatile is True, None if envelope.echo else session.id
     accepted = node.engine.publish_now(channel, publication, volatile, origin)
     if accepted is None:
-        return _publish_later(node, session, envelope, channel, publication)
+        # One at a time, so that what this session sends stays in order.
+        session.wait()
+        try:
+            node.engine.submit(
+                channel, publication, volatile, origin, partial(_accepted, node, session, envelope, channel)
+            )
+        except BaseException:
+            session.go_on()
+            raise
+        return None
     if envelope.id is not None or origin is not None:
         _acknowledge(node, session, envelope, channel, accepted, envelope.id)
     return None
@@ -86,19 +96,13 @@ def _publication(node: Node, session: Session, envelope: Envelope) -> Publicatio
     )
 
 
-async def _publish_later(
-    node: Node, session: Session, envelope: Envelope, channel: str, publication: Publication
-) -> None:
-    try:
-        accepted = await node.engine.publish(
-            channel,
-            publication,
-            volatile=envelope.volatile is True,
-            origin=None if envelope.echo else session.id,
-        )
-        _acknowledge(node, session, envelope, channel, accepted, envelope.id)
-    except Exception as error:
-        session.fault(fault_of(error, envelope, session))
+def _accepted(node: Node, session: Session, envelope: Envelope, channel: str, outcome: Accepted | Exception) -> None:
+    """The engine has had to wait, and now has a place for the message, or none."""
+    if isinstance(outcome, Exception):
+        session.fault(fault_of(outcome, envelope, session))
+    else:
+        _acknowledge(node, session, envelope, channel, outcome, envelope.id)
+    session.go_on()
 
 
 def _acknowledge(

@@ -234,10 +234,14 @@ class Session:
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         rest = step(coroutine)
         if rest is not None:
-            self._busy = True
-            self._node.spawn(rest, self._go_on)
+            self.wait()
+            self._node.spawn(rest, self.go_on)
 
-    def _go_on(self) -> None:
+    def wait(self) -> None:
+        """Keep later messages back until `go_on`: the one at hand has to wait for something."""
+        self._busy = True
+
+    def go_on(self) -> None:
         """What had to wait is done: now the messages that came meanwhile."""
         self._busy = False
         queue = self._queue
@@ -323,7 +327,7 @@ class Session:
         seqs = [entry.publication.seq for entry in written if entry.publication and entry.channel == inbox]
         handled = max((seq for seq in seqs if seq is not None), default=0)
         if handled:
-            self._node.run(self._node.acknowledge(self.user, handled))
+            self._node.run(self._node.note_read(self.user, handled))
 
     # ----------------------------------------------------------------------------- how it lives and ends
 

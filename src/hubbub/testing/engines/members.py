@@ -109,10 +109,21 @@ class Members(OneEngine):
         assert await engine.cursor("bob") is None
 
     @case()
+    async def test_a_cursor_stays_within_the_inbox(self, engine: Engine, ear: Ear) -> None:
+        """What has not been sent cannot be acknowledged: None says so, and nothing is moved."""
+        nowhere = await engine.set_cursor("alice", 1)
+        (place,) = await say(engine, "one", channel=inbox_channel("alice"))
+        beyond = await engine.set_cursor("alice", (place.seq or 0) + 1)
+        stood = await engine.cursor("alice")
+        at_the_end = await engine.set_cursor("alice", place.seq or 0)
+
+        assert (nowhere, beyond, stood, at_the_end) == (None, None, None, [])
+
+    @case()
     async def test_a_receipt_is_due_when_the_cursor_passes(self, engine: Engine, ear: Ear) -> None:
         """Moving it returns what wanted to know: the oldest first, as it was published, and nothing else."""
         seqs = await _ask_for_receipts(engine, "one", None, "three", "four")
-        passed = [await engine.set_cursor("alice", seqs[place]) for place in (1, 0, 3, 3)]
+        passed = [await engine.set_cursor("alice", seqs[place]) or [] for place in (1, 0, 3, 3)]
 
         assert [contents(publications) for publications in passed] == [["one"], [], ["three", "four"], []]
         assert passed[0][0].seq == seqs[0]
@@ -125,7 +136,7 @@ class Members(OneEngine):
         seqs = await _ask_for_receipts(engine, *texts)
         places = [7, 3, 19, 11, 19, 5, 16]
         passed = await asyncio.gather(*(engine.set_cursor("alice", seqs[place]) for place in places))
-        due = [text for publications in passed for text in contents(publications)]
+        due = [text for publications in passed for text in contents(publications or [])]
 
         assert sorted(due) == sorted(texts)
         assert await engine.cursor("alice") == seqs[19]
@@ -135,7 +146,7 @@ class Members(OneEngine):
         """Nobody can have read it."""
         texts = [str(number) for number in range(8)]
         seqs = await _ask_for_receipts(engine, *texts)
-        passed = await engine.set_cursor("alice", seqs[-1])
+        passed = await engine.set_cursor("alice", seqs[-1]) or []
 
         assert contents(passed) == texts[-3:]
 

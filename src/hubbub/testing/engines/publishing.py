@@ -185,22 +185,56 @@ class Publishing(OneEngine):
         moment = engine.publish_now(LOBBY, a_publication("moment"), True, None)
         (last,) = await say(engine, "three")
         await ear.hear("three")
-        if now is None:
-            expected = ["one", "three"]
-        else:
+        kept = ["one", "three"] if now is None else ["one", "two", "three"]
+        if now is not None:
             assert retry is not None
-            assert moment is not None
             assert (now.epoch, now.duplicate) == (first.epoch, False)
             assert (retry.seq, retry.duplicate) == (now.seq, True)
-            assert moment.seq is None
             assert (first.seq or 0) < (now.seq or 0) < (last.seq or 0)
             assert ear.told[1].origin == "s1"
-            expected = ["one", "two", "moment", "three"]
 
-        assert ear.texts() == expected
-        assert contents((await engine.after(LOBBY, 0, 10)).publications) == [
-            text for text in expected if text != "moment"
-        ]
+        assert ear.texts() == (kept if moment is None else [*kept[:-1], "moment", kept[-1]])
+        assert moment is None or moment.seq is None
+        assert contents((await engine.after(LOBBY, 0, 10)).publications) == kept
+
+    @case()
+    async def test_what_is_submitted_is_published(self, engine: Engine, ear: Ear) -> None:
+        """In the order of the calls, and so it is answered; a volatile one keeps its place among the others."""
+        await engine.listen([LOBBY])
+        answers: list[Accepted | Exception] = []
+        for text, volatile, id in (
+            ("one", False, None),
+            ("moment", True, None),
+            ("two", False, "a1"),
+            ("two", False, "a1"),
+            ("three", False, None),
+        ):
+            engine.submit(LOBBY, a_publication(text, id=id), volatile, "s1", answers.append)
+        await say(engine, "last")
+        await ear.hear("last")
+        accepted = [answer for answer in answers if isinstance(answer, Accepted)]
+
+        assert ear.texts() == ["one", "moment", "two", "three", "last"]
+        assert [told.origin for told in ear.told] == ["s1"] * 4 + [None]
+        assert [answer.duplicate for answer in accepted] == [False, False, False, True, False]
+        assert [answer.seq is None for answer in accepted] == [False, True, False, False, False]
+        assert accepted[3].seq == accepted[2].seq
+
+    @case()
+    async def test_what_was_read_has_been_told(self, engine: Engine, ear: Ear) -> None:
+        """Whoever reads and then listens gets nothing twice: what is in a page is never told after it."""
+        await engine.listen([LOBBY])
+        publishing = asyncio.gather(
+            *(say(engine, *(f"{writer}-{number}" for number in range(50))) for writer in "abcd")
+        )
+        while not publishing.done():
+            page = await engine.after(LOBBY, 0, 1000)
+            read = contents(page.publications)
+
+            assert ear.texts()[: len(read)] == read
+            assert page.position == (await engine.position(LOBBY))._replace(seq=page.position.seq)
+            await asyncio.sleep(0)
+        await publishing
 
     # ------------------------------------------------------------------------------------------ retries
 

@@ -1,0 +1,93 @@
+"""The tables of the store, how an older file becomes a newer one, and whether a file says what was written to it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Final
+
+from hubbub.engines.sqlite.record import Damaged, check_of, open_record
+from hubbub.errors import ConfigError
+
+__all__ = ["APPLICATION", "STEPS", "migrate", "verify"]
+
+APPLICATION: Final = 0x48756262
+"""What the file's header says it is: "Hubb"."""
+
+
+def _first(database: sqlite3.Connection) -> None:
+    # `sealed`: the checksum of the row's other fields. `about` is one row: the epoch of new channels, and how many
+    # transactions there were, which the mark beside the file knows, too.
+    database.execute(
+        "CREATE TABLE about (only_row INTEGER PRIMARY KEY CHECK (only_row = 1), epoch TEXT NOT NULL, "
+        "generation INTEGER NOT NULL, commits INTEGER NOT NULL, sealed INTEGER NOT NULL)"
+    )
+    # `seq` is the channel's end where no message tells it; `cursor` is an inbox's, null before the first.
+    database.execute(
+        "CREATE TABLE channels (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL, "
+        "seq INTEGER NOT NULL, cursor INTEGER, sealed INTEGER NOT NULL)"
+    )
+    # In the order in which they are read.
+    database.execute(
+        "CREATE TABLE messages (channel INTEGER NOT NULL, seq INTEGER NOT NULL, time INTEGER NOT NULL, "
+        "record BLOB NOT NULL, PRIMARY KEY (channel, seq)) WITHOUT ROWID"
+    )
+
+
+STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first,)
+"""What makes a file of version n one of version n + 1; a new file begins at 0."""
+
+
+def migrate(database: sqlite3.Connection, path: str) -> None:
+    """Bring the file to the version of this program, all or nothing; raises `ConfigError` where it is a newer one."""
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    (application,) = database.execute("PRAGMA application_id").fetchone()
+    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and application != APPLICATION:
+        raise ConfigError(f"{path} is a database, but not one of Hubbub's: name another folder with --data")
+    if version > len(STEPS):
+        raise ConfigError(f"{path} was written by a newer Hubbub: run that one, or name another folder with --data")
+    if version == len(STEPS):
+        return
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        for step in STEPS[version:]:
+            step(database)
+        database.execute(f"PRAGMA application_id = {APPLICATION}")
+        database.execute(f"PRAGMA user_version = {len(STEPS)}")
+        database.execute("COMMIT")
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+
+
+def verify(database: sqlite3.Connection) -> None:
+    """Read everything once; raises `Damaged` where a row is missing or is not as it was written."""
+    for (problem,) in database.execute("PRAGMA quick_check(1)"):
+        if problem != b"ok":
+            raise Damaged(problem.decode(errors="replace"))
+    rows = database.execute("SELECT only_row, epoch, generation, commits, sealed FROM about").fetchall()
+    # A new file has no row yet.
+    if any(check_of(*row[1:4]) != row[4] for row in rows):
+        raise Damaged("what it says about itself is not as it was written")
+    ends: dict[int, int] = {}
+    for id, name, epoch, seq, cursor, sealed in database.execute(
+        "SELECT id, name, epoch, seq, cursor, sealed FROM channels"
+    ):
+        if check_of(id, name, epoch, seq, cursor) != sealed:
+            raise Damaged(f"channel {id} is not as it was written")
+        ends[id] = seq
+    at, last = 0, 0
+    for channel, seq, time, record in database.execute(
+        "SELECT channel, seq, time, record FROM messages ORDER BY channel, seq"
+    ):
+        if not isinstance(record, bytes) or channel not in ends:
+            raise Damaged(f"message {seq} of channel {channel} is not as it was written")
+        open_record(channel, seq, time, record)
+        if channel == at and seq != last + 1:
+            raise Damaged(f"messages of channel {channel} are missing before {seq}")
+        if channel != at and at and last < ends[at]:
+            raise Damaged(f"messages of channel {at} are missing after {last}")
+        at, last = channel, seq
+    if at and last < ends[at]:
+        raise Damaged(f"messages of channel {at} are missing after {last}")

@@ -1,0 +1,117 @@
+"""A thread with a queue: it takes all the jobs that wait at once, and brings them back to the event loop together.
+
+So the cost of waking a thread is shared by all that came meanwhile. The busier it gets, the more each turn takes:
+that is the whole of group commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Final, Generic, TypeVar
+
+from hubbub.errors import Unavailable
+
+__all__ = ["Worker"]
+
+log = logging.getLogger("hubbub.engines.sqlite")
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+# Jobs of one turn: a bound on how long the first waits for the last.
+_TURN: Final = 1000
+# Seconds for the thread to finish what it has when it is stopped.
+_PATIENCE: Final = 30.0
+
+
+class Worker(Generic[J, R]):
+    """Performs jobs in a thread of its own, in order; bounded: beyond `most` waiting jobs `put` refuses."""
+
+    def __init__(
+        self, name: str, perform: Callable[[list[J]], R], deliver: Callable[[list[J], R], None], most: int
+    ) -> None:
+        # In the thread; raises nothing.
+        self._perform = perform
+        # On the loop's thread, with what was performed, in the order of `put`, and what `perform` said of it all.
+        self._deliver = deliver
+        self._most = most
+
+        # Jobs that were put and not delivered yet; only the loop's thread counts.
+        self.waiting = 0
+
+        self._name = name
+        # None: no more jobs come.
+        self._jobs: SimpleQueue[J | None] = SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Future[None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it takes jobs."""
+        return self._loop is not None
+
+    def start(self) -> None:
+        """Start the thread; results come back to the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        threading.Thread(target=self._run, args=(self._loop, self._ended), name=self._name, daemon=True).start()
+
+    def put(self, job: J) -> None:
+        """Let `job` be performed; raises `Unavailable` when too many wait, or the worker does not run."""
+        if self._loop is None:
+            raise Unavailable("the store is not open")
+        if self.waiting >= self._most:
+            raise Unavailable("the store is behind with what it has to do", retry_after=1.0)
+        self.waiting += 1
+        self._jobs.put(job)
+
+    async def stop(self) -> None:
+        """Finish what waits and end the thread; harmless when it does not run."""
+        if self._loop is None or self._ended is None:
+            return
+        self._loop = None
+        self._jobs.put(None)
+        done, _ = await asyncio.wait([self._ended], timeout=_PATIENCE)
+        if not done:
+            log.error("%s does not end: the disk does not answer", self._name)
+
+    def _run(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
+        jobs, more = self._jobs, True
+        try:
+            while more:
+                turn, more = _take(jobs)
+                if turn:
+                    loop.call_soon_threadsafe(self._finish, turn, self._perform(turn))
+            loop.call_soon_threadsafe(_resolve, ended)
+        except RuntimeError:
+            # The event loop was closed under us: there is nobody left to bring anything to.
+            if not loop.is_closed():
+                raise
+
+    def _finish(self, turn: list[J], said: R) -> None:
+        self.waiting -= len(turn)
+        self._deliver(turn, said)
+
+
+def _take(jobs: SimpleQueue[J | None]) -> tuple[list[J], bool]:
+    """Wait for a job; it and those behind it, and whether more may come."""
+    turn: list[J] = []
+    job = jobs.get()
+    try:
+        while job is not None:
+            turn.append(job)
+            if len(turn) == _TURN:
+                break
+            job = jobs.get_nowait()
+    except Empty:
+        return turn, True
+    return turn, job is not None
+
+
+def _resolve(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
