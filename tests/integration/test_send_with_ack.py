@@ -314,6 +314,7 @@ def test_a_hub_that_stops_ends_the_wait(users: Any) -> None:
 
 
 def _stored(server: Server, channel: str) -> bool:
+    assert isinstance(server._engine, MemoryEngine)
     return channel in server._engine._logs
 
 
