@@ -1,10 +1,14 @@
 """Real-time messaging for Python: rooms, users and everyone, over WebSocket, with nothing lost."""
 
-from hubbub.errors import ConfigError, HubbubError, NotJoined, Reject, RoomFull, Unavailable
-from hubbub.hub import Credentials, Hub, Message, Next, Session
+from hubbub.errors import AckTimeout, ConfigError, HubbubError, NotJoined, Reject, RoomFull, Unavailable
+from hubbub.hub import Acknowledgements, Credentials, Hub, Message, Next, Session
 from hubbub.protocol.codes import CloseCode, ErrorCode
+from hubbub.types import Acknowledged
 
 __all__ = [
+    "AckTimeout",
+    "Acknowledged",
+    "Acknowledgements",
     "CloseCode",
     "ConfigError",
     "Credentials",

@@ -6,12 +6,22 @@ HubbubError
 │   ├── NotJoined
 │   ├── RoomFull
 │   └── Unavailable          the engine is away, a queue is full: a retry can help
+├── AckTimeout               a message is not acknowledged by its recipient in time; also the builtin `TimeoutError`
 └── ConnectError             (client) no connection; `final` says that trying again is pointless
 """
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "ConnectError", "HubbubError", "NotJoined", "Reject", "RoomFull", "Unavailable"]
+__all__ = [
+    "AckTimeout",
+    "ConfigError",
+    "ConnectError",
+    "HubbubError",
+    "NotJoined",
+    "Reject",
+    "RoomFull",
+    "Unavailable",
+]
 
 
 class HubbubError(Exception):
@@ -62,6 +72,23 @@ class Unavailable(Reject):
 
     def __init__(self, message: str = "try again later", *, retry_after: float = 1.0) -> None:
         super().__init__("unavailable", message, retry_after=retry_after)
+
+
+class AckTimeout(HubbubError, TimeoutError):
+    """`user` has not acknowledged the message `id` in time, which may only mean that nobody is there.
+
+    It is in the user's inbox, at `seq` of the log `epoch`, and waits there. Both are None where the server has
+    not said yet that it is: a client without a connection sends it when it has one. The same call with the same
+    `id` waits on, and sends nothing twice.
+    """
+
+    def __init__(self, user: str, id: str, epoch: str | None = None, seq: int | None = None) -> None:
+        where = "the server has not accepted it yet" if seq is None else "it stays in the inbox"
+        super().__init__(f"{user} has not acknowledged the message {id} in time: {where}")
+        self.user = user
+        self.id = id
+        self.epoch = epoch
+        self.seq = seq
 
 
 class ConnectError(HubbubError):

@@ -6,7 +6,17 @@ from typing import NamedTuple
 
 from msgspec import Raw, Struct, field
 
-__all__ = ["ALL", "NOTHING", "Position", "Publication", "inbox_channel", "room_channel", "room_of", "user_of"]
+__all__ = [
+    "ALL",
+    "NOTHING",
+    "Acknowledged",
+    "Position",
+    "Publication",
+    "inbox_channel",
+    "room_channel",
+    "room_of",
+    "user_of",
+]
 
 ALL = "all"
 """The name of the broadcast channel, which every session listens to."""
@@ -41,6 +51,17 @@ class Position(NamedTuple):
 
     epoch: str
     seq: int
+
+
+class Acknowledged(Struct, frozen=True):
+    """`user` has acknowledged a message: one of the user's sessions has handled the inbox up to it."""
+
+    user: str
+    # Where the message stands in the inbox.
+    seq: int
+    epoch: str
+    # When, in milliseconds since the Unix epoch on the server's clock; None where that was before it was asked.
+    time: int | None = None
 
 
 NOTHING = Raw()

@@ -7,7 +7,20 @@ from typing import Any, assert_type
 from msgspec import Struct
 from pydantic import BaseModel
 
-from hubbub import Credentials, Hub, Message, Next, NotJoined, Reject, RoomFull, Session, Unavailable
+from hubbub import (
+    Acknowledged,
+    Acknowledgements,
+    AckTimeout,
+    Credentials,
+    Hub,
+    Message,
+    Next,
+    NotJoined,
+    Reject,
+    RoomFull,
+    Session,
+    Unavailable,
+)
 from hubbub.engines.base import Accepted
 from hubbub.protocol.envelope import Member
 
@@ -105,6 +118,15 @@ async def closing_time(reason: str) -> int:
     assert_type(accepted.seq, int | None)
     await hub.publish("closing", Order("nothing"))
     await hub.send_to("alice", "bill", Rating(stars=5), volatile=True)
+    paid = await hub.send_with_ack("alice", "receipt-please", Order("bill"), timeout=5)
+    assert_type(paid, Acknowledged)
+    assert_type(paid.time, int | None)
+    told = await hub.send_with_ack(["alice", "nobody"], "closing", timeout=0.05, id="closing-2")
+    assert_type(told, Acknowledgements)
+    assert_type(told.acknowledged, dict[str, Acknowledged])
+    assert_type(told.missing, tuple[str, ...])
+    assert_type(told.unavailable, dict[str, Unavailable])
+    assert_type(await hub.send_with_ack({user for user in told.missing if user != "nobody"}, "x"), Acknowledgements)
     members = await hub.members("shop")
     assert_type(members, list[Member])
     sessions = hub.sessions("alice")
@@ -117,6 +139,9 @@ async def closing_time(reason: str) -> int:
 
 def may_fail(error: Exception) -> float | None:
     """Errors carry what a program needs to decide."""
+    if isinstance(error, AckTimeout):
+        assert_type(error.id, str)
+        assert_type(error.seq, int | None)
     if isinstance(error, Unavailable | RoomFull):
         return error.retry_after
     return None

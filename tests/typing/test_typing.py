@@ -59,6 +59,13 @@ async def sends() -> None:
 """,
         "arg-type",
     ),
+    "the answer of many for the answer of one": (
+        """
+async def waits() -> None:
+    print((await hub.send_with_ack(["alice", "bob"], "x")).seq)
+""",
+        "attr-defined",
+    ),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hubbub import errors
-from hubbub.errors import ConfigError, ConnectError, HubbubError, NotJoined, Reject, RoomFull, Unavailable
+from hubbub.errors import AckTimeout, ConfigError, ConnectError, HubbubError, NotJoined, Reject, RoomFull, Unavailable
 from hubbub.protocol.codes import RETRYABLE, ErrorCode
 
 
@@ -61,3 +61,14 @@ def test_it_reads_well_in_a_log() -> None:
 def test_a_connect_error_says_whether_trying_again_can_help() -> None:
     assert ConnectError("refused").final is False
     assert ConnectError("forbidden", final=True).final is True
+
+
+def test_an_ack_timeout_says_where_the_message_is() -> None:
+    """It is a timeout to whoever knows only those, and says whether the message is in the inbox."""
+    stored, unknown = AckTimeout("bob", "o1", "k3", 7), AckTimeout("bob", "o2")
+
+    assert isinstance(stored, TimeoutError)
+    assert (stored.user, stored.id, stored.epoch, stored.seq) == ("bob", "o1", "k3", 7)
+    assert str(stored) == "bob has not acknowledged the message o1 in time: it stays in the inbox"
+    assert (unknown.epoch, unknown.seq) == (None, None)
+    assert "not accepted it yet" in str(unknown)

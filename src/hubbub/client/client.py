@@ -35,14 +35,17 @@ from hubbub.client.events import (
     State,
     StateChange,
     Tell,
+    Unanswered,
     Write,
 )
 from hubbub.client.machine import Machine
+from hubbub.client.sending import MOST
 from hubbub.client.socket import Refused, Socket, websocket_url
 from hubbub.client.wire import Ack, History, Left, Message
-from hubbub.errors import ConnectError
-from hubbub.protocol.envelope import Joined, PresenceList, UsersOnline
-from hubbub.types import Position
+from hubbub.errors import AckTimeout, ConnectError, HubbubError, Reject
+from hubbub.protocol.codes import ErrorCode
+from hubbub.protocol.envelope import Joined, PresenceList, Receipt, UsersOnline
+from hubbub.types import Acknowledged, Position
 
 __all__ = ["Client", "Token", "connect"]
 
@@ -99,6 +102,9 @@ class Client:
         # Who waits for which outcome, and who for the connection.
         self._futures: dict[str, asyncio.Future[Any]] = {}
         self._opened: asyncio.Future[None] | None = None
+
+        # Who waits for a receipt, by the message's id; None comes where no receipt can come any more.
+        self._receipts: dict[str, asyncio.Future[Receipt | None]] = {}
 
         # Handed out by the machine, not yet taken by the `async for`; and the one it is busy with.
         self._inbox: deque[Deliver] = deque()
@@ -252,7 +258,8 @@ class Client:
 
         Connected or not: it goes as soon as it can, once. The await raises `Reject` where the server refused
         it and `Unanswered` where no answer can be had; while there is no connection it lasts. A `volatile`
-        message is for now or never. Raises `HubbubError` at once for content that JSON cannot hold.
+        message is for now or never. Raises `HubbubError` at once for content that JSON cannot hold. With
+        `receipt` there is an event `receipt` when the recipient has acknowledged it; `send_with_ack` waits for it.
         """
         envelope: dict[str, Any] = {"type": type}
         if not isinstance(content, UnsetType):
@@ -262,6 +269,42 @@ class Client:
         if not echo:
             envelope["echo"] = False
         return self._future(self._machine.send(envelope, self._now()))
+
+    async def send_with_ack(
+        self, user: str, type: str, content: Any = UNSET, *, timeout: float = 10.0, id: str | None = None
+    ) -> Acknowledged:
+        """Send a message to `user`, and wait until one of the user's devices has acknowledged it.
+
+        Raises `AckTimeout` after `timeout` seconds, `Unanswered` when the client ends before, `HubbubError`
+        where the application took the message for itself, and whatever else awaiting `send` raises.
+
+        A timeout does not say that nobody has it: receipts are not stored, so one that comes while there is no
+        connection is lost. Calling again with the same `id` sends nothing twice; it helps where the message has
+        not been acknowledged yet, and brings no second receipt where it has.
+        """
+        if id in self._receipts:
+            raise Reject(ErrorCode.CONFLICT, f"a message with the id {id!r} waits to be acknowledged already")
+        if len(self._receipts) >= MOST:
+            raise Unanswered("too_many")
+        if id is None:
+            id = self._machine.new_id()
+        accepted = self.send(type, content, to=user, id=id, receipt=True)
+        receipt = self._receipts[id] = asyncio.get_running_loop().create_future()
+        ack: Ack | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                ack = await accepted
+                if ack.seq is None or ack.epoch is None:
+                    raise HubbubError("the application took the message for itself: nobody can acknowledge it")
+                told = await receipt
+        except TimeoutError:
+            epoch, seq = (None, None) if ack is None else (ack.epoch, ack.seq)
+            raise AckTimeout(user, id, epoch, seq) from None
+        finally:
+            del self._receipts[id]
+        if told is None:
+            raise Unanswered("disconnected")
+        return Acknowledged(told.by, ack.seq, ack.epoch, told.time)
 
     def join(self, room: str, *, last: int | None = None) -> asyncio.Future[Joined]:
         """Be in a room from now on, through every reconnection, with its newest `last` messages to begin with.
@@ -387,6 +430,8 @@ class Client:
     def _tell(self, name: str, event: Any) -> None:
         if isinstance(event, StateChange):
             self._changed(event)
+        elif isinstance(event, Receipt):
+            self._acknowledged(event)
         for callback in self._callbacks.get(name, ()):
             try:
                 callback(event)
@@ -395,12 +440,21 @@ class Client:
                 if name != "error":
                     self._tell("error", error)
 
+    def _acknowledged(self, receipt: Receipt) -> None:
+        waiting = self._receipts.get(receipt.id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(receipt)
+
     def _changed(self, change: StateChange) -> None:
         if change.state is State.OPEN:
             # From here on it comes back as often as it takes.
             self._machine.tries = None
         elif change.state is State.FAILED:
             self._machine.end()
+        if change.state in (State.FAILED, State.CLOSED):
+            for waiting in self._receipts.values():
+                if not waiting.done():
+                    waiting.set_result(None)
         if self._opened is not None and not self._opened.done():
             if change.state is State.OPEN:
                 self._opened.set_result(None)

@@ -81,6 +81,7 @@ class Unanswered(HubbubError):
 
     Of messages: `dropped`, `not_connected` and `too_many` were never sent; `unknown` was, and may have been
     accepted. Of requests, which may be made again: `disconnected`, `timeout`, `not_connected`, `too_many`.
+    `disconnected` is also what a wait for an acknowledgement ends with when the client does.
     """
 
     def __init__(self, code: str) -> None:

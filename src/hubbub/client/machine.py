@@ -174,6 +174,10 @@ class Machine:
         self._requests.fail()
         self._sending.end()
 
+    def new_id(self) -> str:
+        """An id for a message, for whoever must know it before it is sent."""
+        return self._agenda.new_id()
+
     def send(self, envelope: dict[str, Any], now: float) -> str:
         """Send a message (protocol.md §1.1) when there is a connection; returns the id under which it is settled.
 

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from typing import Any, TypeVar
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar, overload
 
+import msgspec
 from msgspec import Struct
 
 from hubbub.core.wheel import Wheel
 from hubbub.engines.base import Accepted, Engine
-from hubbub.errors import HubbubError
+from hubbub.errors import AckTimeout, HubbubError, Unavailable
 from hubbub.hub import admission
 from hubbub.hub.hooks import AuthenticateHook, ConnectHook, Hooks, RoomHook
 from hubbub.hub.node import Node
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content
+from hubbub.hub.receipts import Acknowledgements
 from hubbub.hub.session import Session
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode
 from hubbub.protocol.envelope import Member
 from hubbub.protocol.json import CONTROL
 from hubbub.transports.base import Accept, Handshake, Refuse
-from hubbub.types import ALL, Publication, inbox_channel, room_channel
+from hubbub.types import ALL, Acknowledged, Publication, inbox_channel, room_channel
 
 __all__ = ["Hub", "HubStatistics"]
 
@@ -129,8 +132,10 @@ class Hub:
         `content` is anything that JSON can say, a msgspec struct or a pydantic model. With an `id`, calling
         again within 5 minutes sends nothing twice. It does not go through handlers.
         """
+        node = self._running
+        publication = _publication(node, type, content, room=room, from_=from_, id=id)
         channel = ALL if room is None else room_channel(room)
-        return await self._publish(channel, type, content, None, room, from_, id, volatile)
+        return await node.engine.publish(channel, publication, volatile=volatile)
 
     async def send_to(
         self,
@@ -143,7 +148,63 @@ class Hub:
         volatile: bool = False,
     ) -> Accepted:
         """Send a message to all devices of `user`; who is away gets it from the inbox on return."""
-        return await self._publish(inbox_channel(user), type, content, user, None, from_, id, volatile)
+        node = self._running
+        publication = _publication(node, type, content, to=user, from_=from_, id=id)
+        return await node.engine.publish(inbox_channel(user), publication, volatile=volatile)
+
+    # A string is an iterable of strings, too: here it is one user.
+    @overload
+    async def send_with_ack(  # type: ignore[overload-overlap]
+        self, user: str, type: str, content: object = None, *, timeout: float = 10.0, id: str | None = None
+    ) -> Acknowledged: ...
+
+    @overload
+    async def send_with_ack(
+        self, user: Iterable[str], type: str, content: object = None, *, timeout: float = 10.0, id: str | None = None
+    ) -> Acknowledgements: ...
+
+    async def send_with_ack(
+        self,
+        user: str | Iterable[str],
+        type: str,
+        content: object = None,
+        *,
+        timeout: float = 10.0,
+        id: str | None = None,
+    ) -> Acknowledged | Acknowledgements:
+        """Send a message to all devices of `user`, and wait until one of them has acknowledged it.
+
+        Raises `AckTimeout` after `timeout` seconds; the message then waits in the inbox, and the same call with
+        the error's `id` waits on: within 5 minutes nothing is sent twice, and what has been acknowledged
+        meanwhile is answered at once. Raises `Unavailable` where it could not be sent, or where 10,000 are
+        waited for already, and `HubbubError` when the hub stops.
+
+        With several users each gets the message, and the answer says who has acknowledged it and who has not:
+        a timeout raises nothing then. A handler that waits for its own sender waits in vain, for the sender's
+        next message, the acknowledgement too, comes after it.
+        """
+        node = self._running
+        if id is None:
+            id = secrets.token_hex(8)
+        users = [user] if isinstance(user, str) else list(dict.fromkeys(user))
+        publication = _publication(node, type, content, id=id)
+        publication.receipt = True
+        for name in users:
+            _check("name", name, 128)
+        messages = [(name, msgspec.structs.replace(publication, to=name)) for name in users]
+        outcomes = await node.receipts.send(id, messages, timeout)
+        if isinstance(user, str):
+            (outcome,) = outcomes
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+        by_user = dict(zip(users, outcomes, strict=True))
+        return Acknowledgements(
+            id=id,
+            acknowledged={name: found for name, found in by_user.items() if isinstance(found, Acknowledged)},
+            missing=tuple(name for name, found in by_user.items() if isinstance(found, AckTimeout)),
+            unavailable={name: found for name, found in by_user.items() if isinstance(found, Unavailable)},
+        )
 
     async def members(self, room: str, limit: int = 1000) -> list[Member]:
         """The first `limit` users in `room`, in the order of coming, with how many sessions and since when."""
@@ -270,30 +331,30 @@ class Hub:
             raise HubbubError("the hub is not running: start it with `hubbub serve module:hub` or `await hub.start(…)`")
         return self._node
 
-    async def _publish(
-        self,
-        channel: str,
-        type: str,
-        content: object,
-        to: str | None,
-        room: str | None,
-        from_: str,
-        id: str | None,
-        volatile: bool,
-    ) -> Accepted:
-        node = self._running
-        if type in RESERVED_FROM_CLIENT or type in RESERVED_FROM_SERVER:
-            raise HubbubError(f"{type!r} is a type of the protocol itself: publish your own types")
-        _check("type", type, 64)
-        for name in (to, room, from_ or None):
-            if name is not None:
-                _check("name", name, 128)
-        if id is not None:
-            _check("id", id, 64)
-        publication = Publication(type, from_, to, room, id=id, time=node.now_ms())
-        if content is not None:
-            publication.content = encode_content(content)
-        return await node.engine.publish(channel, publication, volatile=volatile)
+
+def _publication(
+    node: Node,
+    type: str,
+    content: object,
+    *,
+    to: str | None = None,
+    room: str | None = None,
+    from_: str = "",
+    id: str | None = None,
+) -> Publication:
+    """What the application sends, checked: raises `HubbubError` for what no client could understand."""
+    if type in RESERVED_FROM_CLIENT or type in RESERVED_FROM_SERVER:
+        raise HubbubError(f"{type!r} is a type of the protocol itself: publish your own types")
+    _check("type", type, 64)
+    for name in (to, room, from_ or None):
+        if name is not None:
+            _check("name", name, 128)
+    if id is not None:
+        _check("id", id, 64)
+    publication = Publication(type, from_, to, room, id=id, time=node.now_ms())
+    if content is not None:
+        publication.content = encode_content(content)
+    return publication
 
 
 def _check(what: str, text: str, most: int) -> None:

@@ -18,6 +18,7 @@ from hubbub.engines.base import Engine
 from hubbub.errors import Unavailable
 from hubbub.hub.formats import FramedJson
 from hubbub.hub.options import HubOptions
+from hubbub.hub.receipts import SERVER_INBOX, Receipts
 from hubbub.protocol import json
 from hubbub.protocol.codes import CloseCode
 from hubbub.types import ALL, Publication, inbox_channel, room_of, user_of
@@ -71,6 +72,9 @@ class Node:
         self._written: dict[str, int] = {}
         self._receipts_due = False
 
+        # What the application has sent with `send_with_ack`, and waits for.
+        self.receipts = Receipts(engine)
+
         # No new connections, and those there are say goodbye.
         self.draining = False
 
@@ -94,6 +98,7 @@ class Node:
 
     async def stop(self) -> None:
         """Abort what is left, cancel every task and stop the engine."""
+        self.receipts.stop()
         for session in list(self.sessions.values()):
             session.abort()
         if self._ticking is not None:
@@ -123,6 +128,8 @@ class Node:
         """Tell the channel's listeners on this node; see `hubbub.engines.base.Listener`."""
         listening = self.channels.get(channel)
         if listening is None:
+            if channel == SERVER_INBOX:
+                self.receipts.came(publication)
             return
         self.publications += 1
         skip = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from hubbub.eager import in_task
-from hubbub.errors import NotJoined, Reject
+from hubbub.errors import AckTimeout, NotJoined, Reject
 from hubbub.hub.pipeline import Message, Next, Outcome
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, ErrorCode
 from hubbub.protocol.conversation import check
@@ -229,7 +229,7 @@ def fault_of(error: Exception, about: object, session: Session) -> Fault:
     if isinstance(error, Reject):
         return Fault(error.code, error.message or error.code, id, room, error.retry_after, error.where)
     kind = getattr(about, "type", None) or type(about).__name__
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) and not isinstance(error, AckTimeout):
         log.error("a handler took too long: %s from session %s", kind, session.id)
         return Fault(ErrorCode.UNAVAILABLE, "the application took too long", id, room, retry_after=1.0)
     log.error("a handler failed: %s from session %s", kind, session.id, exc_info=error)

@@ -13,7 +13,7 @@ import pytest
 
 from hubbub import Hub, Reject
 from hubbub.client import Client, Message, Recovered, State, StateChange, Unanswered, connect
-from hubbub.errors import ConnectError, HubbubError
+from hubbub.errors import AckTimeout, ConnectError, HubbubError
 from hubbub.hub.hooks import Credentials
 from integration.client.proxy import Network
 from support.client import connect as plain
@@ -140,6 +140,150 @@ def test_a_sender_that_asked_hears_of_the_receipt() -> None:
             await bob.close()
             await eventually(lambda: receipts)
             assert (receipts[0].id, receipts[0].by) == (ack.id, "bob")
+
+    run(main())
+
+
+def test_send_with_ack_waits_for_the_recipient() -> None:
+    """A message that the recipient's client has handled is acknowledged; one that was only accepted is not."""
+
+    async def main() -> None:
+        async with (
+            serving() as server,
+            as_user(server.address, "alice", listen=False) as alice,
+            as_user(server.address, "bob") as bob,
+        ):
+            receipts = told(alice, "receipt")
+            asked = asyncio.create_task(alice.send_with_ack("bob", "chat", "hi", timeout=PATIENCE))
+            (message,) = await heard(bob, 1)
+            await bob.users([])
+            await alice.users([])
+
+            assert alice.unsettled == 0 and not asked.done()
+            await bob.close()
+            acknowledged = await asked
+            assert (acknowledged.user, acknowledged.seq) == ("bob", message.seq)
+            assert message.content == "hi" and message.receipt
+            assert (receipts[0].id, receipts[0].time) == (message.id, acknowledged.time)
+
+    run(main())
+
+
+def test_send_with_ack_to_nobody_is_a_timeout_and_can_be_tried_again() -> None:
+    async def main() -> None:
+        async with serving() as server, as_user(server.address, "alice") as alice:
+            with pytest.raises(AckTimeout) as missed:
+                await alice.send_with_ack("bob", "chat", "hi", timeout=0.2)
+
+            assert (missed.value.user, missed.value.seq) == ("bob", 1)
+            again = alice.send_with_ack("bob", "chat", "hi", timeout=PATIENCE, id=missed.value.id)
+            asked = asyncio.create_task(again)
+            async with plain(server.address, "bob") as bob:
+                assert (await asked).seq == 1
+                await bob.sync()
+                assert len(bob.heard("chat")) == 1
+
+    run(main())
+
+
+def test_send_with_ack_without_a_connection() -> None:
+    """The error says that it is not in the inbox yet; it goes there when there is a connection."""
+
+    async def main() -> None:
+        async with (
+            serving() as server,
+            Network.to(server.address) as network,
+            as_user(network.address, "alice") as alice,
+            plain(server.address, "bob") as bob,
+        ):
+            network.cut(refuse=True)
+            await eventually(lambda: not alice.connected)
+            with pytest.raises(AckTimeout, match="not accepted it yet") as missed:
+                await alice.send_with_ack("bob", "chat", "hi", timeout=0.05)
+
+            assert (missed.value.epoch, missed.value.seq) == (None, None)
+            network.mend()
+            assert (await bob.expect("chat"))["id"] == missed.value.id
+
+    run(main())
+
+
+def test_send_with_ack_over_a_cut() -> None:
+    """A receipt that comes after the cut is as good; one that came during it is lost, which is a timeout."""
+
+    async def main() -> None:
+        async with (
+            serving() as server,
+            Network.to(server.address) as network,
+            as_user(network.address, "alice") as alice,
+            plain(server.address, "bob", full=True) as bob,
+        ):
+            asked = asyncio.create_task(alice.send_with_ack("bob", "chat", 1, timeout=PATIENCE))
+            await bob.expect("chat", seq=1)
+            await eventually(lambda: alice.unsettled == 0)
+            network.cut()
+            await eventually(lambda: network.count == 2 and alice.connected)
+            await bob.send({"type": "ack", "seq": 1})
+            await asked
+
+            asked = asyncio.create_task(alice.send_with_ack("bob", "chat", 2, timeout=1.0))
+            await bob.expect("chat", seq=2)
+            await eventually(lambda: alice.unsettled == 0)
+            network.hold_answers()
+            await bob.send({"type": "ack", "seq": 2})
+            await bob.sync()
+            network.cut()
+            with pytest.raises(AckTimeout) as missed:
+                await asked
+
+            assert missed.value.seq == 2
+
+    run(main())
+
+
+def test_send_with_ack_ends_with_the_client() -> None:
+    """At once, whether the message was accepted or not; and one id is waited for once."""
+
+    async def main() -> None:
+        async with serving() as server, as_user(server.address, "alice") as alice:
+            accepted = asyncio.create_task(alice.send_with_ack("bob", "chat", 1, timeout=3600, id="a1"))
+            await eventually(lambda: "a1" in alice._receipts and alice.unsettled == 0)
+            with pytest.raises(Reject) as refused:
+                await alice.send_with_ack("bob", "chat", 1, id="a1")
+            pending = asyncio.create_task(alice.send_with_ack("bob", "chat", 2, timeout=3600))
+            # One turn: it has been sent, and no answer can be here.
+            await asyncio.sleep(0)
+            assert alice.unsettled == 1
+            await alice.close()
+
+            assert refused.value.code == "conflict"
+            for asked in (accepted, pending):
+                with pytest.raises(Unanswered):
+                    await within(asked)
+            assert alice._receipts == {}
+
+    run(main())
+
+
+def test_send_with_ack_of_what_goes_nowhere() -> None:
+    """Refused by the application, or taken by it: nobody is waited for."""
+
+    async def main() -> None:
+        hub = Hub()
+
+        @hub.on("refused")
+        async def refused(message: object) -> None:
+            raise Reject("sold_out")
+
+        @hub.on("taken")
+        async def taken(message: object) -> None:
+            """Nothing goes on."""
+
+        async with serving(hub) as server, as_user(server.address, "alice") as alice:
+            with pytest.raises(Reject, match="sold_out"):
+                await alice.send_with_ack("bob", "refused", timeout=3600)
+            with pytest.raises(HubbubError, match="took the message"):
+                await alice.send_with_ack("bob", "taken", timeout=3600)
 
     run(main())
 

@@ -27,11 +27,13 @@ def _first(database: sqlite3.Connection) -> None:
         "CREATE TABLE channels (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, epoch TEXT NOT NULL, "
         "seq INTEGER NOT NULL, cursor INTEGER, sealed INTEGER NOT NULL)"
     )
-    # In the order in which they are read.
+    # In the order in which they come, whatever their channel: a hundred messages for a hundred channels fill a few
+    # pages, where a table in the order of channels would touch a hundred. That is three quarters of a write's cost.
     database.execute(
-        "CREATE TABLE messages (channel INTEGER NOT NULL, seq INTEGER NOT NULL, time INTEGER NOT NULL, "
-        "record BLOB NOT NULL, PRIMARY KEY (channel, seq)) WITHOUT ROWID"
+        "CREATE TABLE messages (n INTEGER PRIMARY KEY, channel INTEGER NOT NULL, seq INTEGER NOT NULL, "
+        "time INTEGER NOT NULL, record BLOB NOT NULL)"
     )
+    database.execute("CREATE UNIQUE INDEX places ON messages (channel, seq)")
 
 
 STEPS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first,)

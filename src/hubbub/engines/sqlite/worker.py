@@ -22,8 +22,8 @@ log = logging.getLogger("hubbub.engines.sqlite")
 J = TypeVar("J")
 R = TypeVar("R")
 
-# Jobs of one turn: a bound on how long the first waits for the last.
-_TURN: Final = 1000
+# Jobs after which the thread takes no more at once: the first should not wait too long for the last.
+_ENOUGH: Final = 1000
 # Seconds for the thread to finish what it has when it is stopped.
 _PATIENCE: Final = 30.0
 
@@ -44,8 +44,11 @@ class Worker(Generic[J, R]):
         self.waiting = 0
 
         self._name = name
-        # None: no more jobs come.
-        self._jobs: SimpleQueue[J | None] = SimpleQueue()
+        # What this turn of the event loop has put: the thread is woken once, when the turn ends. Woken by the first,
+        # it would take the interpreter's lock at once, and do that one alone.
+        self._gathered: list[J] = []
+        # What each turn has put; None: no more comes.
+        self._jobs: SimpleQueue[list[J] | None] = SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ended: asyncio.Future[None] | None = None
 
@@ -67,13 +70,21 @@ class Worker(Generic[J, R]):
         if self.waiting >= self._most:
             raise Unavailable("the store is behind with what it has to do", retry_after=1.0)
         self.waiting += 1
-        self._jobs.put(job)
+        if not self._gathered:
+            self._loop.call_soon(self._hand_over)
+        self._gathered.append(job)
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            gathered, self._gathered = self._gathered, []
+            self._jobs.put(gathered)
 
     async def stop(self) -> None:
         """Finish what waits and end the thread; harmless when it does not run."""
         if self._loop is None or self._ended is None:
             return
         self._loop = None
+        self._hand_over()
         self._jobs.put(None)
         done, _ = await asyncio.wait([self._ended], timeout=_PATIENCE)
         if not done:
@@ -83,33 +94,33 @@ class Worker(Generic[J, R]):
         jobs, more = self._jobs, True
         try:
             while more:
-                turn, more = _take(jobs)
-                if turn:
-                    loop.call_soon_threadsafe(self._finish, turn, self._perform(turn))
+                taken, more = _take(jobs)
+                if taken:
+                    loop.call_soon_threadsafe(self._finish, taken, self._perform(taken))
             loop.call_soon_threadsafe(_resolve, ended)
         except RuntimeError:
             # The event loop was closed under us: there is nobody left to bring anything to.
             if not loop.is_closed():
                 raise
 
-    def _finish(self, turn: list[J], said: R) -> None:
-        self.waiting -= len(turn)
-        self._deliver(turn, said)
+    def _finish(self, done: list[J], said: R) -> None:
+        self.waiting -= len(done)
+        self._deliver(done, said)
 
 
-def _take(jobs: SimpleQueue[J | None]) -> tuple[list[J], bool]:
-    """Wait for a job; it and those behind it, and whether more may come."""
-    turn: list[J] = []
-    job = jobs.get()
+def _take(jobs: SimpleQueue[list[J] | None]) -> tuple[list[J], bool]:
+    """Wait for jobs; they and those behind them, and whether more may come."""
+    taken: list[J] = []
+    some = jobs.get()
     try:
-        while job is not None:
-            turn.append(job)
-            if len(turn) == _TURN:
-                break
-            job = jobs.get_nowait()
+        while some is not None:
+            taken += some
+            if len(taken) >= _ENOUGH:
+                return taken, True
+            some = jobs.get_nowait()
     except Empty:
-        return turn, True
-    return turn, job is not None
+        return taken, True
+    return taken, False
 
 
 def _resolve(ended: asyncio.Future[None]) -> None:

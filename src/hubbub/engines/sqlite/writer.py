@@ -354,12 +354,12 @@ class Writer:
             raise Damaged(f"channel {row[0]} is not as it was written")
         head = _Head(row[0], name, row[2].decode(), self._retention(name).size)
         head.cursor = row[4]
-        first, last, time = self._database.execute(
-            "SELECT min(seq), max(seq), max(time) FROM messages WHERE channel = ?", (head.id,)
+        (first,) = self._database.execute("SELECT min(seq) FROM messages WHERE channel = ?", (head.id,)).fetchone()
+        last = self._database.execute(
+            "SELECT seq, time FROM messages WHERE channel = ? ORDER BY seq DESC LIMIT 1", (head.id,)
         ).fetchone()
-        head.seq = max(row[3], last or 0)
+        head.seq, head.time = last or (row[3], 0)
         head.first = head.seq + 1 if first is None else first
-        head.time = time or 0
         self._read_traces(head, now)
         return head
 
