@@ -102,8 +102,9 @@ async def open_plain(node: Node, session: Session) -> None:
         if session.ending:
             return
         _open(node, session)
+        # At once: the client has its 101, and need not have been told anything before it hears others.
+        node.channels[ALL].listen(session.outbox)
         recovery = await _recover_inbox(node, session, None)
-        await _listen_all(node, session, None)
         start = recovery.seq
         if recovery.missing is not None:
             session.send(Gap(*recovery.missing))
@@ -178,8 +179,12 @@ async def _welcome(node: Node, session: Session, request: Hello) -> None:
     try:
         inbox = await _recover_inbox(node, session, resume.inbox)
         recoveries.append(inbox)
-        everyone = await _listen_all(node, session, resume.all)
+        everyone = Recovery(node, session, ALL)
         recoveries.append(everyone)
+        if resume.all is not None:
+            await everyone.begin(Position(*resume.all))
+        else:
+            await everyone.fresh()
         for room, since in resume.rooms.items():
             try:
                 rooms[room] = await _enter(node, session, room, Position(*since) if since else None)
@@ -227,17 +232,6 @@ async def _recover_inbox(node: Node, session: Session, since: tuple[str, int] | 
     if not recovery.recovered:
         # Each device catches up from its own position; one that has none, from where the user got to.
         await recovery.unread(await node.engine.cursor(session.user) or 0)
-    return recovery
-
-
-async def _listen_all(node: Node, session: Session, since: tuple[str, int] | None) -> Recovery:
-    recovery = Recovery(node, session, ALL)
-    if since is not None:
-        await recovery.begin(Position(*since))
-    else:
-        await recovery.fresh()
-        if not session.full:
-            await recovery.finish()
     return recovery
 
 
