@@ -21,6 +21,8 @@ from support.loop import PATIENCE, run
 from support.server import serving
 from support.vectors import Mismatch, cases, fill_in, joined, match
 
+pytestmark = pytest.mark.every_engine
+
 FULL = "hubbub.v1.json"
 
 # Seconds in which a drained server lets its clients go: they go at once, so it never takes so long.

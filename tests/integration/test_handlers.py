@@ -15,6 +15,8 @@ from support.client import FULL, connect
 from support.loop import eventually, run
 from support.server import serving
 
+pytestmark = pytest.mark.every_engine
+
 
 class Item(msgspec.Struct):
     name: str

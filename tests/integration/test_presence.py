@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
+
 from support.client import Client, connect
 from support.loop import eventually, run
 from support.server import serving
+
+pytestmark = pytest.mark.every_engine
 
 
 async def users(client: Client, room: str) -> list[tuple[str, int]]:

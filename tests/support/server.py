@@ -22,7 +22,11 @@ from hubbub.config import load
 from hubbub.server import Server
 from support.loop import PATIENCE
 
-__all__ = ["Answer", "Child", "command", "get", "serving"]
+__all__ = ["Answer", "Child", "command", "defaults", "get", "serving"]
+
+
+defaults: dict[str, Any] = {}
+"""Options of every server that `serving` makes; set by a fixture, for the tests that run on every engine."""
 
 
 @contextlib.asynccontextmanager
@@ -32,7 +36,7 @@ async def serving(hub: Hub | None = None, *, sndbuf: int | None = None, **option
     `options` are those of `hubbub serve`, by name. The same hub may be served again afterwards: that is a
     restart. `sndbuf` bounds the kernel's send buffers, so that a client that does not read is noticed soon.
     """
-    server = Server(hub or Hub(), load({"dev": True, "port": 0, **options}, {}))
+    server = Server(hub or Hub(), load({"dev": True, "port": 0, **defaults, **options}, {}))
     await server.start()
     try:
         if sndbuf is not None:

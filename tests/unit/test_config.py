@@ -140,7 +140,9 @@ class TestErrors:
     """A wrong option is one sentence that names it and says what it may be."""
 
     @pytest.mark.parametrize(
-        "option", [option for option in OPTIONS.values() if option.name not in ("host", "data", "presence_events")], ids=by_name
+        "option",
+        [option for option in OPTIONS.values() if option.name not in ("host", "data", "presence_events")],
+        ids=by_name,
     )
     def test_a_value_that_it_cannot_have(self, option: Option, tmp_path: Path) -> None:
         """Named as its user spelled it, with what was said and what the option is."""
