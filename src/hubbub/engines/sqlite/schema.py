@@ -67,7 +67,7 @@ def verify(database: sqlite3.Connection) -> None:
     """Read everything once; raises `Damaged` where a row is missing or is not as it was written."""
     for (problem,) in database.execute("PRAGMA quick_check(1)"):
         if problem != b"ok":
-            raise Damaged(problem.decode(errors="replace"))
+            raise Damaged(" ".join(problem.decode(errors="replace").replace("*** in database main ***", "").split()))
     rows = database.execute("SELECT only_row, epoch, generation, commits, sealed FROM about").fetchall()
     # A new file has no row yet.
     if any(check_of(*row[1:4]) != row[4] for row in rows):
