@@ -12,11 +12,13 @@ from hubbub.core.channel import Channel
 from hubbub.core.limits import ConnectionCounts
 from hubbub.core.outbox import Overflow, Turn
 from hubbub.core.presence import LastSeen
+from hubbub.core.retries import Retries
 from hubbub.core.wheel import Wheel
 from hubbub.eager import step
 from hubbub.engines.base import Engine
 from hubbub.hub.formats import FramedJson
 from hubbub.hub.options import HubOptions
+from hubbub.hub.pipeline import Outcome
 from hubbub.protocol import json
 from hubbub.protocol.codes import CloseCode
 from hubbub.types import ALL, Publication, inbox_channel, room_of, user_of
@@ -57,6 +59,9 @@ class Node:
 
         self.counts = ConnectionCounts(options.limits)
         self.last_seen = LastSeen()
+
+        # What the application did with messages that did not go into a log as they came.
+        self.retries = Retries[Outcome](options.dedupe_window, options.dedupe_size)
 
         # Sessions whose socket does not take all: since when (the loop's clock) it has taken nothing, and how
         # many bytes waited for it then.
