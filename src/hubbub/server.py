@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from hubbub.api.http import make_app
-from hubbub.config import Config
+from hubbub.config import Config, misspelt
 from hubbub.engines.memory import MemoryEngine
 from hubbub.errors import ConfigError
 from hubbub.hub import Hub, stuck_threads
@@ -118,6 +118,9 @@ def _why_not(error: OSError, config: Config) -> str:
 def run(hub: Hub, config: Config) -> int:
     """Run the server until SIGTERM or SIGINT; returns the exit status."""
     set_up(config.server.log_level)
+    for name, meant in misspelt(os.environ).items():
+        # Not its value: it may be a secret of somebody else's.
+        log.warning("%s is no option and is ignored: did you mean %s?", name, meant)
     _raise_file_limit(config)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         status = runner.run(_serve(hub, config))

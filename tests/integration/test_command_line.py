@@ -90,6 +90,24 @@ def test_a_wrong_key_in_the_file_is_one_sentence(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_misspelt_variable_is_one_line_in_the_log() -> None:
+    """It cannot be refused, for Kubernetes and others set such as well; its value may be anything, and is not shown."""
+
+    async def main() -> None:
+        async with Child.spawned(
+            "--dev", HUBBUB_PROT="canary", HUBBUB_SERVICE_HOST="10.0.0.1", HUBBUB_VERSION="1"
+        ) as child:
+            await get(child.address, "/health")
+            child.signal(signal.SIGTERM)
+            await child.exit_status()
+            (line,) = child.errors().splitlines()
+
+            assert "HUBBUB_PROT" in line and "HUBBUB_PORT" in line and "WARNING" in line
+            assert "canary" not in line
+
+    run(main())
+
+
 def test_serve_says_where_it_is_and_what_dev_means() -> None:
     """The address on standard output, before anyone connects; nothing on standard error."""
 
