@@ -8,10 +8,12 @@ import gc
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from hubbub.api.http import make_app
 from hubbub.config import Config, misspelt
@@ -109,9 +111,9 @@ class Server:
 def _why_not(error: OSError, config: Config) -> str:
     where = f"{config.server.host}:{config.server.port}"
     if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: stop what listens there, or choose another with --port"
+        return f"{where} is in use: stop what listens there, or choose another with --port or HUBBUB_PORT"
     if error.errno == errno.EACCES:
-        return f"{where} may not be opened: ports below 1024 need privileges, choose another with --port"
+        return f"{where} may not be opened: ports below 1024 need privileges, choose another with --port or HUBBUB_PORT"
     return f"{where} cannot be opened ({error.strerror or error}): choose another with --host and --port"
 
 
@@ -175,11 +177,19 @@ def _announce(server: Server, config: Config) -> None:
         address = server.address.replace("http", "ws", 1)
         print(  # noqa: T201  # the same
             "  the chat:    open that address in two tabs and talk to yourself\n"
-            f"  a terminal:  hubbub connect '{address}/ws?user_id=alice'\n"
+            f"  a terminal:  {_command()} connect '{address}/ws?user_id=alice'\n"
             f"               npx wscat -c '{address}/ws?user_id=alice'\n"
             "  This is --dev: anyone may be anyone. Press Ctrl+C to stop.",
             flush=True,
         )
+
+
+def _command() -> str:
+    """What to type for `hubbub`: where it is in no folder of PATH, the way in which this one was started."""
+    if shutil.which("hubbub") is not None:
+        return "hubbub"
+    started = Path(sys.argv[0])
+    return str(started) if started.name == "hubbub" else "python -m hubbub"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -68,6 +69,8 @@ def test_an_address_that_is_not_ours_is_said_with_the_remedy() -> None:
         (("--ping-interval", "90"), "silence_limit"),
         (("--config", "missing.toml"), "missing.toml"),
         (("--no-such-option", "1"), "--no-such-option"),
+        (("--prot", "9000"), "did you mean --port? (`hubbub serve --help`"),
+        (("--prot=9000",), "there is no --prot:"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -118,6 +121,8 @@ def test_serve_says_where_it_is_and_what_dev_means() -> None:
             assert child.process.stdout is not None
             hints = (await child.process.stdout.read()).decode()
 
+            # Whatever is named can be typed where it stands.
+            assert ("hubbub connect" if shutil.which("hubbub") else "python -m hubbub connect") in hints
             assert "wscat" in hints and "?user_id=alice" in hints and "anyone may be anyone" in hints
             assert await child.exit_status() == 0
             assert child.errors() == ""
