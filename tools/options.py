@@ -55,7 +55,7 @@ file. A flag counts before a variable, a variable before the file, the file befo
 
 The file is `hubbub.toml` in the folder where `hubbub serve` is started, if there is one; `--config FILE` or
 `HUBBUB_CONFIG` names another. Its keys stand at the top level, without sections. A name or a value that cannot be is
-refused at the start, with the reason.
+refused at the start, with the reason; a variable that looks like an option and is none, in the log.
 
 Times are in seconds, sizes in bytes. Limits are those of one process.
 """

@@ -7,6 +7,7 @@ together, read from outside, and documented out of their own annotations.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from hubbub.errors import ConfigError
 from hubbub.hub.options import HubOptions
 from hubbub.transports.base import TransportLimits
 
-__all__ = ["OPTIONS", "Config", "Option", "ServerOptions", "load"]
+__all__ = ["OPTIONS", "Config", "Option", "ServerOptions", "load", "misspelt"]
 
 
 class ServerOptions(Struct, frozen=True, kw_only=True):
@@ -108,8 +109,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         values.update(_from_file(file))
     for option in OPTIONS.values():
         text = environment.get(option.variable)
-        # Kubernetes sets HUBBUB_PORT=tcp://10.0.0.1:8000 in every container beside a Service named hubbub.
-        if text is not None and not text.startswith("tcp://"):
+        if text is not None and not _of_kubernetes(option.variable, text):
             values[option.name] = _convert(option, text, option.variable)
     for name, value in flags.items():
         if name not in OPTIONS:
@@ -127,6 +127,36 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),
     )
+
+
+# In every container beside a Service named hubbub or hubbub-db Kubernetes sets HUBBUB_SERVICE_HOST,
+# HUBBUB_PORT_8000_TCP_ADDR, HUBBUB_DB_SERVICE_PORT and many more, among them HUBBUB_PORT=tcp://10.0.0.1:8000.
+_KUBERNETES_NAME = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
+_KUBERNETES_VALUE = re.compile(r"(tcp|udp|sctp)://")
+
+# How alike two names are when one is taken for the other misspelt: from 0 to 1, as `difflib` counts. HUBBUB_PROT is
+# PORT at 0.75; at less than this, names that have nothing to do with ours are guessed to be.
+_ALIKE = 0.7
+
+
+def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that look like options and are none, each with the one that it may be meant for.
+
+    Others that begin with HUBBUB_ cannot be refused: Kubernetes sets such, and whoever else likes to.
+    """
+    known = {option.variable for option in OPTIONS.values()} | {"HUBBUB_CONFIG", "HUBBUB_TOKEN"}
+    names = [name.removeprefix("HUBBUB_") for name in known]
+    found = {}
+    for name, text in environment.items():
+        if name.startswith("HUBBUB_") and name not in known and not _of_kubernetes(name, text):
+            close = difflib.get_close_matches(name.removeprefix("HUBBUB_"), names, n=1, cutoff=_ALIKE)
+            if close:
+                found[name] = "HUBBUB_" + close[0]
+    return found
+
+
+def _of_kubernetes(name: str, text: str) -> bool:
+    return bool(_KUBERNETES_NAME.search(name) or _KUBERNETES_VALUE.match(text))
 
 
 S = typing.TypeVar("S", bound=Struct)

@@ -8,13 +8,15 @@ import gc
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from hubbub.api.http import make_app
-from hubbub.config import Config
+from hubbub.config import Config, misspelt
 from hubbub.engines.memory import MemoryEngine
 from hubbub.engines.sqlite.engine import SqliteEngine
 from hubbub.errors import ConfigError
@@ -117,15 +119,18 @@ def _engine(config: Config) -> MemoryEngine | SqliteEngine:
 def _why_not(error: OSError, config: Config) -> str:
     where = f"{config.server.host}:{config.server.port}"
     if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: stop what listens there, or choose another with --port"
+        return f"{where} is in use: stop what listens there, or choose another with --port or HUBBUB_PORT"
     if error.errno == errno.EACCES:
-        return f"{where} may not be opened: ports below 1024 need privileges, choose another with --port"
+        return f"{where} may not be opened: ports below 1024 need privileges, choose another with --port or HUBBUB_PORT"
     return f"{where} cannot be opened ({error.strerror or error}): choose another with --host and --port"
 
 
 def run(hub: Hub, config: Config) -> int:
     """Run the server until SIGTERM or SIGINT; returns the exit status."""
     set_up(config.server.log_level)
+    for name, meant in misspelt(os.environ).items():
+        # Not its value: it may be a secret of somebody else's.
+        log.warning("%s is no option and is ignored: did you mean %s?", name, meant)
     _raise_file_limit(config)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         status = runner.run(_serve(hub, config))
@@ -180,11 +185,19 @@ def _announce(server: Server, config: Config) -> None:
         address = server.address.replace("http", "ws", 1)
         print(  # noqa: T201  # the same
             "  the chat:    open that address in two tabs and talk to yourself\n"
-            f"  a terminal:  hubbub connect '{address}/ws?user_id=alice'\n"
+            f"  a terminal:  {_command()} connect '{address}/ws?user_id=alice'\n"
             f"               npx wscat -c '{address}/ws?user_id=alice'\n"
             "  This is --dev: anyone may be anyone. Press Ctrl+C to stop.",
             flush=True,
         )
+
+
+def _command() -> str:
+    """What to type for `hubbub`: where it is in no folder of PATH, the way in which this one was started."""
+    if shutil.which("hubbub") is not None:
+        return "hubbub"
+    started = Path(sys.argv[0])
+    return str(started) if started.name == "hubbub" else "python -m hubbub"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

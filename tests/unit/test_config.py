@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from hubbub.config import OPTIONS, Config, Option, load
+from hubbub.config import OPTIONS, Config, Option, load, misspelt
 from hubbub.errors import ConfigError
 
 
@@ -225,6 +225,46 @@ class TestSurroundings:
 
     def test_a_real_port_in_the_environment_counts(self) -> None:
         assert load({}, {"HUBBUB_PORT": "9000"}).server.port == 9000
+
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [
+            ("HUBBUB_PROT", "HUBBUB_PORT"),
+            ("HUBBUB_LOGLEVEL", "HUBBUB_LOG_LEVEL"),
+            ("HUBBUB_PING_INTERVALL", "HUBBUB_PING_INTERVAL"),
+            ("HUBBUB_CONFIGS", "HUBBUB_CONFIG"),
+        ],
+    )
+    def test_a_misspelt_variable_is_guessed(self, name: str, meant: str) -> None:
+        assert misspelt({name: "1", "PATH": "/bin"}) == {name: meant}
+
+    @pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+    def test_no_option_is_taken_for_a_misspelt_one(self, option: Option) -> None:
+        assert misspelt({option.variable: "1"}) == {}
+
+    @pytest.mark.parametrize(
+        "service", ["HUBBUB", "HUBBUB_HOST", "HUBBUB_MESSAGE_SIZE", "HUBBUB_PORTS", "HUBBUB_DEV_2"]
+    )
+    def test_what_kubernetes_sets_is_not_taken_for_a_misspelt_option(self, service: str) -> None:
+        """Whatever the Service is called: the forms of docker's links, and two of its own."""
+        url = "tcp://10.0.0.1:8000"
+        environment = {
+            f"{service}_SERVICE_HOST": "10.0.0.1",
+            f"{service}_SERVICE_PORT": "8000",
+            f"{service}_SERVICE_PORT_WS": "8000",
+            f"{service}_PORT": url,
+            f"{service}_PORT_8000_TCP": url,
+            f"{service}_PORT_8000_TCP_PROTO": "tcp",
+            f"{service}_PORT_8000_TCP_PORT": "8000",
+            f"{service}_PORT_8000_TCP_ADDR": "10.0.0.1",
+            f"{service}_PORT_53_UDP": "udp://10.0.0.1:53",
+        }
+
+        assert misspelt(environment) == {}
+
+    @pytest.mark.parametrize("name", ["HUBBUB_VERSION", "HUBBUB_TOKEN", "HUBBUB_CONFIG", "HUBBUB_IMAGE", "HUBBUBPORT"])
+    def test_what_is_like_no_option_is_somebody_elses(self, name: str) -> None:
+        assert misspelt({name: "1"}) == {}
 
     def test_variables_of_others_are_ignored(self) -> None:
         assert load({}, {"PORT": "9000", "OTHER_HUBBUB_PORT": "1"}) == load({}, {})

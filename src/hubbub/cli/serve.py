@@ -42,7 +42,7 @@ def add_to(commands: Any) -> None:
                 metavar="X",
                 help=f"{option.description} [{shown}]".replace(" []", ""),
             )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, parser=parser)
 
 
 def _run(parsed: argparse.Namespace) -> int:

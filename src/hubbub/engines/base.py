@@ -121,7 +121,10 @@ class Engine(Protocol):
         """Tell this node what comes into `channels`; from the return of this call on, nothing is missed."""
 
     async def unlisten(self, channels: Sequence[str]) -> None:
-        """This node no longer needs `channels`; a few publications may still come."""
+        """This node no longer needs `channels`; a few publications may still come.
+
+        About one channel the hub asks one thing at a time: this, or `listen`.
+        """
 
     async def enter(self, channel: str, user: str, session: str, now: int, capacity: int) -> bool:
         """Put a session into the room; whether its user was not in it before.

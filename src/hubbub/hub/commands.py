@@ -115,6 +115,10 @@ async def open_plain(node: Node, session: Session) -> None:
         fault = fault_of(error, None, session)
         session.fault(fault)
         session.close(_close_code(error), fault.message)
+    finally:
+        if session.ending:
+            # `depart` may not have seen what it has come to listen to since.
+            await _unlisten_own(node, session)
 
 
 async def hello(node: Node, session: Session, request: Hello) -> None:
@@ -134,6 +138,10 @@ async def hello(node: Node, session: Session, request: Hello) -> None:
         fault = fault_of(error, request, session)
         session.fault(fault)
         session.close(_close_code(error), fault.message)
+    finally:
+        if session.ending:
+            # `depart` may not have seen what it has come to listen to since.
+            await _unlisten_own(node, session)
 
 
 def _open(node: Node, session: Session) -> None:
@@ -235,21 +243,23 @@ async def _recover_inbox(node: Node, session: Session, since: tuple[str, int] | 
     return recovery
 
 
+async def _unlisten_own(node: Node, session: Session) -> None:
+    for name in (ALL, inbox_channel(session.user)):
+        await node.unlisten(session, name)
+
+
 async def depart(node: Node, session: Session, code: int, reason: str) -> None:
     """The session has ended: out of every channel and room, and whoever cares is told."""
     del node.sessions[session.id]
     node.counts.remove(session.ip)
     if not session.full:
         node.acknowledge_written()
+    if session.since:
+        node.counts.remove_user(session.user)
+    await _unlisten_own(node, session)
     if not session.since:
-        for name in (ALL, inbox_channel(session.user)):
-            await node.unlisten(session, name)
         return
-    node.counts.remove_user(session.user)
-    inbox = inbox_channel(session.user)
-    await node.unlisten(session, ALL)
-    await node.unlisten(session, inbox)
-    if inbox not in node.channels:
+    if inbox_channel(session.user) not in node.channels:
         node.last_seen.note(session.user, node.now_ms())
     # Out of all rooms first: a slow hook must not leave a ghost in the others.
     rooms = list(session.room_names or ())
@@ -319,8 +329,8 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
         if new_user:
             await _tell_members(node, session, room, "member-joined")
     except BaseException:
-        if is_new:
-            await leave_room(node, session, room)
+        # Also where it was in: its live messages are held back for a recovery that does not come.
+        await leave_room(node, session, room)
         raise
     if session.ending:
         # It went while the engine was asked: `depart` may not have seen this room.

@@ -45,6 +45,11 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     session_queue: Annotated[
         int, Meta(ge=1, description="messages of one session that may wait while an earlier one is handled")
     ] = 64
+    # The engine's, too: how long a retry is known, whoever knows it.
+    dedupe_window: Annotated[_Seconds, Meta(description="seconds for which a message's id is known")] = 300.0
+    dedupe_size: Annotated[
+        int, Meta(ge=1, description="ids known at once per channel, and of what handlers kept; then the oldest go")
+    ] = 100_000
     message_size: Annotated[int, Meta(ge=125, description="bytes of one message from a client")] = 65_536
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     outbox: OutboxLimits = field(default_factory=OutboxLimits)
