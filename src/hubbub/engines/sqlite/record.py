@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from hubbub.errors import HubbubError
 
-__all__ = ["SEPARATOR", "Damaged", "check_of", "open_record", "open_records", "seal"]
+__all__ = ["SEPARATOR", "Damaged", "Opened", "check_of", "open_record", "open_records", "seal"]
 
 SEPARATOR: Final = b"\x1e"
 """Between records that are read together: a control character, which JSON text cannot contain (RFC 8259 §7)."""
