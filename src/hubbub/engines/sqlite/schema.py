@@ -85,7 +85,9 @@ def verify(database: sqlite3.Connection) -> None:
     ):
         if not isinstance(record, bytes) or channel not in ends:
             raise Damaged(f"message {seq} of channel {channel} is not as it was written")
-        open_record(channel, seq, time, record)
+        opened = open_record(channel, record)
+        if (seq, time) != opened[:2]:
+            raise Damaged(f"message {seq} of channel {channel} is not in its place")
         if channel == at and seq != last + 1:
             raise Damaged(f"messages of channel {channel} are missing before {seq}")
         if channel != at and at and last < ends[at]:

@@ -299,10 +299,12 @@ class Writer:
         found = []
         for seq in seqs:
             row = self._database.execute(
-                "SELECT time, record FROM messages WHERE channel = ? AND seq = ?", (head.id, seq)
+                "SELECT record FROM messages WHERE channel = ? AND seq = ?", (head.id, seq)
             ).fetchone()
-            if row is not None and seq > lowest[0] and row[0] > lowest[1]:
-                found.append(_decode(open_record(head.id, seq, row[0], row[1])))
+            if row is not None:
+                opened = open_record(head.id, row[0])
+                if seq > lowest[0] and opened.time > lowest[1]:
+                    found.append(_decode(opened.body))
         return found
 
     def _flush(self) -> None:
@@ -360,8 +362,8 @@ class Writer:
         """Which retries and receipts of what lies in the file are still to be known."""
         unread = (head.cursor or 0) if user_of(head.name) is not None else head.seq
         (joined,) = self._database.execute(
-            "SELECT group_concat(seq || ' ' || time || ' ' || record, x'1e') FROM "
-            "(SELECT seq, time, record FROM messages WHERE channel = ? AND (time > ? OR seq > ?) ORDER BY seq)",
+            "SELECT group_concat(record, x'1e') FROM "
+            "(SELECT record FROM messages WHERE channel = ? AND (time > ? OR seq > ?) ORDER BY seq)",
             (head.id, now - self._window, unread),
         ).fetchone()
         for opened in open_records(head.id, joined):
