@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Final, NamedTuple
 from zlib import crc32
 
@@ -24,6 +23,7 @@ class Damaged(HubbubError):
 class Opened(NamedTuple):
     """A record that is as it was written."""
 
+    channel: int
     seq: int
     # Milliseconds since the Unix epoch, when it was appended.
     time: int
@@ -37,17 +37,16 @@ def seal(channel: int, seq: int, time: int, body: bytes) -> bytes:
     return b"%08x%b" % (crc32(sealed), sealed)
 
 
-def open_record(channel: int, record: bytes) -> Opened:
-    """What was sealed in `record`, a message of `channel`; raises `Damaged`."""
+def open_record(record: bytes) -> Opened:
+    """What was sealed in `record`; raises `Damaged`."""
     sealed = record[_CHECK:]
     try:
         if int(record[:_CHECK], 16) == crc32(sealed):
-            place, seq, time, body = sealed.split(b" ", 3)
-            if int(place) == channel:
-                return Opened(int(seq), int(time), body)
+            channel, seq, time, body = sealed.split(b" ", 3)
+            return Opened(int(channel), int(seq), int(time), body)
     except ValueError:
         pass
-    raise Damaged(f"a message of channel {channel} is not as it was written")
+    raise Damaged("a message is not as it was written")
 
 
 def open_records(channel: int, joined: bytes | None, *, newest_first: bool = False) -> list[Opened]:
@@ -57,11 +56,14 @@ def open_records(channel: int, joined: bytes | None, *, newest_first: bool = Fal
     """
     if not joined:
         return []
-    opened = [open_record(channel, record) for record in joined.split(SEPARATOR)]
+    opened = [open_record(record) for record in joined.split(SEPARATOR)]
     if newest_first:
         opened.reverse()
-    if any(later.seq != earlier.seq + 1 for earlier, later in pairwise(opened)):
-        raise Damaged(f"messages of channel {channel} are missing between {opened[0].seq} and {opened[-1].seq}")
+    before = opened[0].seq - 1
+    for record in opened:
+        if record.channel != channel or record.seq != before + 1:
+            raise Damaged(f"message {before + 1} of channel {channel} is not in its place")
+        before += 1
     return opened
 
 

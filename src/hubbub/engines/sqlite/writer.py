@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.base import Accepted
 from hubbub.engines.sqlite.jobs import Acknowledge, Append, Ask, Job
-from hubbub.engines.sqlite.record import SEPARATOR, Damaged, check_of, open_record, open_records, seal
+from hubbub.engines.sqlite.record import SEPARATOR, Damaged, check_of, open_records, seal
 from hubbub.engines.sqlite.rows import Rows
 from hubbub.engines.sqlite.store import Store
 from hubbub.errors import Unavailable
@@ -302,7 +302,7 @@ class Writer:
                 "SELECT record FROM messages WHERE channel = ? AND seq = ?", (head.id, seq)
             ).fetchone()
             if row is not None:
-                opened = open_record(head.id, row[0])
+                (opened,) = open_records(head.id, row[0])
                 if seq > lowest[0] and opened.time > lowest[1]:
                     found.append(_decode(opened.body))
         return found
