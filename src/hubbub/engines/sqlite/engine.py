@@ -133,7 +133,7 @@ class SqliteEngine:
         """See `Engine.check`: something is written, and read."""
         try:
             async with asyncio.timeout(_CHECK):
-                await self._ask(Writer.check)
+                await self._ask(Writer.check, alone=True)
                 await self._find(Reader.check)
         except TimeoutError:
             raise Unavailable("the store does not answer") from None
@@ -246,9 +246,9 @@ class SqliteEngine:
 
     # ------------------------------------------------------------------------------- to and from the threads
 
-    async def _ask(self, question: Callable[[Writer], T]) -> T:
+    async def _ask(self, question: Callable[[Writer], T], *, alone: bool = False) -> T:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._writes.put(Ask(question, partial(_settle, answer)))
+        self._writes.put(Ask(question, partial(_settle, answer), alone))
         return await answer
 
     async def _find(self, question: Callable[[Reader], tuple[int, T]]) -> T:

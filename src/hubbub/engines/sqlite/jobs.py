@@ -31,6 +31,11 @@ class Append(Struct, gc=False):
     # As JSON, once it has its place.
     body: bytes | None = None
 
+    @property
+    def stores(self) -> bool:
+        """Whether it needs the file to take something."""
+        return not self.volatile
+
 
 class Acknowledge(Struct, gc=False):
     """Move a user's cursor; the outcome are the publications whose receipts are due, None beyond the inbox's end."""
@@ -40,15 +45,25 @@ class Acknowledge(Struct, gc=False):
     done: Callable[[Any], object]
     outcome: list[Publication] | Exception | None = None
 
+    @property
+    def stores(self) -> bool:
+        """Whether it needs the file to take something."""
+        return True
+
 
 class Ask(Struct):
     """Ask something that must see what was asked for before."""
 
     question: Callable[[Writer], Any]
     done: Callable[[Any], object]
-    # In a transaction of its own: where others fail for want of space, this may make some.
+    # It writes, in a transaction of its own: where others fail for want of space, this may make some.
     alone: bool = False
     outcome: Any = None
+
+    @property
+    def stores(self) -> bool:
+        """Whether it needs the file to take something."""
+        return self.alone
 
 
 Job = Append | Acknowledge | Ask

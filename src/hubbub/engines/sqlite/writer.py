@@ -132,7 +132,7 @@ class Writer:
     def perform(self, jobs: list[Job]) -> int:
         """Do `jobs` in order, and set their outcomes; returns the number of the last transaction.
 
-        All of them succeed or fail together, except those that want to be alone.
+        All that store something succeed or fail together, except those that want to be alone.
         """
         at = 0
         for place, job in enumerate(jobs):
@@ -159,12 +159,19 @@ class Writer:
                     job.outcome = self._failed(error)
             if self._touched or self._dirty:
                 self._commit()
-            self._failing = False
+                self._failing = False
         except Exception as error:
             self._undo(generation)
             outcome = self._failed(error)
             for job in jobs:
-                job.outcome = outcome
+                job.outcome = outcome if job.stores else self._without_storing(job, now)
+
+    def _without_storing(self, job: Job, now: int) -> Any:
+        """What needs no space is done in spite of those that do: who comes back is let in, and gets what is there."""
+        try:
+            return self._do(job, now)
+        except Exception as error:
+            return self._failed(error)
 
     def _do(self, job: Job, now: int) -> Any:
         if type(job) is Append:

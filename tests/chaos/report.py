@@ -1,0 +1,78 @@
+"""What a run was, as a table for people."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from statistics import median
+
+from chaos.checker import Fault
+from chaos.plan import Plan
+from chaos.run import Outcome
+from chaos.server import SERVE
+
+__all__ = ["report"]
+
+# How much is told of what there may be a lot of.
+_TOLD = 10
+
+
+def report(outcome: Outcome) -> str:
+    """The table; for a run that failed also what is wrong, the end of the server's log, and how to repeat it."""
+    plan, tally, verdict = outcome.plan, outcome.tally, outcome.verdict
+    engine = f"SQLite, {plan.durability}" if plan.durability else "memory"
+    faults = verdict.findings.counts
+    rows = [
+        ("run", f"{plan.seconds:g} s, {engine}, {plan.clients} clients ({plan.real} real), seed {plan.seed}"),
+        ("sent", f"{verdict.sent:,}"),
+        ("acknowledged", f"{verdict.acknowledged:,}"),
+        ("delivered", f"{verdict.delivered:,}"),
+        *((fault, f"{faults[fault]:,}") for fault in Fault),
+        ("recovered: false", f"{len(tally.unrecovered):,}"),
+        ("kills", f"{tally.kills}{_seconds(', listening again after', tally.restarts)}"),
+        ("", f"{_seconds('nine of ten clients back after', tally.returns)}"),
+        ("resets", f"{tally.resets:,}"),
+        ("stalls", f"{tally.stalls:,}"),
+        ("reconnects", f"{tally.reconnects:,}"),
+        ("repeated", f"{tally.repeats:,}"),
+        ("closed with", _counted(tally.closes)),
+        ("refused with", _counted(tally.errors)),
+        ("rate", f"{outcome.rate:,.0f}/s acknowledged, of {plan.rate:,.0f}/s; {tally.held_back:,} held back"),
+        ("fleet", f"{outcome.load:.0%} of a core; at rest {outcome.rest:.1f} s after the last publication"),
+    ]
+    lines = [f"{name:<18}{value}" for name, value in rows if value]
+    return "\n".join(lines + ([] if outcome.passed else _failure(outcome)))
+
+
+def _failure(outcome: Outcome) -> list[str]:
+    plan, tally, verdict = outcome.plan, outcome.tally, outcome.verdict
+    lines = ["", "FAILED"]
+    if verdict.unacknowledged:
+        lines.append(f"never acknowledged: {verdict.unacknowledged:,}")
+    for title, texts in (
+        ("late", outcome.late),
+        ("not recovered", tally.unrecovered),
+        ("nonsense", tally.nonsense),
+        *((fault.value, [text for kind, text in verdict.findings.told if kind is fault]) for fault in Fault),
+    ):
+        lines += [f"{title}: {text}" for text in texts[:_TOLD]]
+    lines += ["", "The server's log ends with", outcome.log_tail or "nothing", ""]
+    lines += [f"Repeat it with: make chaos CHAOS='{_options(plan)}'", f"Its data and its log: {plan.directory}"]
+    return lines
+
+
+def _options(plan: Plan) -> str:
+    """What makes this plan again, on the command line."""
+    options = [f"--seed {plan.seed}", f"--seconds {plan.seconds:g}", f"--rate {plan.rate:g}"]
+    options += [f"--clients {plan.clients}", f"--real {plan.real}", f"--durability {plan.durability or 'memory'}"]
+    options += ["--no-kills"] if plan.kills is None else []
+    options += [f"--server {shlex.quote(shlex.join(plan.command))}"] if plan.command != SERVE else []
+    return " ".join(options + (["--", *plan.options] if plan.options else []))
+
+
+def _seconds(words: str, values: list[float]) -> str:
+    return f"{words} {median(values):.1f} s, at most {max(values):.1f} s" if values else ""
+
+
+def _counted(counts: Counter[int] | Counter[str]) -> str:
+    return ", ".join(f"{code} × {count:,}" for code, count in sorted(counts.items(), key=str))

@@ -1,0 +1,82 @@
+"""One run from the first start of the server to the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from dataclasses import dataclass
+
+from chaos.checker import Verdict, check
+from chaos.fleet import Fleet
+from chaos.plan import Plan
+from chaos.server import Server
+from chaos.storm import Storm
+from chaos.tally import Tally
+
+__all__ = ["Outcome", "run"]
+
+# Seconds for the whole fleet to be connected at the beginning.
+_GATHER_WITHIN = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that is over."""
+
+    plan: Plan
+    tally: Tally
+    verdict: Verdict
+    # Acknowledged publications per second of publishing, over all kills.
+    rate: float
+    # Seconds in which everyone came to the end of everything.
+    rest: float
+    # Who did not, in words.
+    late: list[str]
+    # The processor's seconds per second of the clock that the fleet took.
+    load: float
+    log_tail: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything acknowledged came exactly once, in order, to everyone, and everything was."""
+        wrong = self.tally.unrecovered or self.tally.nonsense or self.late or self.verdict.unacknowledged
+        return self.verdict.clean and not wrong
+
+
+async def run(plan: Plan) -> Outcome:
+    """Run `plan`; raises `DeadServerError` where the server ends by itself."""
+    # Nothing here makes cycles, and a collection would walk through all of the books.
+    gc.collect()
+    gc.freeze()
+    tally = Tally()
+    server = Server(plan.serve(), plan.directory / "server.log")
+    loop = asyncio.get_running_loop()
+    await server.start()
+    try:
+        fleet = Fleet(plan, server.address, tally)
+        sailing = asyncio.create_task(fleet.run())
+        try:
+            if not await fleet.everyone(lambda member: member.connected, _GATHER_WITHIN):
+                raise TimeoutError(f"of {plan.clients} clients {fleet.connected} were connected in time")
+            used = time.process_time()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(Storm(plan, server, fleet, tally).rage())
+                group.create_task(fleet.publish())
+            load = (time.process_time() - used) / fleet.published_for
+            stopped = loop.time()
+            late = await fleet.settle(plan.rest)
+            rest = loop.time() - stopped
+        finally:
+            if sailing.done():
+                # It ends by a fault of its own only.
+                await sailing
+            sailing.cancel()
+            await asyncio.gather(sailing, return_exceptions=True)
+        server.check()
+    finally:
+        await server.stop()
+        gc.unfreeze()
+    verdict = check(fleet.ledger)
+    rate = verdict.acknowledged / fleet.published_for
+    return Outcome(plan, tally, verdict, rate, rest, late, load, server.log_tail())
