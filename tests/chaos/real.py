@@ -17,9 +17,6 @@ from hubbub.types import inbox_channel, room_channel
 
 __all__ = ["RealClient"]
 
-# Seconds before what the client has given up is sent again, with the same id.
-_AGAIN = 1.0
-
 
 class RealClient:
     """One user with one device, in one room, with the client of the package."""
@@ -36,8 +33,9 @@ class RealClient:
         self._client.on("recovered", self._recovered)
         self._client.on("state", self._state)
 
-        # By number: what is sent again until it is acknowledged.
+        # By number: what is sent again until it is acknowledged; and what waits for that.
         self._outgoing: dict[int, partial[asyncio.Future[Ack]]] = {}
+        self._given_up: list[int] = []
         self._joined = False
         self._sessions = 0
         self._opening: asyncio.Task[None] | None = None
@@ -121,8 +119,15 @@ class RealClient:
 
     def _later(self, number: int, code: str) -> None:
         self.tally.errors[code] += 1
-        self.tally.repeats += 1
-        asyncio.get_running_loop().call_later(_AGAIN, self._send, number)
+        self._given_up.append(number)
+
+    def tick(self) -> None:
+        """Called about once a second: send again what the client has given up, as its user would."""
+        if self.connected:
+            given_up, self._given_up = self._given_up, []
+            self.tally.repeats += len(given_up)
+            for number in given_up:
+                self._send(number)
 
     # ---------------------------------------------------------------------------------------- misfortune
 
@@ -148,9 +153,6 @@ class RealClient:
     async def _open(self) -> None:
         with contextlib.suppress(ConnectError):
             await self._client.open()
-
-    def tick(self) -> None:
-        """Nothing: the client has its own clock."""
 
     def sync(self) -> None:
         """Nothing: what it has is what its position says."""
