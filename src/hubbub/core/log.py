@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hubbub.protocol import json
-from hubbub.types import Position, Publication
+from hubbub.types import Position, Publication, user_of
 
 __all__ = ["HistoryLimits", "Log", "Page", "Retention"]
 
@@ -26,6 +26,15 @@ _encode = json.encode
 _decode = msgspec.json.Decoder(Publication).decode
 
 
+class Retention(Struct, frozen=True, kw_only=True):
+    """How much of a channel's past is kept: whatever is over any of the bounds goes."""
+
+    # Number of publications.
+    size: int = 1000
+    # Seconds.
+    age: float = 86_400.0
+
+
 class HistoryLimits(Struct, frozen=True, kw_only=True):
     """What an engine keeps of all channels, and for how long."""
 
@@ -39,14 +48,11 @@ class HistoryLimits(Struct, frozen=True, kw_only=True):
     history_bytes: Annotated[int, Meta(ge=1, description="bytes of all history together")] = 1_073_741_824
     channels: Annotated[int, Meta(ge=1, description="channels that may have a history")] = 1_000_000
 
-
-class Retention(Struct, frozen=True, kw_only=True):
-    """How much of a channel's past is kept: whatever is over any of the bounds goes."""
-
-    # Number of publications.
-    size: int = 1000
-    # Seconds.
-    age: float = 86_400.0
+    def retention(self, channel: str) -> Retention:
+        """How much of `channel` (its full name, such as `room:lobby`) is kept."""
+        if user_of(channel) is not None:
+            return Retention(size=self.inbox_size, age=self.inbox_age)
+        return Retention(size=self.history_size, age=self.history_age)
 
 
 class Page(Struct, frozen=True):

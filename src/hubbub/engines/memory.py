@@ -10,8 +10,9 @@ from itertools import islice
 from msgspec import Struct
 
 from hubbub.core.log import HistoryLimits, Log, Page, Retention
+from hubbub.core.presence import Members
 from hubbub.engines.base import Accepted, Capabilities, Listener
-from hubbub.errors import RoomFull, Unavailable
+from hubbub.errors import Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.types import Position, Publication, inbox_channel, user_of
 
@@ -38,12 +39,16 @@ class MemoryEngine:
     capabilities = Capabilities(durable=False, shared=False)
 
     def __init__(
-        self, limits: HistoryLimits = HistoryLimits(), *, clock: Callable[[], float] = time.monotonic
-    ) -> None:  # frozen
+        self,
+        limits: HistoryLimits = HistoryLimits(),  # frozen
+        *,
+        retention: Callable[[str], Retention] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`retention` says how much a channel keeps, by its full name; None: what `limits` say."""
         self._limits = limits
+        self._retention = retention or limits.retention
         self._clock = clock
-        self._history = Retention(size=limits.history_size, age=limits.history_age)
-        self._inbox = Retention(size=limits.inbox_size, age=limits.inbox_age)
 
         # Only channels that were written to. The least lately written come first, roughly: a log moves to
         # the end when `_make_room` passes it by.
@@ -60,8 +65,7 @@ class MemoryEngine:
         self._start = secrets.token_hex(4)
         self._generation = 0
 
-        # Room channels with somebody in them: by user, since when and with which sessions.
-        self._rooms: dict[str, dict[str, tuple[int, set[str]]]] = {}
+        self._members = Members()
 
         self._cursors: dict[str, int] = {}
 
@@ -155,39 +159,15 @@ class MemoryEngine:
 
     async def enter(self, channel: str, user: str, session: str, now: int, capacity: int) -> bool:
         """See `Engine.enter`."""
-        room = self._rooms.get(channel)
-        member = None if room is None else room.get(user)
-        if room is not None and member is not None:
-            member[1].add(session)
-            return False
-        if room is None:
-            if capacity < 1:
-                raise RoomFull
-            room = self._rooms[channel] = {}
-        elif len(room) >= capacity:
-            raise RoomFull
-        room[user] = (now, {session})
-        return True
+        return self._members.enter(channel, user, session, now, capacity)
 
     async def leave(self, channel: str, user: str, session: str) -> bool:
         """See `Engine.leave`."""
-        room = self._rooms.get(channel)
-        member = None if room is None else room.get(user)
-        if room is None or member is None:
-            return False
-        member[1].discard(session)
-        if member[1]:
-            return False
-        del room[user]
-        if not room:
-            del self._rooms[channel]
-        return True
+        return self._members.leave(channel, user, session)
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
         """See `Engine.members`."""
-        room = self._rooms.get(channel, {})
-        first = islice(room.items(), limit)
-        return [Member(user, len(sessions), since) for user, (since, sessions) in first], len(room)
+        return self._members.of(channel, limit)
 
     async def cursor(self, user: str) -> int | None:
         """See `Engine.cursor`."""
@@ -216,7 +196,7 @@ class MemoryEngine:
 
     def statistics(self) -> MemoryStatistics:
         """How much is kept."""
-        return MemoryStatistics(len(self._logs), self._bytes, len(self._rooms))
+        return MemoryStatistics(len(self._logs), self._bytes, len(self._members))
 
     def _begin(self, channel: str) -> Log:
         if len(self._logs) >= self._limits.channels:
@@ -227,7 +207,7 @@ class MemoryEngine:
                 self.sweep()
             if len(self._logs) >= self._limits.channels:
                 raise Unavailable("too many channels have a history", retry_after=60)
-        log = Log(self._empty(channel).epoch, self._inbox if user_of(channel) is not None else self._history)
+        log = Log(self._empty(channel).epoch, self._retention(channel))
         self._logs[channel] = log
         self._bytes += log.size
         return log

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from msgspec import Raw
 
-from hubbub.core.log import HistoryLimits
+from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.base import Engine
 from hubbub.engines.memory import MemoryEngine
 from hubbub.errors import Unavailable
@@ -79,6 +79,24 @@ class TestRetention:
             assert await seqs(engine, inbox_channel("alice")) == [1]
 
         running(test, history_age=10, inbox_age=11)
+
+    def test_each_channel_may_have_its_own(self) -> None:
+        """`retention` is asked by the full name, and counts before the limits."""
+        kept = {LOBBY: Retention(size=1, age=100), inbox_channel("alice"): Retention(size=3, age=5)}
+
+        async def main() -> None:
+            clock = FakeClock()
+            engine = MemoryEngine(retention=lambda name: kept.get(name, Retention()), clock=clock)
+            for channel in (LOBBY, inbox_channel("alice"), "all"):
+                await publish(engine, channel, 4)
+            before = [await seqs(engine, channel) for channel in (LOBBY, inbox_channel("alice"), "all")]
+            clock.advance(5)
+
+            assert before == [[4], [2, 3, 4], [1, 2, 3, 4]]
+            assert await seqs(engine, inbox_channel("alice")) == []
+            assert await seqs(engine, LOBBY) == [4]
+
+        asyncio.run(main())
 
     def test_what_is_too_old_is_not_read_although_nothing_was_swept(self) -> None:
         """Reading looks at the clock itself: how often somebody sweeps must not be seen."""

@@ -1,8 +1,14 @@
-"""Last-seen times are right while they are kept, and are kept in bounds."""
+"""Members are counted by user; last-seen times are right while they are kept, and are kept in bounds."""
 
 from __future__ import annotations
 
-from hubbub.core.presence import LastSeen
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hubbub.core.presence import LastSeen, Members
+from hubbub.errors import RoomFull
+from hubbub.protocol.envelope import Member
 
 
 def test_it_tells_when_a_user_went() -> None:
@@ -41,3 +47,62 @@ def test_the_longest_gone_is_forgotten_first() -> None:
 
     assert [seen.get(user, 4) for user in ("alice", "bob", "carol")] == [2, None, 3]
     assert len(seen) == 2
+
+
+class TestMembers:
+    """The contract of every engine is tested elsewhere; this is the table beneath those of one process."""
+
+    def test_a_refused_user_leaves_no_trace(self) -> None:
+        """Also where the room would have begun with that user."""
+        members = Members()
+        with pytest.raises(RoomFull):
+            members.enter("room:lobby", "alice", "s1", 1, 0)
+
+        assert len(members) == 0
+        assert members.of("room:lobby", 10) == ([], 0)
+
+    def test_a_room_that_everybody_left_is_gone(self) -> None:
+        members = Members()
+        members.enter("room:lobby", "alice", "s1", 1, 10)
+        members.enter("room:den", "alice", "s1", 1, 10)
+        members.leave("room:lobby", "alice", "s1")
+
+        assert len(members) == 1
+
+    @given(
+        st.lists(
+            st.tuples(st.booleans(), st.sampled_from("ab"), st.sampled_from("xyz"), st.integers(0, 2)), max_size=40
+        )
+    )
+    def test_it_is_a_list_of_who_came_and_did_not_leave(self, steps: list[tuple[bool, str, str, int]]) -> None:
+        """Against a plain list: each (room, user, session) once, users in the order of coming."""
+        members, model = Members(), list[tuple[str, str, str, int]]()
+        for now, (enters, channel, user, number) in enumerate(steps):
+            session = f"{user}{number}"
+            mine = [entry for entry in model if entry[:2] == (channel, user)]
+            users = {entry[1] for entry in model if entry[0] == channel}
+            if not enters:
+                gone = [entry for entry in mine if entry[2] == session]
+                model = [entry for entry in model if entry not in gone]
+
+                assert members.leave(channel, user, session) == bool(gone and len(mine) == 1)
+            elif not mine and len(users) >= 2:
+                with pytest.raises(RoomFull):
+                    members.enter(channel, user, session, now, 2)
+            else:
+                assert members.enter(channel, user, session, now, 2) == (not mine)
+                if all(entry[2] != session for entry in mine):
+                    model.append((channel, user, session, mine[0][3] if mine else now))
+        for channel in "ab":
+            since: dict[str, list[int]] = {}
+            for room, user, _, came in model:
+                if room == channel:
+                    since.setdefault(user, []).append(came)
+            expected = sorted((Member(user, len(times), times[0]) for user, times in since.items()), key=_since)
+
+            assert members.of(channel, 10) == (expected, len(expected))
+        assert len(members) == len({entry[0] for entry in model})
+
+
+def _since(member: Member) -> int:
+    return member.since
