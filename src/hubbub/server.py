@@ -34,12 +34,16 @@ _SWEEP_INTERVAL = 10.0
 
 
 class Server:
-    """A hub on a port: WebSocket at /ws, HTTP beside it."""
+    """A hub on a port: WebSocket at /ws, HTTP beside it.
+
+    Raises `ConfigError` where the options of two room patterns contradict each other.
+    """
 
     def __init__(self, hub: Hub, config: Config) -> None:
         self.hub = hub
         self.config = config
-        self._engine = MemoryEngine(config.engine)
+        patterns = hub.room_patterns(config.hub)
+        self._engine = MemoryEngine(config.engine, retention=lambda channel: patterns.retention(channel, config.engine))
         self._port: Port | None = None
         self._websocket: WebSocket | None = None
         self._http: Http | None = None
