@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.rooms import RoomOptions, room_options
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
 from hubbub.hub.options import HubOptions
@@ -85,12 +86,15 @@ def _options() -> dict[str, Option]:
     for section in _SECTIONS:
         hints = typing.get_type_hints(section, include_extras=True)
         for field in msgspec.structs.fields(section):
-            if field.default is msgspec.NODEFAULT:
+            default = field.default
+            if field.default_factory is dict:
+                default = {}
+            elif default is msgspec.NODEFAULT:
                 continue
             metas = [meta for meta in getattr(hints[field.name], "__metadata__", ()) if isinstance(meta, Meta)]
             description = next((meta.description for meta in metas if meta.description), "")
             # An option that two structs share (`message_size`) is one option.
-            found.setdefault(field.name, Option(field.name, hints[field.name], field.default, description))
+            found.setdefault(field.name, Option(field.name, hints[field.name], default, description))
     return found
 
 
@@ -116,7 +120,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
             raise ConfigError(f"there is no option {name!r}{_meant(name)}")
         values[name] = _convert(OPTIONS[name], value, OPTIONS[name].flag)
     if values.get("dev") and "presence_events" not in values:
-        values["presence_events"] = ("*",)
+        values["presence_events"] = True
     _check(values)
     limits = _pick(ConnectionLimits, values)
     outbox = _pick(OutboxLimits, values)
@@ -188,19 +192,24 @@ def _meant(name: str) -> str:
 
 
 def _convert(option: Option, value: Any, spelled: str) -> Any:
-    if isinstance(value, str) and typing.get_origin(_bare(option.type)) is tuple:
-        value = [part.strip() for part in value.split(",") if part.strip()]
     try:
+        if option.name == "rooms":
+            return _rooms(value, spelled)
         return msgspec.convert(value, option.type, strict=False)
-    except msgspec.ValidationError as error:
+    except msgspec.MsgspecError as error:
         # Such as "Expected `int` <= 65535".
         raise ConfigError(f"{spelled} cannot be {value!r}: {str(error).lower()} ({option.description})") from None
 
 
-def _bare(type: Any) -> Any:
-    while typing.get_origin(type) is Annotated:
-        type = typing.get_args(type)[0]
-    return type
+def _rooms(value: Any, spelled: str) -> dict[str, RoomOptions]:
+    """Options by pattern: a table of tables, or the same as JSON."""
+    if isinstance(value, str):
+        value = msgspec.json.decode(value)
+    found = msgspec.convert(value, dict[str, dict[str, Any]])
+    try:
+        return {pattern: room_options(pattern, options) for pattern, options in found.items()}
+    except ConfigError as error:
+        raise ConfigError(f"{spelled}: {error}") from None
 
 
 def _check(values: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hubbub.api.http import make_app
 from hubbub.config import Config, misspelt
+from hubbub.core.log import Retention
 from hubbub.engines.memory import MemoryEngine
 from hubbub.engines.sqlite.engine import SqliteEngine
 from hubbub.errors import ConfigError
@@ -37,12 +38,15 @@ _SWEEP_INTERVAL = 10.0
 
 
 class Server:
-    """A hub on a port: WebSocket at /ws, HTTP beside it."""
+    """A hub on a port: WebSocket at /ws, HTTP beside it.
+
+    Raises `ConfigError` where the options of two room patterns contradict each other.
+    """
 
     def __init__(self, hub: Hub, config: Config) -> None:
         self.hub = hub
         self.config = config
-        self._engine = _engine(config)
+        self._engine = _engine(hub, config)
         self._port: Port | None = None
         self._websocket: WebSocket | None = None
         self._http: Http | None = None
@@ -109,11 +113,15 @@ class Server:
         await self.hub.stop()
 
 
-def _engine(config: Config) -> MemoryEngine | SqliteEngine:
-    store = config.store
+def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine:
+    patterns, history, store = hub.room_patterns(config.hub), config.history, config.store
+
+    def retention(channel: str) -> Retention:
+        return patterns.retention(channel, history)
+
     if not store.data:
-        return MemoryEngine(config.history)
-    return SqliteEngine(store.data, store.durability, config.history)
+        return MemoryEngine(history, retention=retention)
+    return SqliteEngine(store.data, store.durability, history, retention=retention)
 
 
 def _why_not(error: OSError, config: Config) -> str:

@@ -72,11 +72,14 @@ def test_a_rejoin_is_no_event() -> None:
 
 
 def test_the_operator_chooses_the_rooms_with_events() -> None:
-    """By pattern; in the others nothing is told, and presence can still be asked."""
+    """By pattern, against what holds otherwise; where nothing is told, presence can still be asked."""
 
     async def main() -> None:
         async with (
-            serving(presence_events="game:*,lobby") as server,
+            serving(
+                presence_events=False,
+                rooms={"game:*": {"presence_events": True}, "lobby": {"presence_events": True}},
+            ) as server,
             connect(server.address, "alice") as alice,
             connect(server.address, "bob") as bob,
         ):
@@ -87,6 +90,7 @@ def test_the_operator_chooses_the_rooms_with_events() -> None:
             told = [(message["type"], message["room"]) for message in await alice.sync()]
 
             assert told == [(event, room) for room in ("game:1", "lobby") for event in ("member-joined", "member-left")]
+            assert await users(alice, "quiet") == [("alice", 1)]
 
     run(main())
 

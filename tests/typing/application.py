@@ -40,6 +40,9 @@ class Rating(BaseModel):
 
 hub = Hub()
 
+hub.room("order:*", history_size=100, history_age=3600, overflow="latest")
+hub.room("shop", capacity=50, presence_events=True, volatile=False)
+
 # What the hooks saw, in order.
 seen: list[str] = []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
@@ -313,7 +312,8 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
             await in_task()
             await session.hooks.call(session.hooks.join, node.options.hook_timeout, session, room)
     name = room_channel(room)
-    new_user = await node.engine.enter(name, session.user, session.id, node.now_ms(), node.options.room_capacity)
+    capacity = node.patterns.of(room).capacity or node.options.room_capacity
+    new_user = await node.engine.enter(name, session.user, session.id, node.now_ms(), capacity)
     if session.room_names is None:
         session.room_names = {}
     session.room_names[room] = None
@@ -365,7 +365,8 @@ async def _take_out(node: Node, session: Session, room: str) -> bool:
 
 
 async def _tell_members(node: Node, session: Session, room: str, event: str) -> None:
-    if any(fnmatch.fnmatchcase(room, pattern) for pattern in node.options.presence_events):
+    wanted = node.patterns.of(room).presence_events
+    if node.options.presence_events if wanted is None else wanted:
         told = Publication(event, session.user, room=room, time=node.now_ms())
         await node.engine.publish(room_channel(room), told, volatile=True, origin=session.id)
 

@@ -13,6 +13,7 @@ from hubbub.core.limits import ConnectionCounts
 from hubbub.core.outbox import Overflow, Turn
 from hubbub.core.presence import LastSeen
 from hubbub.core.retries import Retries
+from hubbub.core.rooms import RoomPatterns
 from hubbub.core.wheel import Wheel
 from hubbub.eager import step
 from hubbub.engines.base import Engine
@@ -37,9 +38,10 @@ log = logging.getLogger("hubbub.hub")
 class Node:
     """One process's share of the hub: it is the engine's ear, and it owns everything that runs."""
 
-    def __init__(self, engine: Engine, options: HubOptions) -> None:
+    def __init__(self, engine: Engine, options: HubOptions, patterns: RoomPatterns) -> None:
         self.engine = engine
         self.options = options
+        self.patterns = patterns
         self.strict = options.strict_types
         self.loop = asyncio.get_running_loop()
 
@@ -263,8 +265,14 @@ class Node:
 
     def _new_channel(self, name: str) -> Channel[Session]:
         # Only rooms may drop: nobody asked to miss a broadcast, and an inbox is what must not be missed.
-        overflow = self.options.outbox.overflow if room_of(name) is not None else Overflow.DISCONNECT
+        room, overflow = room_of(name), Overflow.DISCONNECT
+        if room is not None:
+            overflow = self.patterns.of(room).overflow or self.options.outbox.overflow
         return Channel(name, overflow, inbox=user_of(name) is not None)
+
+    def is_volatile(self, room: str | None) -> bool:
+        """Whether everything that is said in `room` is volatile, whatever its sender says."""
+        return room is not None and self.patterns.some_volatile and self.patterns.of(room).volatile is True
 
     def hears(self, session: Session, name: str) -> bool:
         """Whether `session` listens to the channel."""

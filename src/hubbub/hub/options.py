@@ -8,6 +8,7 @@ from msgspec import Meta, Struct, field
 
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.rooms import RoomOptions
 
 __all__ = ["HubOptions"]
 
@@ -33,9 +34,11 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     room_capacity: Annotated[int, Meta(ge=1, description="users in one room")] = 100_000
     rooms_per_session: Annotated[int, Meta(ge=1, description="rooms that one session may be in")] = 100
     presence_events: Annotated[
-        tuple[str, ...],
-        Meta(description="patterns (lobby, game:*) of the rooms whose members hear who comes and goes; --dev: all"),
-    ] = ()
+        bool, Meta(description="members of a room hear who comes and goes; --dev switches it on")
+    ] = False
+    rooms: Annotated[
+        dict[str, RoomOptions], Meta(description="options of the rooms that match a pattern, by pattern")
+    ] = field(default_factory=dict)
     strict_types: Annotated[bool, Meta(description="refuse messages of types that no handler is registered for")] = (
         False
     )

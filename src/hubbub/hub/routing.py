@@ -52,15 +52,17 @@ def route(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any, An
 
 
 def _publish(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any, Any, None] | None:
-    room, to = envelope.room, envelope.to
+    room, to, volatile = envelope.room, envelope.to, envelope.volatile is True
     if room is not None:
         if session.room_names is None or room not in session.room_names:
             raise NotJoined
+        if node.patterns.some_volatile:
+            volatile = volatile or node.is_volatile(room)
         channel = "room:" + room
     else:
         channel = ALL if to is None else "user:" + to
     publication = _publication(node, session, envelope)
-    volatile, origin = envelope.volatile is True, None if envelope.echo else session.id
+    origin = None if envelope.echo else session.id
     accepted = node.engine.publish_now(channel, publication, volatile, origin)
     if accepted is None:
         # One at a time, so that what this session sends stays in order.
@@ -181,7 +183,7 @@ async def _go_through(node: Node, session: Session, envelope: Envelope, chain: N
         accepted = await node.engine.publish(
             _channel_of(made),
             _publication(node, session, made),
-            volatile=made.volatile is True,
+            volatile=made.volatile is True or node.is_volatile(made.room),
             origin=None if made.echo else session.id,
         )
         return Outcome(made, accepted)
