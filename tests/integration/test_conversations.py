@@ -39,7 +39,7 @@ def test_the_server_answers_as_the_specification_says(script: Mapping[str, Any])
 
 async def replay(script: Mapping[str, Any]) -> None:
     """Run one script against a fresh server."""
-    options = {"presence_events": False, **script.get("options", {})}
+    options = {"presence_events": False, "presence_grace": 0, **script.get("options", {})}
     async with serving(**options) as server:
         conversation = Conversation(server)
         try:

@@ -440,7 +440,7 @@ def test_a_resume_tells_the_members_like_a_join() -> None:
     """Joining by resume fires the same presence event, and is answered by `welcome` alone."""
 
     async def main() -> None:
-        async with serving() as server, connect(server.address, "bob", full=True) as bob:
+        async with serving(presence_grace=0) as server, connect(server.address, "bob", full=True) as bob:
             await bob.join("lobby")
             resume = {"rooms": {"lobby": None}}
             async with connect(server.address, "alice", full=True, hello={"resume": resume}) as alice:

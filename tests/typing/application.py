@@ -114,6 +114,17 @@ def left(session: Session, room: str) -> None:
     """After it has left."""
 
 
+@hub.on_online
+async def came(user: str) -> None:
+    """With the first of the user's sessions."""
+
+
+@hub.on_offline
+def went(user: str, last_seen: int) -> None:
+    """After the last."""
+    seen.append(f"{user} was last seen at {last_seen}")
+
+
 async def closing_time(reason: str) -> int:
     """Everything that a program asks of a running hub."""
     accepted = await hub.publish("closing", {"reason": reason}, room="shop", id="closing-1")

@@ -17,7 +17,7 @@ from hubbub.core.wheel import Wheel
 from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import AckTimeout, HubbubError, Unavailable
 from hubbub.hub import admission
-from hubbub.hub.hooks import AuthenticateHook, ConnectHook, Hooks, RoomHook
+from hubbub.hub.hooks import AuthenticateHook, ConnectHook, Hooks, OfflineHook, OnlineHook, RoomHook
 from hubbub.hub.node import Node
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content
@@ -119,6 +119,21 @@ class Hub:
     def on_leave(self, hook: RoomHook) -> RoomHook:
         """Call `hook(session, room)` after a session has left a room."""
         self._hooks.leave.append(hook)
+        return hook
+
+    def on_online(self, hook: OnlineHook) -> OnlineHook:
+        """Call `hook(user)` when the first session of a user has opened."""
+        self._hooks.online.append(hook)
+        return hook
+
+    def on_offline(self, hook: OfflineHook) -> OfflineHook:
+        """Call `hook(user, last_seen)` when no session of a user has been open for `presence_grace` seconds.
+
+        `last_seen` is when something last came from the user, in milliseconds since the Unix epoch. For each user
+        these hooks and those of `on_online` are called one after the other; who has gone and come again while one
+        of them ran is not told of. When the server stops nobody is: whoever is there comes back.
+        """
+        self._hooks.offline.append(hook)
         return hook
 
     def room(
@@ -252,8 +267,7 @@ class Hub:
         node = self._running
         if user is None:
             return [session for session in node.sessions.values() if session.since]
-        channel = node.channels.get(inbox_channel(user))
-        return [] if channel is None else [outbox.owner for outbox in channel]
+        return node.sessions_of(user)
 
     async def disconnect(self, user: str, reason: str = "disconnected by an operator") -> int:
         """End every session of `user` with 4504, which clients do not come back from; returns how many."""

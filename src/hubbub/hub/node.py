@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hubbub.core.channel import Channel
 from hubbub.core.limits import ConnectionCounts
 from hubbub.core.outbox import Overflow, Turn
-from hubbub.core.presence import LastSeen
+from hubbub.core.presence import Grace, LastSeen, OnlineUsers
 from hubbub.core.retries import Retries
 from hubbub.core.rooms import RoomPatterns
 from hubbub.core.wheel import Wheel
@@ -66,7 +66,13 @@ class Node:
         self._telling: dict[str, asyncio.Task[None]] = {}
 
         self.counts = ConnectionCounts(options.limits)
-        self.last_seen = LastSeen()
+
+        # Who is online, and whose session has ended and may be back in a moment.
+        self.online = OnlineUsers(LastSeen(age=int(options.presence_ttl * 1000)))
+        self.grace = Grace(self.wheel, options.presence_grace)
+
+        # Users about whom online and offline hooks are being called, and when each was last seen.
+        self.telling: dict[str, int] = {}
 
         # What the application did with messages that did not go into a log as they came.
         self.retries = Retries[Outcome](options.dedupe_window, options.dedupe_size)
@@ -269,6 +275,11 @@ class Node:
         if room is not None:
             overflow = self.patterns.of(room).overflow or self.options.outbox.overflow
         return Channel(name, overflow, inbox=user_of(name) is not None)
+
+    def sessions_of(self, user: str) -> list[Session]:
+        """The open sessions of `user` on this node."""
+        channel = self.channels.get(inbox_channel(user))
+        return [] if channel is None else [outbox.owner for outbox in channel]
 
     def is_volatile(self, room: str | None) -> bool:
         """Whether everything that is said in `room` is volatile, whatever its sender says."""

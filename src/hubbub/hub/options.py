@@ -36,6 +36,13 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     presence_events: Annotated[
         bool, Meta(description="members of a room hear who comes and goes; --dev switches it on")
     ] = False
+    presence_grace: Annotated[
+        float,
+        Meta(ge=0, description="seconds in which who was cut off may come back and nobody hears of it; 0: none"),
+    ] = 10.0
+    presence_ttl: Annotated[
+        _Seconds, Meta(description="seconds without a sign of life after which a user is offline, and not remembered")
+    ] = 1800.0
     rooms: Annotated[
         dict[str, RoomOptions], Meta(description="options of the rooms that match a pattern, by pattern")
     ] = field(default_factory=dict)
