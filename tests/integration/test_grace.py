@@ -12,6 +12,8 @@ from support.client import Client, Message, connect
 from support.loop import eventually, run
 from support.server import serving
 
+pytestmark = pytest.mark.every_engine
+
 # Longer than any test, and as short as the wheel turns.
 LONG, SHORT = 3_600.0, 0.1
 
