@@ -133,10 +133,9 @@ class Mute(MemoryEngine):
 
     said = True
 
-    def submit(self, *arguments: Any) -> None:
+    def submit(self, channel: str, publication: Publication, volatile: bool, origin: str | None, done: Any) -> None:
         self.said = not self.said
-        *what, done = arguments
-        super().submit(*what, done if self.said else lambda _: None)
+        super().submit(channel, publication, volatile, origin, done if self.said else lambda _: None)
 
 
 class Lonely(MemoryEngine):
