@@ -26,7 +26,7 @@ UNLISTEN = "unlisten room:lobby"
 async def far_away() -> AsyncIterator[tuple[Hub, FarEngine]]:
     """A hub on an engine that answers when the test says so."""
     hub, engine = Hub(), FarEngine()
-    await hub.start(engine, HubOptions(dev=True))
+    await hub.start(engine, HubOptions(dev=True, presence_grace=0))
     try:
         yield hub, engine
     finally:
