@@ -17,15 +17,22 @@ import sys
 from collections.abc import Sequence
 from statistics import median
 
+import durable
 import fanout
 import harness
 import idle
 import latency
 import unicast
 
-QUESTIONS = {"fanout": fanout.ask, "unicast": unicast.ask, "latency": latency.ask, "idle": idle.ask}
+QUESTIONS = {
+    "fanout": fanout.ask,
+    "unicast": unicast.ask,
+    "latency": latency.ask,
+    "idle": idle.ask,
+    "durable": durable.ask,
+}
 
-LINE = "{:<62} {:>9} {:>9}  {:<3} {:>7} {:>11}  {:<9} {}"
+LINE = "{:<82} {:>9} {:>9}  {:<3} {:>7} {:>11}  {:<9} {}"
 
 
 def line_of(row: harness.Row, *, judged: bool) -> str:

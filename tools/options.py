@@ -20,6 +20,7 @@ from hubbub.config import OPTIONS, Option, ServerOptions
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.rooms import RoomOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.hub.options import HubOptions
 from hubbub.transports.base import TransportLimits
@@ -50,15 +51,33 @@ file. A flag counts before a variable, a variable before the file, the file befo
 |---|---|---|---|
 | a value | `--port 9000` | `HUBBUB_PORT=9000` | `port = 9000` |
 | a switch | `--dev`, `--no-dev` | `HUBBUB_DEV=true` | `dev = true` |
-| a list | `--presence-events 'lobby,game:*'` | `HUBBUB_PRESENCE_EVENTS=lobby,game:*` | \
-`presence_events = ["lobby", "game:*"]` |
+| rooms | `--rooms '{"game:*": {"capacity": 4}}'` | `HUBBUB_ROOMS='{"game:*": {"capacity": 4}}'` | \
+`[rooms."game:*"]`, and below it `capacity = 4` |
 
 The file is `hubbub.toml` in the folder where `hubbub serve` is started, if there is one; `--config FILE` or
-`HUBBUB_CONFIG` names another. Its keys stand at the top level, without sections. A name or a value that cannot be is
-refused at the start, with the reason.
+`HUBBUB_CONFIG` names another. Its keys stand at the top level, and the tables of [rooms](#rooms-by-pattern) after them.
+A name or a value that cannot be is refused at the start, with the reason; a variable that looks like an option and is
+none, in the log.
 
 Times are in seconds, sizes in bytes. Limits are those of one process.
 """
+
+
+ROOMS = """\
+
+## Rooms by pattern
+
+`rooms` says what is otherwise in rooms of certain names. In a pattern `*` stands for any characters. Of several
+patterns that match a room the more specific counts, for each option by itself:
+[the guide](../guides/rooms-and-presence.md#each-room-its-own) has an example. What no pattern sets is as the options
+above say.
+
+| option of a room | takes | otherwise | |
+|---|---|---|---|
+"""
+
+# What holds in a room for which no pattern sets an option.
+OTHERWISE = {"capacity": "`room_capacity`", "volatile": "off"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -90,12 +109,21 @@ def page() -> str:
         lines.append("")
     if left:
         raise KeyError(f"no chapter has these options: {', '.join(left)}")
-    return "\n".join(lines).replace("\n\n\n", "\n\n")
+    hints = typing.get_type_hints(RoomOptions, include_extras=True)
+    rooms = [room_row(name, typing.get_args(hint)[0]) for name, hint in hints.items()]
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + ROOMS + "".join(rooms)
 
 
 def row(option: Option) -> str:
     """One line of a table."""
     return f"| `{option.flag}` | {takes(option.type)} | {default(option.default)} | {option.description} |"
+
+
+def room_row(name: str, type: Any) -> str:
+    """One line of the table of what a pattern may say."""
+    (meta,) = type.__metadata__
+    otherwise = OTHERWISE.get(name, f"`{name}`")
+    return f"| `{name}` | {takes(type)} | {otherwise} | {meta.description} |\n"
 
 
 def takes(type: Any) -> str:
@@ -110,8 +138,8 @@ def takes(type: Any) -> str:
 
 def kind(type: Any) -> str:
     """The kind of value, without its bounds."""
-    if typing.get_origin(type) is tuple:
-        return "list"
+    if typing.get_origin(type) is dict:
+        return "[rooms](#rooms-by-pattern)"
     if issubclass(type, Enum):
         return ", ".join(f"`{member.value}`" for member in type)
     return {bool: "switch", int: "integer", float: "number", str: "text"}[type]
@@ -121,8 +149,8 @@ def default(value: Any) -> str:
     """A default as one would write it."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    if isinstance(value, tuple):
-        return f"`{','.join(value)}`" if value else "none"
+    if value == {}:
+        return "none"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 

@@ -7,6 +7,7 @@ together, read from outside, and documented out of their own annotations.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -19,12 +20,13 @@ from msgspec import Meta, Struct
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.rooms import RoomOptions, room_options
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
 from hubbub.hub.options import HubOptions
 from hubbub.transports.base import TransportLimits
 
-__all__ = ["OPTIONS", "Config", "Option", "ServerOptions", "load"]
+__all__ = ["OPTIONS", "Config", "Option", "ServerOptions", "load", "misspelt"]
 
 
 class ServerOptions(Struct, frozen=True, kw_only=True):
@@ -84,12 +86,15 @@ def _options() -> dict[str, Option]:
     for section in _SECTIONS:
         hints = typing.get_type_hints(section, include_extras=True)
         for field in msgspec.structs.fields(section):
-            if field.default is msgspec.NODEFAULT:
+            default = field.default
+            if field.default_factory is dict:
+                default = {}
+            elif default is msgspec.NODEFAULT:
                 continue
             metas = [meta for meta in getattr(hints[field.name], "__metadata__", ()) if isinstance(meta, Meta)]
             description = next((meta.description for meta in metas if meta.description), "")
             # An option that two structs share (`message_size`) is one option.
-            found.setdefault(field.name, Option(field.name, hints[field.name], field.default, description))
+            found.setdefault(field.name, Option(field.name, hints[field.name], default, description))
     return found
 
 
@@ -108,15 +113,14 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         values.update(_from_file(file))
     for option in OPTIONS.values():
         text = environment.get(option.variable)
-        # Kubernetes sets HUBBUB_PORT=tcp://10.0.0.1:8000 in every container beside a Service named hubbub.
-        if text is not None and not text.startswith("tcp://"):
+        if text is not None and not _of_kubernetes(option.variable, text):
             values[option.name] = _convert(option, text, option.variable)
     for name, value in flags.items():
         if name not in OPTIONS:
             raise ConfigError(f"there is no option {name!r}{_meant(name)}")
         values[name] = _convert(OPTIONS[name], value, OPTIONS[name].flag)
     if values.get("dev") and "presence_events" not in values:
-        values["presence_events"] = ("*",)
+        values["presence_events"] = True
     _check(values)
     limits = _pick(ConnectionLimits, values)
     outbox = _pick(OutboxLimits, values)
@@ -127,6 +131,36 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),
     )
+
+
+# In every container beside a Service named hubbub or hubbub-db Kubernetes sets HUBBUB_SERVICE_HOST,
+# HUBBUB_PORT_8000_TCP_ADDR, HUBBUB_DB_SERVICE_PORT and many more, among them HUBBUB_PORT=tcp://10.0.0.1:8000.
+_KUBERNETES_NAME = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
+_KUBERNETES_VALUE = re.compile(r"(tcp|udp|sctp)://")
+
+# How alike two names are when one is taken for the other misspelt: from 0 to 1, as `difflib` counts. HUBBUB_PROT is
+# PORT at 0.75; at less than this, names that have nothing to do with ours are guessed to be.
+_ALIKE = 0.7
+
+
+def misspelt(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables that look like options and are none, each with the one that it may be meant for.
+
+    Others that begin with HUBBUB_ cannot be refused: Kubernetes sets such, and whoever else likes to.
+    """
+    known = {option.variable for option in OPTIONS.values()} | {"HUBBUB_CONFIG", "HUBBUB_TOKEN"}
+    names = [name.removeprefix("HUBBUB_") for name in known]
+    found = {}
+    for name, text in environment.items():
+        if name.startswith("HUBBUB_") and name not in known and not _of_kubernetes(name, text):
+            close = difflib.get_close_matches(name.removeprefix("HUBBUB_"), names, n=1, cutoff=_ALIKE)
+            if close:
+                found[name] = "HUBBUB_" + close[0]
+    return found
+
+
+def _of_kubernetes(name: str, text: str) -> bool:
+    return bool(_KUBERNETES_NAME.search(name) or _KUBERNETES_VALUE.match(text))
 
 
 S = typing.TypeVar("S", bound=Struct)
@@ -158,19 +192,24 @@ def _meant(name: str) -> str:
 
 
 def _convert(option: Option, value: Any, spelled: str) -> Any:
-    if isinstance(value, str) and typing.get_origin(_bare(option.type)) is tuple:
-        value = [part.strip() for part in value.split(",") if part.strip()]
     try:
+        if option.name == "rooms":
+            return _rooms(value, spelled)
         return msgspec.convert(value, option.type, strict=False)
-    except msgspec.ValidationError as error:
+    except msgspec.MsgspecError as error:
         # Such as "Expected `int` <= 65535".
         raise ConfigError(f"{spelled} cannot be {value!r}: {str(error).lower()} ({option.description})") from None
 
 
-def _bare(type: Any) -> Any:
-    while typing.get_origin(type) is Annotated:
-        type = typing.get_args(type)[0]
-    return type
+def _rooms(value: Any, spelled: str) -> dict[str, RoomOptions]:
+    """Options by pattern: a table of tables, or the same as JSON."""
+    if isinstance(value, str):
+        value = msgspec.json.decode(value)
+    found = msgspec.convert(value, dict[str, dict[str, Any]])
+    try:
+        return {pattern: room_options(pattern, options) for pattern, options in found.items()}
+    except ConfigError as error:
+        raise ConfigError(f"{spelled}: {error}") from None
 
 
 def _check(values: Mapping[str, Any]) -> None:

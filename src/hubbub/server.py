@@ -8,13 +8,16 @@ import gc
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 from hubbub.api.http import make_app
-from hubbub.config import Config
+from hubbub.config import Config, misspelt
+from hubbub.core.log import Retention
 from hubbub.engines.memory import MemoryEngine
 from hubbub.engines.sqlite.engine import SqliteEngine
 from hubbub.errors import ConfigError
@@ -35,12 +38,15 @@ _SWEEP_INTERVAL = 10.0
 
 
 class Server:
-    """A hub on a port: WebSocket at /ws, HTTP beside it."""
+    """A hub on a port: WebSocket at /ws, HTTP beside it.
+
+    Raises `ConfigError` where the options of two room patterns contradict each other.
+    """
 
     def __init__(self, hub: Hub, config: Config) -> None:
         self.hub = hub
         self.config = config
-        self._engine = _engine(config)
+        self._engine = _engine(hub, config)
         self._port: Port | None = None
         self._websocket: WebSocket | None = None
         self._http: Http | None = None
@@ -107,25 +113,32 @@ class Server:
         await self.hub.stop()
 
 
-def _engine(config: Config) -> MemoryEngine | SqliteEngine:
-    store = config.store
+def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine:
+    patterns, history, store = hub.room_patterns(config.hub), config.history, config.store
+
+    def retention(channel: str) -> Retention:
+        return patterns.retention(channel, history)
+
     if not store.data:
-        return MemoryEngine(config.history)
-    return SqliteEngine(store.data, store.durability, config.history)
+        return MemoryEngine(history, retention=retention)
+    return SqliteEngine(store.data, store.durability, history, retention=retention)
 
 
 def _why_not(error: OSError, config: Config) -> str:
     where = f"{config.server.host}:{config.server.port}"
     if error.errno == errno.EADDRINUSE:
-        return f"{where} is in use: stop what listens there, or choose another with --port"
+        return f"{where} is in use: stop what listens there, or choose another with --port or HUBBUB_PORT"
     if error.errno == errno.EACCES:
-        return f"{where} may not be opened: ports below 1024 need privileges, choose another with --port"
+        return f"{where} may not be opened: ports below 1024 need privileges, choose another with --port or HUBBUB_PORT"
     return f"{where} cannot be opened ({error.strerror or error}): choose another with --host and --port"
 
 
 def run(hub: Hub, config: Config) -> int:
     """Run the server until SIGTERM or SIGINT; returns the exit status."""
     set_up(config.server.log_level)
+    for name, meant in misspelt(os.environ).items():
+        # Not its value: it may be a secret of somebody else's.
+        log.warning("%s is no option and is ignored: did you mean %s?", name, meant)
     _raise_file_limit(config)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         status = runner.run(_serve(hub, config))
@@ -180,11 +193,19 @@ def _announce(server: Server, config: Config) -> None:
         address = server.address.replace("http", "ws", 1)
         print(  # noqa: T201  # the same
             "  the chat:    open that address in two tabs and talk to yourself\n"
-            f"  a terminal:  hubbub connect '{address}/ws?user_id=alice'\n"
+            f"  a terminal:  {_command()} connect '{address}/ws?user_id=alice'\n"
             f"               npx wscat -c '{address}/ws?user_id=alice'\n"
             "  This is --dev: anyone may be anyone. Press Ctrl+C to stop.",
             flush=True,
         )
+
+
+def _command() -> str:
+    """What to type for `hubbub`: where it is in no folder of PATH, the way in which this one was started."""
+    if shutil.which("hubbub") is not None:
+        return "hubbub"
+    started = Path(sys.argv[0])
+    return str(started) if started.name == "hubbub" else "python -m hubbub"
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -6,10 +6,14 @@ import asyncio
 import random
 from contextlib import AsyncExitStack
 
+import pytest
+
 from hubbub.server import Server
 from support.client import Client, Message, connect
 from support.loop import run
 from support.server import serving
+
+pytestmark = pytest.mark.every_engine
 
 ROOM = "station"
 TRAVELLERS, CYCLES = 20, 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -68,6 +69,8 @@ def test_an_address_that_is_not_ours_is_said_with_the_remedy() -> None:
         (("--ping-interval", "90"), "silence_limit"),
         (("--config", "missing.toml"), "missing.toml"),
         (("--no-such-option", "1"), "--no-such-option"),
+        (("--prot", "9000"), "did you mean --port? (`hubbub serve --help`"),
+        (("--prot=9000",), "there is no --prot:"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -90,6 +93,24 @@ def test_a_wrong_key_in_the_file_is_one_sentence(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_misspelt_variable_is_one_line_in_the_log() -> None:
+    """It cannot be refused, for Kubernetes and others set such as well; its value may be anything, and is not shown."""
+
+    async def main() -> None:
+        async with Child.spawned(
+            "--dev", HUBBUB_PROT="canary", HUBBUB_SERVICE_HOST="10.0.0.1", HUBBUB_VERSION="1"
+        ) as child:
+            await get(child.address, "/health")
+            child.signal(signal.SIGTERM)
+            await child.exit_status()
+            (line,) = child.errors().splitlines()
+
+            assert "HUBBUB_PROT" in line and "HUBBUB_PORT" in line and "WARNING" in line
+            assert "canary" not in line
+
+    run(main())
+
+
 def test_serve_says_where_it_is_and_what_dev_means() -> None:
     """The address on standard output, before anyone connects; nothing on standard error."""
 
@@ -100,6 +121,8 @@ def test_serve_says_where_it_is_and_what_dev_means() -> None:
             assert child.process.stdout is not None
             hints = (await child.process.stdout.read()).decode()
 
+            # Whatever is named can be typed where it stands.
+            assert ("hubbub connect" if shutil.which("hubbub") else "python -m hubbub connect") in hints
             assert "wscat" in hints and "?user_id=alice" in hints and "anyone may be anyone" in hints
             assert await child.exit_status() == 0
             assert child.errors() == ""

@@ -251,7 +251,7 @@ def test_tab_completes_commands_rooms_and_users(tmp_path: Path) -> None:
 def test_ctrl_c_and_ctrl_d_leave_cleanly(tmp_path: Path, key: str) -> None:
     async def main() -> None:
         async with (
-            serving() as server,
+            serving(presence_grace=0) as server,
             member(server, "bob") as bob,
             screen(tmp_path, f"{server.address}/?user_id=alice") as terminal,
         ):
@@ -459,7 +459,7 @@ def test_a_reader_that_has_enough_ends_it_quietly(tmp_path: Path) -> None:
 
 def test_an_interrupted_pipe_says_nothing(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving() as server, member(server, "bob") as bob:
+        async with serving(presence_grace=0) as server, member(server, "bob") as bob:
             process = await asyncio.create_subprocess_exec(
                 *command(server.address), stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment(tmp_path)
             )

@@ -21,6 +21,8 @@ from support.loop import PATIENCE, run
 from support.server import serving
 from support.vectors import Mismatch, cases, fill_in, joined, match
 
+pytestmark = pytest.mark.every_engine
+
 FULL = "hubbub.v1.json"
 
 # Seconds in which a drained server lets its clients go: they go at once, so it never takes so long.
@@ -37,7 +39,7 @@ def test_the_server_answers_as_the_specification_says(script: Mapping[str, Any])
 
 async def replay(script: Mapping[str, Any]) -> None:
     """Run one script against a fresh server."""
-    options = {"presence_events": "", **script.get("options", {})}
+    options = {"presence_events": False, "presence_grace": 0, **script.get("options", {})}
     async with serving(**options) as server:
         conversation = Conversation(server)
         try:

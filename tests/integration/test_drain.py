@@ -16,6 +16,8 @@ from support.client import connect
 from support.loop import eventually, run
 from support.server import Child, get, serving
 
+pytestmark = pytest.mark.every_engine
+
 
 def test_sigterm_says_goodbye_and_exits_with_0() -> None:
     """Full sessions get a goodbye with a time to come back, spread at random; all are closed with 1012."""
@@ -220,6 +222,7 @@ def test_a_handler_under_way_is_waited_for() -> None:
     run(main())
 
 
+@pytest.mark.memory
 def test_a_plain_message_that_was_not_written_is_not_acknowledged() -> None:
     """Bob closes in the same turn in which two messages reach his outbox: he gets what he missed next time."""
 

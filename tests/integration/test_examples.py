@@ -40,6 +40,10 @@ def test_chat() -> None:
             await bob.expect("chat", to="bob", content="only you")
 
             assert await bob.sync() == []
+            async with connect(server.address, "carol") as carol:
+                answers = [await client.ask("join", room="duel:1") for client in (alice, bob, carol)]
+
+                assert [answer["type"] for answer in answers] == ["joined", "joined", "error"]
 
     run(main())
 

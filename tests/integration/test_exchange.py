@@ -11,6 +11,8 @@ from support.client import Client, connect, open_client
 from support.loop import run
 from support.server import serving
 
+pytestmark = pytest.mark.every_engine
+
 both_ways = pytest.mark.parametrize("full", [False, True], ids=["plain", "full"])
 
 

@@ -15,6 +15,8 @@ from support.client import FULL, connect
 from support.loop import eventually, run
 from support.server import serving
 
+pytestmark = pytest.mark.every_engine
+
 
 class Item(msgspec.Struct):
     name: str
@@ -98,6 +100,83 @@ def test_a_retry_is_not_given_to_the_handler_again() -> None:
             assert calls == ["o1"] and len(alice.heard("order")) == 1
 
     run(main())
+
+
+@pytest.mark.parametrize("outcome", ["kept", "to somebody else", "into a room", "by another id", "volatile"])
+def test_what_the_application_made_of_a_message_is_known_to_its_retries(outcome: str) -> None:
+    """protocol.md §5.3: it is called once, and each retry gets the first ack again, as a duplicate."""
+
+    async def main() -> None:
+        hub = Hub()
+        calls: list[str | None] = []
+
+        @hub.on("order")
+        async def order(message: Message[Any]) -> Message[Any] | None:
+            calls.append(message.id)
+            match outcome:
+                case "kept":
+                    return None
+                case "to somebody else":
+                    message.to = "bob"
+                case "into a room":
+                    message.room = "kitchen"
+                case "by another id":
+                    message.id = "another"
+                case "volatile":
+                    message.volatile = True
+            return message
+
+        async with serving(hub) as server, connect(server.address, "alice") as alice:
+            await alice.join("kitchen")
+            acks = []
+            for _ in range(3):
+                await alice.send({"type": "order", "id": "o1"})
+                acks.append(await alice.expect("ack", id="o1"))
+
+            assert calls == ["o1"]
+            assert acks[1:] == [{**acks[0], "duplicate": True}] * 2
+            assert ("seq" in acks[0]) is (outcome not in ("kept", "volatile"))
+            # Others have ids of their own.
+            async with connect(server.address, "carol") as carol:
+                await carol.join("kitchen")
+                await carol.send({"type": "order", "id": "o1"})
+                await carol.expect("ack", id="o1")
+
+            assert len(calls) == 2
+
+    run(main())
+
+
+@pytest.mark.parametrize("outcome", ["refused", "failed", "kept for a moment", "volatile"])
+def test_a_retry_is_tried_anew_where_nothing_is_remembered(outcome: str) -> None:
+    """After an error, after the window, and of volatile messages, which know no duplicates (protocol.md §5.3, §5.5)."""
+
+    async def main() -> None:
+        hub = Hub()
+        calls: list[str | None] = []
+
+        @hub.on("order")
+        async def order(message: Message[Any]) -> None:
+            calls.append(message.id)
+            if outcome == "refused" and len(calls) == 1:
+                raise Reject("sold_out", "There is none left.")
+            if outcome == "failed" and len(calls) == 1:
+                raise RuntimeError
+
+        window = 0.01 if outcome == "kept for a moment" else 300
+        async with serving(hub, dedupe_window=window) as server, connect(server.address, "alice") as alice:
+            sent = {"type": "order", "id": "o1", "volatile": outcome == "volatile"}
+            await alice.send(sent)
+            first = await alice.expect(id="o1", from_=None)
+            ticks = hub.wheel.now
+            await eventually(lambda: hub.wheel.now > ticks)
+            await alice.send(sent)
+
+            assert first["type"] == ("error" if outcome in ("refused", "failed") else "ack")
+            assert await alice.expect("ack", id="o1") == {"type": "ack", "id": "o1"}
+            assert len(calls) == 2
+
+    run(main(), logs_errors=outcome == "failed")
 
 
 def test_reject_refuses_with_its_code_and_text() -> None:
@@ -679,9 +758,9 @@ def test_the_ack_has_the_id_that_was_sent() -> None:
 
         async with serving(hub) as server, connect(server.address, "alice") as alice:
             for seq, kind in enumerate(("renamed", "nameless"), 1):
-                await alice.send({"type": kind, "id": "mine"})
+                await alice.send({"type": kind, "id": f"my {kind}"})
 
-                assert (await alice.expect("ack"))["id"] == "mine"
+                assert (await alice.expect("ack"))["id"] == f"my {kind}"
                 await alice.expect(kind, seq=seq)
             # Who asked for no ack gets none.
             await alice.send({"type": "renamed", "content": "again"})

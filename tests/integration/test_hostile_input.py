@@ -12,6 +12,8 @@ from support.client import FULL, Client, Message, connect
 from support.loop import run
 from support.server import serving
 
+pytestmark = pytest.mark.every_engine
+
 BIG = "x" * 20_000
 
 # Values of every wrong kind; each field is sent all of those that it does not allow.

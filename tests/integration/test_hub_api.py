@@ -15,6 +15,8 @@ from support.client import connect
 from support.loop import eventually, run
 from support.server import Child, command, serving
 
+pytestmark = pytest.mark.every_engine
+
 
 class Score(msgspec.Struct):
     home: int

@@ -16,6 +16,8 @@ from support.client import FULL, Client, connect, open_client
 from support.loop import eventually, run
 from support.server import get, serving
 
+pytestmark = pytest.mark.every_engine
+
 
 async def attempt(server: Server, user: str, stack: AsyncExitStack, **options: Any) -> Client | InvalidStatus:
     """Connect, or see why not."""

@@ -102,7 +102,7 @@ def test_a_peer_that_vanishes_without_a_word_is_noticed() -> None:
     """A cut ends the session at once, and its rooms with it."""
 
     async def main() -> None:
-        async with serving() as server, connect(server.address, "bob") as bob:
+        async with serving(presence_grace=0) as server, connect(server.address, "bob") as bob:
             await bob.join("lobby")
             async with connect(server.address, "alice", subprotocols=[FULL]) as alice:
                 await alice.send({"type": "hello", "resume": {"rooms": {"lobby": None}}})

@@ -167,6 +167,8 @@ class ChannelsAndSessions(RuleBasedStateMachine):
         options = HubOptions(
             dev=True,
             room_capacity=CAPACITY,
+            # Its time is not the model's; test_grace.py is about it.
+            presence_grace=0,
             outbox=OutboxLimits(outbox_messages=OUTBOX, overflow=self.policy, write_deadline=3600),
         )
         self.engine = MemoryEngine(limits, clock=lambda: self.time)

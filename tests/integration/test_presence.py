@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
+
 from support.client import Client, connect
 from support.loop import eventually, run
 from support.server import serving
+
+pytestmark = pytest.mark.every_engine
 
 
 async def users(client: Client, room: str) -> list[tuple[str, int]]:
@@ -22,7 +26,7 @@ def test_presence_events_are_by_user_and_not_by_device() -> None:
     """One event when the first device comes, one when the last has gone; a leave and a cut are alike."""
 
     async def main() -> None:
-        async with serving() as server, connect(server.address, "alice") as alice:
+        async with serving(presence_grace=0) as server, connect(server.address, "alice") as alice:
             await alice.join("lobby")
             async with connect(server.address, "bob") as phone, connect(server.address, "bob", full=True) as laptop:
                 await phone.join("lobby")
@@ -68,11 +72,14 @@ def test_a_rejoin_is_no_event() -> None:
 
 
 def test_the_operator_chooses_the_rooms_with_events() -> None:
-    """By pattern; in the others nothing is told, and presence can still be asked."""
+    """By pattern, against what holds otherwise; where nothing is told, presence can still be asked."""
 
     async def main() -> None:
         async with (
-            serving(presence_events="game:*,lobby") as server,
+            serving(
+                presence_events=False,
+                rooms={"game:*": {"presence_events": True}, "lobby": {"presence_events": True}},
+            ) as server,
             connect(server.address, "alice") as alice,
             connect(server.address, "bob") as bob,
         ):
@@ -83,6 +90,7 @@ def test_the_operator_chooses_the_rooms_with_events() -> None:
             told = [(message["type"], message["room"]) for message in await alice.sync()]
 
             assert told == [(event, room) for room in ("game:1", "lobby") for event in ("member-joined", "member-left")]
+            assert await users(alice, "quiet") == [("alice", 1)]
 
     run(main())
 
@@ -107,7 +115,7 @@ def test_capacity_is_exact_under_concurrency() -> None:
     """Eighty users at once into a room for fifty: exactly fifty are in, the others are told `room_full`."""
 
     async def main() -> None:
-        async with serving(room_capacity=50) as server, AsyncExitStack() as stack:
+        async with serving(room_capacity=50, presence_grace=0) as server, AsyncExitStack() as stack:
             clients = [await stack.enter_async_context(connect(server.address, f"u{n}")) for n in range(80)]
             answers = await asyncio.gather(*(client.ask("join", room="small") for client in clients))
             refused = [answer for answer in answers if answer["type"] == "error"]
@@ -155,10 +163,10 @@ def test_a_user_who_is_in_a_full_room_may_always_come_with_another_device() -> N
 
 
 def test_users_says_who_is_online() -> None:
-    """Online from the first session to the last; afterwards `last_seen` says until when."""
+    """Online from the first session to the last; `last_seen` says when something came, also afterwards."""
 
     async def main() -> None:
-        async with serving() as server, connect(server.address, "alice") as alice:
+        async with serving(presence_grace=0) as server, connect(server.address, "alice") as alice:
 
             async def ask() -> dict[str, dict[str, object]]:
                 answer = await alice.ask("users", ids=["alice", "bob", "nobody"])

@@ -13,6 +13,8 @@ from support.client import Client, Message, connect, open_client
 from support.loop import PATIENCE, eventually, run
 from support.server import serving
 
+pytestmark = pytest.mark.every_engine
+
 
 async def speak(speaker: Client, first: int, last: int, **fields: Any) -> None:
     """Say the numbers from `first` to `last`, and wait until the server has them."""
@@ -126,6 +128,7 @@ def test_recovered_says_what_follows() -> None:
     run(main())
 
 
+@pytest.mark.memory
 def test_a_restart_is_another_epoch() -> None:
     """After a restart nothing old can be recovered, and the client is told so for every channel."""
 
@@ -437,7 +440,7 @@ def test_a_resume_tells_the_members_like_a_join() -> None:
     """Joining by resume fires the same presence event, and is answered by `welcome` alone."""
 
     async def main() -> None:
-        async with serving() as server, connect(server.address, "bob", full=True) as bob:
+        async with serving(presence_grace=0) as server, connect(server.address, "bob", full=True) as bob:
             await bob.join("lobby")
             resume = {"rooms": {"lobby": None}}
             async with connect(server.address, "alice", full=True, hello={"resume": resume}) as alice:

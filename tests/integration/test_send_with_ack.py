@@ -17,6 +17,8 @@ from support.client import connect
 from support.loop import PATIENCE, eventually, run
 from support.server import serving
 
+pytestmark = pytest.mark.every_engine
+
 # Seconds for what nobody is going to acknowledge.
 SOON = 0.05
 
@@ -292,6 +294,7 @@ def test_the_receipt_may_be_here_before_the_engine_answers(monkeypatch: pytest.M
     run(main())
 
 
+@pytest.mark.memory
 @pytest.mark.parametrize("users", ["bob", ["bob", "carol"]], ids=["one", "several"])
 def test_a_hub_that_stops_ends_the_wait(users: Any) -> None:
     """At once, and not as a timeout: whether it would have been acknowledged is not known."""
@@ -318,6 +321,7 @@ def _stored(server: Server, channel: str) -> bool:
     return channel in server._engine._logs
 
 
+@pytest.mark.memory
 def test_only_so_many_are_waited_for() -> None:
     """Beyond 10,000 the call is refused before anything is sent."""
 

@@ -23,6 +23,8 @@ from support.loop import PATIENCE, eventually, run
 from support.server import serving
 from support.wire import Wire
 
+pytestmark = pytest.mark.every_engine
+
 # Small buffers in the kernel on both sides, so that a reader that stops is noticed after some kilobytes.
 SNDBUF, RCVBUF = 8_192, 4_096
 PADDING = "x" * 1_000
@@ -311,6 +313,7 @@ def test_nothing_of_all_and_inboxes_is_ever_dropped(policy: str, fields: dict[st
     run(main())
 
 
+@pytest.mark.memory
 def test_a_publication_waits_for_nobody() -> None:
     """With twenty readers stalled, publishing goes through without once giving up the thread."""
 

@@ -22,7 +22,11 @@ from hubbub.config import load
 from hubbub.server import Server
 from support.loop import PATIENCE
 
-__all__ = ["Answer", "Child", "command", "get", "serving"]
+__all__ = ["Answer", "Child", "command", "defaults", "get", "serving"]
+
+
+defaults: dict[str, Any] = {}
+"""Options of every server that `serving` makes; set by a fixture, for the tests that run on every engine."""
 
 
 @contextlib.asynccontextmanager
@@ -32,7 +36,7 @@ async def serving(hub: Hub | None = None, *, sndbuf: int | None = None, **option
     `options` are those of `hubbub serve`, by name. The same hub may be served again afterwards: that is a
     restart. `sndbuf` bounds the kernel's send buffers, so that a client that does not read is noticed soon.
     """
-    server = Server(hub or Hub(), load({"dev": True, "port": 0, **options}, {}))
+    server = Server(hub or Hub(), load({"dev": True, "port": 0, **defaults, **options}, {}))
     await server.start()
     try:
         if sndbuf is not None:
@@ -80,10 +84,13 @@ class Child:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def spawned(cls, *arguments: str, cwd: Path | None = None) -> AsyncIterator[Child]:
-        """`hubbub serve --port 0 …` in `cwd`, ready; killed at the end of the block if it still runs."""
+    async def spawned(cls, *arguments: str, cwd: Path | None = None, **variables: str) -> AsyncIterator[Child]:
+        """`hubbub serve --port 0 …` in `cwd`, ready; killed at the end of the block if it still runs.
+
+        `variables` are added to its environment, which otherwise has none of Hubbub's.
+        """
         with tempfile.TemporaryFile() as stderr:
-            child = cls(await _start(("serve", "--port", "0", *arguments), cwd, stderr), stderr)
+            child = cls(await _start(("serve", "--port", "0", *arguments), cwd, stderr, variables), stderr)
             try:
                 await child.ready()
                 yield child
@@ -96,7 +103,7 @@ class Child:
 
 async def command(*arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
     """Run `hubbub` to its end: exit status, standard output, standard error."""
-    process = await _start(arguments, cwd, PIPE)
+    process = await _start(arguments, cwd, PIPE, {})
     try:
         async with asyncio.timeout(PATIENCE):
             out, errors = await process.communicate()
@@ -108,7 +115,9 @@ async def command(*arguments: str, cwd: Path | None = None) -> tuple[int, str, s
     return process.returncode, out.decode(), errors.decode()
 
 
-async def _start(arguments: tuple[str, ...], cwd: Path | None, stderr: IO[bytes] | int) -> Process:
+async def _start(
+    arguments: tuple[str, ...], cwd: Path | None, stderr: IO[bytes] | int, variables: dict[str, str]
+) -> Process:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HUBBUB_")}
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -119,7 +128,7 @@ async def _start(arguments: tuple[str, ...], cwd: Path | None, stderr: IO[bytes]
         stdout=PIPE,
         stderr=stderr,
         cwd=cwd,
-        env=environment,
+        env=environment | variables,
     )
 
 

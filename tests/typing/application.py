@@ -40,6 +40,9 @@ class Rating(BaseModel):
 
 hub = Hub()
 
+hub.room("order:*", history_size=100, history_age=3600, overflow="latest")
+hub.room("shop", capacity=50, presence_events=True, volatile=False)
+
 # What the hooks saw, in order.
 seen: list[str] = []
 
@@ -109,6 +112,17 @@ async def joined(session: Session, room: str) -> None:
 @hub.on_leave
 def left(session: Session, room: str) -> None:
     """After it has left."""
+
+
+@hub.on_online
+async def came(user: str) -> None:
+    """With the first of the user's sessions."""
+
+
+@hub.on_offline
+def went(user: str, last_seen: int) -> None:
+    """After the last."""
+    seen.append(f"{user} was last seen at {last_seen}")
 
 
 async def closing_time(reason: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 import typing
 from enum import Enum
 from pathlib import Path
@@ -12,8 +11,15 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from hubbub.config import OPTIONS, Config, Option, load
+from hubbub.config import OPTIONS, Config, Option, load, misspelt
+from hubbub.core.outbox import Overflow
+from hubbub.core.rooms import RoomOptions
 from hubbub.errors import ConfigError
+
+# Every option of a room, none at its default.
+ROOM = RoomOptions(
+    history_size=1, history_age=2.5, capacity=3, presence_events=True, overflow=Overflow.DROP_OLDEST, volatile=False
+)
 
 
 def bare(option: Option) -> Any:
@@ -31,8 +37,8 @@ def samples(option: Option) -> list[Any]:
         return [not option.default] * 3
     if kind in (int, float):
         return [option.default + kind(step) for step in (1, 2, 3)]
-    if kind is tuple:
-        return [("one",), ("two", "three:*"), ("four",)]
+    if kind is dict:
+        return [{"lobby": RoomOptions(capacity=1)}, {"game:*": RoomOptions(overflow=Overflow.LATEST)}, {"*": ROOM}]
     if issubclass(kind, Enum):
         return [*(others := [value for value in kind if value != option.default]), *others, *others][:3]
     return ["debug", "warning", "error"]
@@ -42,7 +48,7 @@ def text(value: Any) -> str:
     """A value as it is written on a command line or in the environment."""
     if isinstance(value, bool):
         return str(value).lower()
-    return ",".join(value) if isinstance(value, tuple) else str(value)
+    return msgspec.json.encode(value).decode() if isinstance(value, dict) else str(value)
 
 
 def found(config: Config, option: Option) -> Any:
@@ -65,7 +71,14 @@ def found(config: Config, option: Option) -> Any:
 
 def a_file(folder: Path, values: dict[str, Any]) -> Path:
     file = folder / "hubbub.toml"
-    file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items()), encoding="utf-8")
+    lines: list[str] = []
+    for name, value in values.items():
+        lines += [f"{name} = {json.dumps(value)}"] if not isinstance(value, dict) else []
+    for name, table in values.items():
+        for pattern, options in table.items() if isinstance(table, dict) else ():
+            lines.append(f"[{name}.{json.dumps(pattern)}]")
+            lines += [f"{key} = {json.dumps(value)}" for key, value in msgspec.to_builtins(options).items()]
+    file.write_text("\n".join(lines), encoding="utf-8")
     return file
 
 
@@ -140,7 +153,7 @@ class TestErrors:
     """A wrong option is one sentence that names it and says what it may be."""
 
     @pytest.mark.parametrize(
-        "option", [option for option in OPTIONS.values() if option.name not in ("host", "data", "presence_events")], ids=by_name
+        "option", [option for option in OPTIONS.values() if option.name not in ("host", "data")], ids=by_name
     )
     def test_a_value_that_it_cannot_have(self, option: Option, tmp_path: Path) -> None:
         """Named as its user spelled it, with what was said and what the option is."""
@@ -224,6 +237,46 @@ class TestSurroundings:
     def test_a_real_port_in_the_environment_counts(self) -> None:
         assert load({}, {"HUBBUB_PORT": "9000"}).server.port == 9000
 
+    @pytest.mark.parametrize(
+        ("name", "meant"),
+        [
+            ("HUBBUB_PROT", "HUBBUB_PORT"),
+            ("HUBBUB_LOGLEVEL", "HUBBUB_LOG_LEVEL"),
+            ("HUBBUB_PING_INTERVALL", "HUBBUB_PING_INTERVAL"),
+            ("HUBBUB_CONFIGS", "HUBBUB_CONFIG"),
+        ],
+    )
+    def test_a_misspelt_variable_is_guessed(self, name: str, meant: str) -> None:
+        assert misspelt({name: "1", "PATH": "/bin"}) == {name: meant}
+
+    @pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda option: option.name)
+    def test_no_option_is_taken_for_a_misspelt_one(self, option: Option) -> None:
+        assert misspelt({option.variable: "1"}) == {}
+
+    @pytest.mark.parametrize(
+        "service", ["HUBBUB", "HUBBUB_HOST", "HUBBUB_MESSAGE_SIZE", "HUBBUB_PORTS", "HUBBUB_DEV_2"]
+    )
+    def test_what_kubernetes_sets_is_not_taken_for_a_misspelt_option(self, service: str) -> None:
+        """Whatever the Service is called: the forms of docker's links, and two of its own."""
+        url = "tcp://10.0.0.1:8000"
+        environment = {
+            f"{service}_SERVICE_HOST": "10.0.0.1",
+            f"{service}_SERVICE_PORT": "8000",
+            f"{service}_SERVICE_PORT_WS": "8000",
+            f"{service}_PORT": url,
+            f"{service}_PORT_8000_TCP": url,
+            f"{service}_PORT_8000_TCP_PROTO": "tcp",
+            f"{service}_PORT_8000_TCP_PORT": "8000",
+            f"{service}_PORT_8000_TCP_ADDR": "10.0.0.1",
+            f"{service}_PORT_53_UDP": "udp://10.0.0.1:53",
+        }
+
+        assert misspelt(environment) == {}
+
+    @pytest.mark.parametrize("name", ["HUBBUB_VERSION", "HUBBUB_TOKEN", "HUBBUB_CONFIG", "HUBBUB_IMAGE", "HUBBUBPORT"])
+    def test_what_is_like_no_option_is_somebody_elses(self, name: str) -> None:
+        assert misspelt({name: "1"}) == {}
+
     def test_variables_of_others_are_ignored(self) -> None:
         assert load({}, {"PORT": "9000", "OTHER_HUBBUB_PORT": "1"}) == load({}, {})
 
@@ -232,28 +285,55 @@ class TestDevelopment:
     """`--dev` makes the presence of every room visible, unless something else was said."""
 
     def test_it_tells_everyone_of_everyone(self) -> None:
-        assert load({"dev": True}, {}).hub.presence_events == ("*",)
-        assert load({}, {"HUBBUB_DEV": "true"}).hub.presence_events == ("*",)
-        assert load({}, {}).hub.presence_events == ()
+        assert load({"dev": True}, {}).hub.presence_events is True
+        assert load({}, {"HUBBUB_DEV": "true"}).hub.presence_events is True
+        assert load({}, {}).hub.presence_events is False
 
-    @pytest.mark.parametrize("said", ["", "game:*"])
-    def test_what_was_said_counts(self, said: str) -> None:
-        expected = (said,) if said else ()
-
-        assert load({"dev": True, "presence_events": said}, {}).hub.presence_events == expected
+    def test_what_was_said_counts(self) -> None:
+        assert load({"dev": True, "presence_events": False}, {}).hub.presence_events is False
+        assert load({"dev": True}, {"HUBBUB_PRESENCE_EVENTS": "false"}).hub.presence_events is False
 
 
-def test_a_list_is_written_with_commas() -> None:
-    config = load({}, {"HUBBUB_PRESENCE_EVENTS": " lobby, game:* ,"})
+class TestRooms:
+    """Options by pattern are tables in the file, and the same as JSON elsewhere."""
 
-    assert config.hub.presence_events == ("lobby", "game:*")
+    def test_tables_in_the_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "hubbub.toml"
+        file.write_text(
+            "port = 9000\n[rooms.lobby]\npresence_events = true\n"
+            '[rooms."game:*"]\ncapacity = 4\noverflow = "latest"\nhistory_age = 60\n',
+            encoding="utf-8",
+        )
 
+        assert load({}, {}, file).hub.rooms == {
+            "lobby": RoomOptions(presence_events=True),
+            "game:*": RoomOptions(capacity=4, overflow=Overflow.LATEST, history_age=60),
+        }
 
-def test_a_list_in_a_file_is_a_list(tmp_path: Path) -> None:
-    file = a_file(tmp_path, {"presence_events": ["lobby", "game:*"]})
+    def test_json_elsewhere(self) -> None:
+        """Whoever comes first in rank says all of it: tables of two places are not mixed."""
+        environment = {"HUBBUB_ROOMS": '{"lobby": {"capacity": 2}}'}
 
-    assert tomllib.loads(file.read_text(encoding="utf-8"))["presence_events"] == ["lobby", "game:*"]
-    assert load({}, {}, file).hub.presence_events == ("lobby", "game:*")
+        assert load({}, environment).hub.rooms == {"lobby": RoomOptions(capacity=2)}
+        assert load({"rooms": '{"game:*": {"volatile": true}}'}, environment).hub.rooms == {
+            "game:*": RoomOptions(volatile=True)
+        }
+
+    @pytest.mark.parametrize(
+        ("value", "said"),
+        [
+            ("{", "--rooms cannot be '{': .*truncated"),
+            ('{"lobby": 3}', "--rooms cannot be .*expected `object`, got `int`"),
+            (
+                '{"lobby": {"capasity": 3}}',
+                r"--rooms: rooms 'lobby' have no option 'capasity': did you mean capacity\?",
+            ),
+            ('{"lobby": {"capacity": 0}}', "--rooms: capacity of rooms 'lobby' cannot be 0"),
+        ],
+    )
+    def test_what_is_wrong_is_said(self, value: str, said: str) -> None:
+        with pytest.raises(ConfigError, match=said):
+            load({"rooms": value}, {})
 
 
 def test_the_library_and_the_server_have_the_same_defaults() -> None:

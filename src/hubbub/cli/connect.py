@@ -44,7 +44,7 @@ def add_to(commands: Any) -> None:
         "--history", metavar="N", type=int, help="old messages of each room to show [20; for a script 0]"
     )
     parser.add_argument("--json", action="store_true", help="print what the server sends as it comes, one JSON a line")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, parser=parser)
 
 
 def _run(parsed: argparse.Namespace) -> int:

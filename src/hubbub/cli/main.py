@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -20,6 +22,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"hubbub: {message} (`{self.prog} --help` shows what there is)\n")
 
+    def unknown(self, argument: str) -> NoReturn:
+        """Refuse an argument that it does not know, with a guess at what was meant."""
+        # Not what follows: it may be a token.
+        name = argument.partition("=")[0]
+        close = difflib.get_close_matches(name, re.findall(r"--[a-z-]+", self.format_help()), n=1)
+        self.error(f"there is no {name}" + (f": did you mean {close[0]}?" if close else ""))
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `hubbub` with these arguments, or the process's; returns the exit status."""
@@ -31,7 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     serve.add_to(commands)
     connect.add_to(commands)
-    parsed = parser.parse_args(arguments)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parsed.parser.unknown(unknown[0])
     try:
         return int(parsed.run(parsed))
     except HubbubError as error:

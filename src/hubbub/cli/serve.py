@@ -35,14 +35,9 @@ def add_to(commands: Any) -> None:
                 option.flag, action=argparse.BooleanOptionalAction, default=None, help=option.description
             )
         else:
-            shown = ",".join(option.default) if isinstance(option.default, tuple) else option.default
-            parser.add_argument(
-                option.flag,
-                default=None,
-                metavar="X",
-                help=f"{option.description} [{shown}]".replace(" []", ""),
-            )
-    parser.set_defaults(run=_run)
+            shown = f" [{option.default}]" if option.default not in ({}, "") else ""
+            parser.add_argument(option.flag, default=None, metavar="X", help=option.description + shown)
+    parser.set_defaults(run=_run, parser=parser)
 
 
 def _run(parsed: argparse.Namespace) -> int:

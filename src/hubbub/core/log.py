@@ -43,7 +43,9 @@ class HistoryLimits(Struct, frozen=True, kw_only=True):
     inbox_size: Annotated[int, Meta(ge=0, description="messages that an inbox keeps")] = 1000
     inbox_age: Annotated[float, Meta(gt=0, description="seconds for which it keeps them")] = 604_800.0
     dedupe_window: Annotated[float, Meta(gt=0, description="seconds for which a message's id is known")] = 300.0
-    dedupe_size: Annotated[int, Meta(ge=1, description="ids known at once per channel; then the oldest go")] = 100_000
+    dedupe_size: Annotated[
+        int, Meta(ge=1, description="ids known at once per channel, and of what handlers kept; then the oldest go")
+    ] = 100_000
     # Beyond it, the channels that were written to least lately lose their oldest messages first.
     history_bytes: Annotated[int, Meta(ge=1, description="bytes of all history together")] = 1_073_741_824
     channels: Annotated[int, Meta(ge=1, description="channels that may have a history")] = 1_000_000

@@ -26,6 +26,9 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     durable: bool
     # Other processes can share the channels.
     shared: bool
+    # Seconds after which a node that has gone without a word is out of all rooms; None where no other node is left
+    # behind to see it.
+    lease: float | None = None
 
 
 class Accepted(Struct, frozen=True, gc=False):
@@ -121,13 +124,18 @@ class Engine(Protocol):
         """Tell this node what comes into `channels`; from the return of this call on, nothing is missed."""
 
     async def unlisten(self, channels: Sequence[str]) -> None:
-        """This node no longer needs `channels`; a few publications may still come."""
+        """This node no longer needs `channels`; a few publications may still come.
+
+        About one channel the hub asks one thing at a time: this, or `listen`.
+        """
 
     async def enter(self, channel: str, user: str, session: str, now: int, capacity: int) -> bool:
         """Put a session into the room; whether its user was not in it before.
 
         At most `capacity` users; raises `RoomFull`. Atomic per channel; entering twice is harmless.
-        `now` in milliseconds since the Unix epoch.
+        `now` in milliseconds since the Unix epoch. What a node has entered it holds by a lease that is the
+        node's, renewed by the engine, and not each session's: a node whose process has died is out of all rooms
+        within `Capabilities.lease` seconds.
         """
 
     async def leave(self, channel: str, user: str, session: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
@@ -13,6 +12,7 @@ from hubbub.eager import in_task
 from hubbub.errors import NotJoined, Reject
 from hubbub.hub.hooks import Credentials
 from hubbub.hub.pipeline import user_named
+from hubbub.hub.presence import came, keep_place, put_in, take_out, take_over, tell_members, user_online, went
 from hubbub.hub.recovery import Recovery
 from hubbub.hub.routing import fault_of
 from hubbub.protocol.codes import RETRYABLE, CloseCode, ErrorCode
@@ -29,7 +29,6 @@ from hubbub.protocol.envelope import (
     Joined,
     Leave,
     Left,
-    Online,
     Ping,
     Pong,
     PongAnswer,
@@ -102,8 +101,9 @@ async def open_plain(node: Node, session: Session) -> None:
         if session.ending:
             return
         _open(node, session)
+        # At once: the client has its 101, and need not have been told anything before it hears others.
+        node.channels[ALL].listen(session.outbox)
         recovery = await _recover_inbox(node, session, None)
-        await _listen_all(node, session, None)
         start = recovery.seq
         if recovery.missing is not None:
             session.send(Gap(*recovery.missing))
@@ -114,6 +114,10 @@ async def open_plain(node: Node, session: Session) -> None:
         fault = fault_of(error, None, session)
         session.fault(fault)
         session.close(_close_code(error), fault.message)
+    finally:
+        if session.ending:
+            # `depart` may not have seen what it has come to listen to since.
+            await _unlisten_own(node, session)
 
 
 async def hello(node: Node, session: Session, request: Hello) -> None:
@@ -133,6 +137,10 @@ async def hello(node: Node, session: Session, request: Hello) -> None:
         fault = fault_of(error, request, session)
         session.fault(fault)
         session.close(_close_code(error), fault.message)
+    finally:
+        if session.ending:
+            # `depart` may not have seen what it has come to listen to since.
+            await _unlisten_own(node, session)
 
 
 def _open(node: Node, session: Session) -> None:
@@ -140,6 +148,7 @@ def _open(node: Node, session: Session) -> None:
     if node.counts.user_full(session.user):
         raise Reject(ErrorCode.RATE_LIMITED, "this user has too many connections", retry_after=10)
     session.open()
+    came(node, session)
 
 
 def _close_code(error: Exception) -> CloseCode:
@@ -178,8 +187,12 @@ async def _welcome(node: Node, session: Session, request: Hello) -> None:
     try:
         inbox = await _recover_inbox(node, session, resume.inbox)
         recoveries.append(inbox)
-        everyone = await _listen_all(node, session, resume.all)
+        everyone = Recovery(node, session, ALL)
         recoveries.append(everyone)
+        if resume.all is not None:
+            await everyone.begin(Position(*resume.all))
+        else:
+            await everyone.fresh()
         for room, since in resume.rooms.items():
             try:
                 rooms[room] = await _enter(node, session, room, Position(*since) if since else None)
@@ -230,15 +243,9 @@ async def _recover_inbox(node: Node, session: Session, since: tuple[str, int] | 
     return recovery
 
 
-async def _listen_all(node: Node, session: Session, since: tuple[str, int] | None) -> Recovery:
-    recovery = Recovery(node, session, ALL)
-    if since is not None:
-        await recovery.begin(Position(*since))
-    else:
-        await recovery.fresh()
-        if not session.full:
-            await recovery.finish()
-    return recovery
+async def _unlisten_own(node: Node, session: Session) -> None:
+    for name in (ALL, inbox_channel(session.user)):
+        await node.unlisten(session, name)
 
 
 async def depart(node: Node, session: Session, code: int, reason: str) -> None:
@@ -247,21 +254,17 @@ async def depart(node: Node, session: Session, code: int, reason: str) -> None:
     node.counts.remove(session.ip)
     if not session.full:
         node.acknowledge_written()
+    if session.since:
+        node.counts.remove_user(session.user)
+        went(node, session)
+    await _unlisten_own(node, session)
     if not session.since:
-        for name in (ALL, inbox_channel(session.user)):
-            await node.unlisten(session, name)
         return
-    node.counts.remove_user(session.user)
-    inbox = inbox_channel(session.user)
-    await node.unlisten(session, ALL)
-    await node.unlisten(session, inbox)
-    if inbox not in node.channels:
-        node.last_seen.note(session.user, node.now_ms())
     # Out of all rooms first: a slow hook must not leave a ghost in the others.
     rooms = list(session.room_names or ())
     for room in rooms:
         try:
-            await _take_out(node, session, room)
+            await _part(node, session, room, later=True)
         except Exception:
             # The others must still be left.
             log.exception("leaving a room failed for session %s", session.id)
@@ -309,11 +312,9 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
             await in_task()
             await session.hooks.call(session.hooks.join, node.options.hook_timeout, session, room)
     name = room_channel(room)
-    new_user = await node.engine.enter(name, session.user, session.id, node.now_ms(), node.options.room_capacity)
-    if session.room_names is None:
-        session.room_names = {}
-    session.room_names[room] = None
+    new_user = await put_in(node, session, room)
     try:
+        await take_over(node, session, room)
         await node.channel(name)
         recovery = Recovery(node, session, name)
         if since is not None:
@@ -323,14 +324,14 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
         else:
             await recovery.fresh()
         if new_user:
-            await _tell_members(node, session, room, "member-joined")
+            await tell_members(node, room, session.user, "member-joined", session.id)
     except BaseException:
-        if is_new:
-            await leave_room(node, session, room)
+        # Also where it was in: its live messages are held back for a recovery that does not come.
+        await leave_room(node, session, room)
         raise
     if session.ending:
         # It went while the engine was asked: `depart` may not have seen this room.
-        await leave_room(node, session, room)
+        await leave_room(node, session, room, later=True)
     return recovery
 
 
@@ -342,28 +343,23 @@ async def leave(node: Node, session: Session, request: Leave) -> None:
     session.send(Left(request.room, request.id), room_channel(request.room))
 
 
-async def leave_room(node: Node, session: Session, room: str) -> None:
-    """Take the session out of `room`, and tell who cares."""
-    if await _take_out(node, session, room) and session.hooks.leave:
+async def leave_room(node: Node, session: Session, room: str, *, later: bool = False) -> None:
+    """Take the session out of `room`, and tell who cares; `later`: the others, when the grace is over."""
+    if await _part(node, session, room, later=later) and session.hooks.leave:
         await in_task()
         await session.hooks.call(session.hooks.leave, node.options.hook_timeout, session, room)
 
 
-async def _take_out(node: Node, session: Session, room: str) -> bool:
+async def _part(node: Node, session: Session, room: str, *, later: bool) -> bool:
     if session.room_names is None or room not in session.room_names:
         return False
     del session.room_names[room]
-    name = room_channel(room)
-    await node.unlisten(session, name)
-    if await node.engine.leave(name, session.user, session.id):
-        await _tell_members(node, session, room, "member-left")
+    await node.unlisten(session, room_channel(room))
+    if later:
+        await keep_place(node, session, room)
+    else:
+        await take_out(node, session.user, session.id, room)
     return True
-
-
-async def _tell_members(node: Node, session: Session, room: str, event: str) -> None:
-    if any(fnmatch.fnmatchcase(room, pattern) for pattern in node.options.presence_events):
-        told = Publication(event, session.user, room=room, time=node.now_ms())
-        await node.engine.publish(room_channel(room), told, volatile=True, origin=session.id)
 
 
 @_answers
@@ -428,16 +424,7 @@ async def acknowledge(node: Node, session: Session, request: AckUpTo) -> None:
 @_answers
 async def users(node: Node, session: Session, request: Users) -> None:
     """Who of some users is online."""
-    now = node.now_ms()
-    found = {}
-    for user in request.ids:
-        channel = node.channels.get(inbox_channel(user))
-        if channel is not None and len(channel):
-            since = min(outbox.owner.since for outbox in channel)
-            heard = max(outbox.owner.last_seen for outbox in channel)
-            found[user] = Online(True, since, now - int((node.wheel.now - heard) * 1000))
-        else:
-            found[user] = Online(False, last_seen=node.last_seen.get(user, now))
+    found = {user: user_online(node, user) for user in request.ids}
     session.send(UsersOnline(found, request.id))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hubbub.hub.session import Session
     from hubbub.transports.base import Handshake
 
-__all__ = ["AuthenticateHook", "ConnectHook", "Credentials", "Hook", "Hooks", "RoomHook"]
+__all__ = ["AuthenticateHook", "ConnectHook", "Credentials", "Hook", "Hooks", "OfflineHook", "OnlineHook", "RoomHook"]
 
 
 class Credentials(Struct, frozen=True):
@@ -45,6 +45,8 @@ class Hooks:
         self.disconnect: list[Hook] = []
         self.join: list[Hook] = []
         self.leave: list[Hook] = []
+        self.online: list[Hook] = []
+        self.offline: list[Hook] = []
 
     @property
     def threads(self) -> Threads | None:
@@ -67,5 +69,7 @@ class Hooks:
 
 
 ConnectHook = Callable[["Session"], Awaitable[None] | None]
+OnlineHook = Callable[[str], Awaitable[None] | None]
+OfflineHook = Callable[[str, int], Awaitable[None] | None]
 RoomHook = Callable[["Session", str], Awaitable[None] | None]
 AuthenticateHook = Callable[[Credentials], Awaitable[str | None] | str | None]

@@ -11,11 +11,13 @@ from typing import Any, TypeVar, overload
 import msgspec
 from msgspec import Struct
 
+from hubbub.core.outbox import Overflow
+from hubbub.core.rooms import RoomOptions, RoomPatterns, room_options
 from hubbub.core.wheel import Wheel
 from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import AckTimeout, HubbubError, Unavailable
 from hubbub.hub import admission
-from hubbub.hub.hooks import AuthenticateHook, ConnectHook, Hooks, RoomHook
+from hubbub.hub.hooks import AuthenticateHook, ConnectHook, Hooks, OfflineHook, OnlineHook, RoomHook
 from hubbub.hub.node import Node
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content
@@ -59,6 +61,10 @@ class Hub:
 
     def __init__(self) -> None:
         self._hooks = Hooks()
+
+        # What `room` was told, each pattern by itself.
+        self._rooms: list[dict[str, RoomOptions]] = []
+
         self._node: Node | None = None
 
     def __repr__(self) -> str:
@@ -115,6 +121,51 @@ class Hub:
         self._hooks.leave.append(hook)
         return hook
 
+    def on_online(self, hook: OnlineHook) -> OnlineHook:
+        """Call `hook(user)` when the first session of a user has opened."""
+        self._hooks.online.append(hook)
+        return hook
+
+    def on_offline(self, hook: OfflineHook) -> OfflineHook:
+        """Call `hook(user, last_seen)` when no session of a user has been open for `presence_grace` seconds.
+
+        `last_seen` is when something last came from the user, in milliseconds since the Unix epoch. For each user
+        these hooks and those of `on_online` are called one after the other; who has gone and come again while one
+        of them ran is not told of. When the server stops nobody is: whoever is there comes back.
+        """
+        self._hooks.offline.append(hook)
+        return hook
+
+    def room(
+        self,
+        pattern: str,
+        *,
+        history_size: int | None = None,
+        history_age: float | None = None,
+        capacity: int | None = None,
+        presence_events: bool | None = None,
+        overflow: Overflow | str | None = None,
+        volatile: bool | None = None,
+    ) -> None:
+        """Set options of the rooms that match `pattern`, such as `lobby` or `game:*`.
+
+        Several patterns may match a room: for each option the more specific one counts, and after all of them the
+        options of the server. `history_age` is in seconds; `overflow` is disconnect, drop_oldest, drop_newest or
+        latest. Raises `ConfigError` for what cannot be, and `HubbubError` once the hub runs. Where patterns
+        contradict each other or the configuration, the hub does not start.
+        """
+        if self._node is not None:
+            raise HubbubError("the hub is running: say what its rooms are before it starts")
+        options = {
+            "history_size": history_size,
+            "history_age": history_age,
+            "capacity": capacity,
+            "presence_events": presence_events,
+            "overflow": overflow,
+            "volatile": volatile,
+        }
+        self._rooms.append({pattern: room_options(pattern, options)})
+
     # ------------------------------------------------------------------------------------- what it does
 
     async def publish(
@@ -135,7 +186,7 @@ class Hub:
         node = self._running
         publication = _publication(node, type, content, room=room, from_=from_, id=id)
         channel = ALL if room is None else room_channel(room)
-        return await node.engine.publish(channel, publication, volatile=volatile)
+        return await node.engine.publish(channel, publication, volatile=volatile or node.is_volatile(room))
 
     async def send_to(
         self,
@@ -216,8 +267,7 @@ class Hub:
         node = self._running
         if user is None:
             return [session for session in node.sessions.values() if session.since]
-        channel = node.channels.get(inbox_channel(user))
-        return [] if channel is None else [outbox.owner for outbox in channel]
+        return node.sessions_of(user)
 
     async def disconnect(self, user: str, reason: str = "disconnected by an operator") -> int:
         """End every session of `user` with 4504, which clients do not come back from; returns how many."""
@@ -262,11 +312,18 @@ class Hub:
         """Whether an authenticate hook is registered."""
         return self._hooks.authenticate is not None
 
+    def room_patterns(self, options: HubOptions) -> RoomPatterns:
+        """What holds in which room, by `room` and by `options` together; an engine asks it how much to keep.
+
+        Raises `ConfigError` where two patterns contradict each other.
+        """
+        return RoomPatterns(*self._rooms, options.rooms)
+
     async def start(self, engine: Engine, options: HubOptions = HubOptions()) -> None:  # frozen
-        """Run the hub on `engine`; raises `HubbubError` when it runs already."""
+        """Run the hub on `engine`; raises `HubbubError` when it runs already, `ConfigError` as `room_patterns`."""
         if self._node is not None:
             raise HubbubError("the hub is running already")
-        node = Node(engine, options)
+        node = Node(engine, options, self.room_patterns(options))
         await node.start()
         self._hooks.pipeline.threads = Threads(options.handler_threads, options.handler_queue)
         self._node = node

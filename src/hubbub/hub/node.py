@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 from hubbub.core.channel import Channel
 from hubbub.core.limits import ConnectionCounts
 from hubbub.core.outbox import Overflow, Turn
-from hubbub.core.presence import LastSeen
+from hubbub.core.presence import Grace, LastSeen, OnlineUsers
+from hubbub.core.retries import Retries
+from hubbub.core.rooms import RoomPatterns
 from hubbub.core.wheel import Wheel
 from hubbub.eager import step
 from hubbub.engines.base import Engine
-from hubbub.errors import Unavailable
+from hubbub.errors import HubbubError, Unavailable
 from hubbub.hub.formats import FramedJson
 from hubbub.hub.options import HubOptions
+from hubbub.hub.pipeline import Outcome
 from hubbub.hub.receipts import SERVER_INBOX, Receipts
 from hubbub.protocol import json
 from hubbub.protocol.codes import CloseCode
@@ -35,9 +38,10 @@ log = logging.getLogger("hubbub.hub")
 class Node:
     """One process's share of the hub: it is the engine's ear, and it owns everything that runs."""
 
-    def __init__(self, engine: Engine, options: HubOptions) -> None:
+    def __init__(self, engine: Engine, options: HubOptions, patterns: RoomPatterns) -> None:
         self.engine = engine
         self.options = options
+        self.patterns = patterns
         self.strict = options.strict_types
         self.loop = asyncio.get_running_loop()
 
@@ -57,8 +61,21 @@ class Node:
         # The channels that somebody on this node listens to.
         self.channels: dict[str, Channel[Session]] = {ALL: self._new_channel(ALL)}
 
+        # By channel, what an engine that waits is being told: to listen, or to listen no more. One thing at a
+        # time, and whoever wants the channel waits for it.
+        self._telling: dict[str, asyncio.Task[None]] = {}
+
         self.counts = ConnectionCounts(options.limits)
-        self.last_seen = LastSeen()
+
+        # Who is online, and whose session has ended and may be back in a moment.
+        self.online = OnlineUsers(LastSeen(age=int(options.presence_ttl * 1000)))
+        self.grace = Grace(self.wheel, options.presence_grace)
+
+        # Users about whom online and offline hooks are being called, and when each was last seen.
+        self.telling: dict[str, int] = {}
+
+        # What the application did with messages that did not go into a log as they came.
+        self.retries = Retries[Outcome](options.dedupe_window, options.dedupe_size)
 
         # Sessions whose socket does not take all: since when (the loop's clock) it has taken nothing, and how
         # many bytes waited for it then.
@@ -205,19 +222,68 @@ class Node:
     # -------------------------------------------------------------------------------------- listening
 
     async def channel(self, name: str) -> Channel[Session]:
-        """The channel's listeners on this node; the engine is told when they are the first."""
-        channel = self.channels.get(name)
-        if channel is None:
+        """The channel's listeners on this node; the engine is told when they are the first.
+
+        Returns when the engine listens: it misses nothing from then on. Raises what the engine raises, and then
+        the channel is not there.
+        """
+        while (channel := self.channels.get(name)) is None:
+            telling = self._telling.get(name)
+            if telling is None:
+                telling = self._tell_engine(name, self._listen(name))
+            if telling is not None:
+                try:
+                    await asyncio.shield(telling)
+                except asyncio.CancelledError:
+                    # Whoever gave up may have been the only one.
+                    telling.add_done_callback(lambda _: self.run(self._end_if_empty(name)))
+                    raise
+        return channel
+
+    async def _listen(self, name: str) -> None:
+        try:
+            await self.engine.listen([name])
             channel = self.channels[name] = self._new_channel(name)
             self.users += channel.inbox
             self.rooms += not channel.inbox
-            await self.engine.listen([name])
-        return channel
+        finally:
+            self._telling.pop(name, None)
+
+    async def _unlisten(self, name: str) -> None:
+        try:
+            await self.engine.unlisten([name])
+        except Exception as error:
+            # What it goes on telling nobody hears: no reason to fail who leaves, and who comes back.
+            bug = None if isinstance(error, HubbubError) else error
+            log.warning("the engine could not be told that nobody listens to a channel: %s", error, exc_info=bug)
+        finally:
+            self._telling.pop(name, None)
+
+    def _tell_engine(self, name: str, telling: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+        """Start `telling`; None where that did it, as always with an engine that does not wait."""
+        rest = step(telling)
+        if rest is None:
+            return None
+        task = self._telling[name] = self.loop.create_task(rest)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
 
     def _new_channel(self, name: str) -> Channel[Session]:
         # Only rooms may drop: nobody asked to miss a broadcast, and an inbox is what must not be missed.
-        overflow = self.options.outbox.overflow if room_of(name) is not None else Overflow.DISCONNECT
+        room, overflow = room_of(name), Overflow.DISCONNECT
+        if room is not None:
+            overflow = self.patterns.of(room).overflow or self.options.outbox.overflow
         return Channel(name, overflow, inbox=user_of(name) is not None)
+
+    def sessions_of(self, user: str) -> list[Session]:
+        """The open sessions of `user` on this node."""
+        channel = self.channels.get(inbox_channel(user))
+        return [] if channel is None else [outbox.owner for outbox in channel]
+
+    def is_volatile(self, room: str | None) -> bool:
+        """Whether everything that is said in `room` is volatile, whatever its sender says."""
+        return room is not None and self.patterns.some_volatile and self.patterns.of(room).volatile is True
 
     def hears(self, session: Session, name: str) -> bool:
         """Whether `session` listens to the channel."""
@@ -230,11 +296,18 @@ class Node:
         if channel is None:
             return
         channel.unlisten(session.outbox)
-        if not len(channel) and name != ALL:
-            del self.channels[name]
-            self.users -= channel.inbox
-            self.rooms -= not channel.inbox
-            await self.engine.unlisten([name])
+        await self._end_if_empty(name)
+
+    async def _end_if_empty(self, name: str) -> None:
+        channel = self.channels.get(name)
+        if channel is None or len(channel) or name == ALL:
+            return
+        del self.channels[name]
+        self.users -= channel.inbox
+        self.rooms -= not channel.inbox
+        telling = self._tell_engine(name, self._unlisten(name))
+        if telling is not None:
+            await asyncio.shield(telling)
 
     # ------------------------------------------------------------------------------ time and writing
 

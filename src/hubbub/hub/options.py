@@ -8,6 +8,7 @@ from msgspec import Meta, Struct, field
 
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.rooms import RoomOptions
 
 __all__ = ["HubOptions"]
 
@@ -33,9 +34,18 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     room_capacity: Annotated[int, Meta(ge=1, description="users in one room")] = 100_000
     rooms_per_session: Annotated[int, Meta(ge=1, description="rooms that one session may be in")] = 100
     presence_events: Annotated[
-        tuple[str, ...],
-        Meta(description="patterns (lobby, game:*) of the rooms whose members hear who comes and goes; --dev: all"),
-    ] = ()
+        bool, Meta(description="members of a room hear who comes and goes; --dev switches it on")
+    ] = False
+    presence_grace: Annotated[
+        float,
+        Meta(ge=0, description="seconds in which who was cut off may come back and nobody hears of it; 0: none"),
+    ] = 10.0
+    presence_ttl: Annotated[
+        _Seconds, Meta(description="seconds without a sign of life after which a user is offline, and not remembered")
+    ] = 1800.0
+    rooms: Annotated[
+        dict[str, RoomOptions], Meta(description="options of the rooms that match a pattern, by pattern")
+    ] = field(default_factory=dict)
     strict_types: Annotated[bool, Meta(description="refuse messages of types that no handler is registered for")] = (
         False
     )
@@ -45,6 +55,11 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     session_queue: Annotated[
         int, Meta(ge=1, description="messages of one session that may wait while an earlier one is handled")
     ] = 64
+    # The engine's, too: how long a retry is known, whoever knows it.
+    dedupe_window: Annotated[_Seconds, Meta(description="seconds for which a message's id is known")] = 300.0
+    dedupe_size: Annotated[
+        int, Meta(ge=1, description="ids known at once per channel, and of what handlers kept; then the oldest go")
+    ] = 100_000
     message_size: Annotated[int, Meta(ge=125, description="bytes of one message from a client")] = 65_536
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     outbox: OutboxLimits = field(default_factory=OutboxLimits)

@@ -42,6 +42,9 @@ __all__ = [
 # How the names of the threads begin in which handlers block.
 _THREAD_NAME = "hubbub-handler"
 
+# What no handler can change in place: most content is text, and is not encoded to find that out.
+_UNCHANGEABLE = frozenset({str, int, float, bool, type(None)})
+
 T = TypeVar("T")
 
 _anything = msgspec.json.Decoder[Any]()
@@ -52,9 +55,11 @@ class Message(Generic[T]):
     """A message on its way, as a handler sees it: read it, change it, return it to let it go on.
 
     `content` is decoded when it is first read; in a handler that asks for `Message[Order]` it is an `Order`.
+    The message goes on with the sender's own bytes unless its content is set, or changed in place.
     """
 
     __slots__ = (
+        "_as_read",
         "_content",
         "_decode",
         "_decoded",
@@ -83,8 +88,10 @@ class Message(Generic[T]):
         self.binary = envelope.binary
         # The session that the message came from.
         self.session = session
-        # What was sent, until it is replaced.
-        self._sent = envelope.content
+        # What was sent; None once other content is set.
+        self._sent: Raw | None = envelope.content
+        # What was read, encoded before anybody could change it in place; None where nobody can have.
+        self._as_read: Raw | None = None
         self._content: Any = None
         self._decode: Callable[[Raw], Any] = _decode_any
         self._decoded = False
@@ -103,23 +110,36 @@ class Message(Generic[T]):
     def content(self) -> T:
         """The payload; None where the sender gave none. Raises `Reject` when it is not what was asked for."""
         if not self._decoded:
+            assert self._sent is not None
             self._content = self._decode(self._sent)
             self._decoded = True
+            if type(self._content) not in _UNCHANGEABLE:
+                self._as_read = _encoded_as_read(self._content)
         return self._content  # type: ignore[no-any-return]
 
     @content.setter
     def content(self, content: T) -> None:
         self._content = content
-        self._sent = NOTHING
+        self._sent = None
         self._decoded = True
         self.binary = False
 
     def raw(self) -> Raw:
-        """The payload as encoded JSON: the sender's own bytes unless the content was read or set."""
-        if not self._decoded or self._content is None:
-            # None that was read was sent as `null` or not at all: which of them is still to be seen here.
+        """The payload as encoded JSON: the sender's own bytes unless the content was set, or changed in place."""
+        if self._sent is None:
+            return encode_content(self._content)
+        if self._as_read is None:
             return self._sent
-        return encode_content(self._content)
+        content = encode_content(self._content)
+        return self._sent if content == self._as_read else content
+
+
+def _encoded_as_read(content: object) -> Raw:
+    try:
+        return encode_content(content)
+    except HubbubError:
+        # It may still be kept, or be replaced by what can be sent.
+        return NOTHING
 
 
 def encode_content(content: object) -> Raw:

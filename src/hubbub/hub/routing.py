@@ -17,7 +17,7 @@ from hubbub.protocol.codes import RESERVED_FROM_CLIENT, ErrorCode
 from hubbub.protocol.conversation import check
 from hubbub.protocol.envelope import Ack, Envelope, Fault
 from hubbub.protocol.json import BadMessage
-from hubbub.types import ALL, Publication
+from hubbub.types import ALL, NOTHING, Publication
 
 if TYPE_CHECKING:
     from hubbub.engines.base import Accepted
@@ -52,15 +52,17 @@ def route(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any, An
 
 
 def _publish(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any, Any, None] | None:
-    room, to = envelope.room, envelope.to
+    room, to, volatile = envelope.room, envelope.to, envelope.volatile is True
     if room is not None:
         if session.room_names is None or room not in session.room_names:
             raise NotJoined
+        if node.patterns.some_volatile:
+            volatile = volatile or node.is_volatile(room)
         channel = "room:" + room
     else:
         channel = ALL if to is None else "user:" + to
     publication = _publication(node, session, envelope)
-    volatile, origin = envelope.volatile is True, None if envelope.echo else session.id
+    origin = None if envelope.echo else session.id
     accepted = node.engine.publish_now(channel, publication, volatile, origin)
     if accepted is None:
         # One at a time, so that what this session sends stays in order.
@@ -126,6 +128,10 @@ async def _handle(node: Node, session: Session, envelope: Envelope, chain: Next)
         _answer(node, session, envelope, await _go_through(node, session, envelope, chain))
         return
     handling, key = session.hooks.pipeline.handling, (_channel_of(envelope), session.user, envelope.id)
+    known = node.retries.get(key, node.wheel.now)
+    if known is not None:
+        _answer(node, session, envelope, known, again=True)
+        return
     first = handling.get(key)
     if first is not None:
         # A retry of what is still being handled, from a session that took this one's place: not again.
@@ -135,11 +141,23 @@ async def _handle(node: Node, session: Session, envelope: Envelope, chain: Next)
     try:
         outcome = await _go_through(node, session, envelope, chain)
         first.set_result(outcome)
+        if not (isinstance(outcome, Fault) or envelope.volatile or _in_the_log(envelope, outcome)):
+            # Without the content, which a retry's answer does not need.
+            made = msgspec.structs.replace(outcome.envelope, content=NOTHING)
+            node.retries.note(key, Outcome(made, outcome.accepted), node.wheel.now)
         _answer(node, session, envelope, outcome)
     finally:
         del handling[key]
         # Where the server stopped meanwhile.
         first.cancel()
+
+
+def _in_the_log(envelope: Envelope, outcome: Outcome) -> bool:
+    """Whether the engine knows of `envelope` by its channel and id: not if it was kept, or sent on as another."""
+    made, accepted = outcome
+    if accepted is None or accepted.seq is None:
+        return False
+    return made.id == envelope.id and _channel_of(made) == _channel_of(envelope)
 
 
 async def _go_through(node: Node, session: Session, envelope: Envelope, chain: Next) -> Outcome | Fault:
@@ -165,7 +183,7 @@ async def _go_through(node: Node, session: Session, envelope: Envelope, chain: N
         accepted = await node.engine.publish(
             _channel_of(made),
             _publication(node, session, made),
-            volatile=made.volatile is True,
+            volatile=made.volatile is True or node.is_volatile(made.room),
             origin=None if made.echo else session.id,
         )
         return Outcome(made, accepted)

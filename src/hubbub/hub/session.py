@@ -204,6 +204,8 @@ class Session:
     def closed(self, code: int, reason: str) -> None:
         """The connection is gone."""
         if self._closing is None:
+            # The goodbye came from the client.
+            self.last_seen = self._node.wheel.now
             self._end(code, reason)
         self._writer = None
 

@@ -107,10 +107,41 @@ class Undead(MemoryEngine):
         pass
 
 
-class Lonely(MemoryEngine):
-    """Says that others share its channels."""
+class Tardy(MemoryEngine):
+    """Tells of what is in the log already."""
 
-    capabilities = Capabilities(durable=False, shared=True)
+    def publish_now(self, *arguments: Any) -> Accepted:
+        listener, self._listener = self._listener, None
+        accepted = super().publish_now(*arguments)
+        self._listener = listener
+        channel, publication, _, origin = arguments
+        if listener is not None and channel in self._listening:
+            asyncio.get_running_loop().call_later(0.01, listener.publication, channel, publication, origin, None)
+        return accepted
+
+
+class Boundless(MemoryEngine):
+    """Acknowledges what has not been sent."""
+
+    async def set_cursor(self, user: str, seq: int) -> list[Publication] | None:
+        self._cursors[user] = seq
+        return []
+
+
+class Mute(MemoryEngine):
+    """Says of one submission in two what became of it."""
+
+    said = True
+
+    def submit(self, channel: str, publication: Publication, volatile: bool, origin: str | None, done: Any) -> None:
+        self.said = not self.said
+        super().submit(channel, publication, volatile, origin, done if self.said else lambda _: None)
+
+
+class Lonely(MemoryEngine):
+    """Says that others share its channels, and would leave the rooms if they died."""
+
+    capabilities = Capabilities(durable=False, shared=True, lease=0.01)
 
 
 BROKEN: list[tuple[type[MemoryEngine], str]] = [
@@ -126,9 +157,13 @@ BROKEN: list[tuple[type[MemoryEngine], str]] = [
     (Crowded, "a_crowd_at_the_door_fills_the_room_exactly"),
     (Unsorted, "members_are_listed_in_the_order_of_coming"),
     (Repeating, "a_receipt_is_due_once"),
+    (Tardy, "what_was_read_has_been_told"),
+    (Boundless, "a_cursor_stays_within_the_inbox"),
+    (Mute, "what_is_submitted_is_published"),
     (Undead, "nothing_is_told_after_stop"),
     (Undead, "a_stopped_engine_is_not_ready"),
     (Lonely, "another_node_hears_the_same"),
+    (Lonely, "a_dead_node_is_out_of_all_rooms_within_its_lease"),
 ]
 
 
@@ -147,6 +182,12 @@ def test_a_broken_promise_fails_its_test(
 
         def peer(self, engine: Any) -> MemoryEngine:
             return broken()
+
+        async def kill(self, engine: Any) -> None:
+            pass
+
+        async def time_passes(self, engine: Any, seconds: float) -> None:
+            pass
 
     test = getattr(Contract(), f"test_{promise}")
     if broken is Lonely:

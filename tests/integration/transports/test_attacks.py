@@ -67,13 +67,15 @@ class Attacked:
         return sock
 
     def websocket(self) -> socket.socket:
-        sock = self.connect()
-        sock.sendall(handshake())
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            head += sock.recv(4_096)
+        with contextlib.ExitStack() as cleanup:
+            sock = cleanup.enter_context(self.connect())
+            sock.sendall(handshake())
+            head = b""
+            while not head.endswith(b"\r\n\r\n") and (data := sock.recv(4_096)):
+                head += data
 
-        assert head.startswith(b"HTTP/1.1 101 ")
+            assert head.startswith(b"HTTP/1.1 101 ")
+            cleanup.pop_all()
         return sock
 
     def is_well(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hubbub.client.events import Reason, State
+from hubbub.client.receiving import MOST_PENDING
 from unit.client.player import Player
 
 IDLE, CONNECTING, OPENING, OPEN = State.IDLE, State.CONNECTING, State.OPENING, State.OPEN
@@ -90,6 +91,15 @@ def inbox_moves(player: Player) -> None:
 
 def asks(player: Player) -> None:
     player.machine.request("presence", {"room": "lobby"}, player.now)
+
+
+def half_of_too_much(player: Player) -> None:
+    """One message is handed out; the many others are only counted, as filling the bound takes its time."""
+    player.chat(42)
+    receiving = player.machine._receiving
+    receiving._pending = MOST_PENDING
+    player.chat(43)
+    receiving._pending = MOST_PENDING // 2 + 1
 
 
 def sends(player: Player) -> None:
@@ -263,6 +273,17 @@ TABLE: dict[str, dict[str, Row]] = {
         "publication without `seq`": Row(
             hears("typing", room="lobby"), {OPENING: VIOLATION, OPEN: "open: deliver typing"}
         ),
+        "any publication while `pending` is full": Row(
+            several(
+                lambda p: p.chat(42),
+                # Also what would fit again, for it is no longer the next; and nothing is held as if it were early.
+                lambda p: setattr(p.machine._receiving, "_pending", 9_000),
+                lambda p: p.chat(43),
+            ),
+            {OPENING: "waiting: drop 4500 | []", OPEN: "open: | []"},
+            before=lambda p: setattr(p.machine._receiving, "_pending", MOST_PENDING),
+            probe=lambda p: p.silent(1.1) if p.machine.state is OPEN else [],
+        ),
         "`ack` of a message in `outgoing`": Row(
             hears("ack", id="m1", room="lobby", seq=42, epoch="p9"),
             {OPENING: VIOLATION + " | 41", OPEN: "open: settle m1 accepted | 42"},
@@ -397,6 +418,9 @@ TABLE: dict[str, dict[str, Row]] = {
         ),
         "a hole has lasted 1 s, or `held` is full": Row(
             lambda p: pause(p, 1), {OPEN: "waiting: drop 1000"}, before=lambda p: p.chat(43)
+        ),
+        "something was let go, and `pending` is down to a half": Row(
+            lambda p: p.handle(), {OPEN: "waiting: drop 1000"}, before=half_of_too_much
         ),
         "a second since the inbox moved, or 32 messages": Row(
             lambda p: pause(p, 1), {OPEN: "open: write ack 18"}, before=inbox_moves

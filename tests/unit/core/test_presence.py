@@ -1,4 +1,4 @@
-"""Members are counted by user; last-seen times are right while they are kept, and are kept in bounds."""
+"""Members are counted by user, the grace ends what nobody took over, and last-seen times are kept in bounds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub.core.presence import LastSeen, Members
+from hubbub.core.presence import Grace, LastSeen, Members, OnlineUsers
+from hubbub.core.wheel import Wheel
 from hubbub.errors import RoomFull
 from hubbub.protocol.envelope import Member
 
@@ -106,3 +107,84 @@ class TestMembers:
 
 def _since(member: Member) -> int:
     return member.since
+
+
+class TestGrace:
+    """What is kept ends once: when its time is over, or at once where there is no place for it."""
+
+    def test_it_ends_when_its_time_is_over(self) -> None:
+        wheel, ended = Wheel(0.0), list[str]()
+        grace = Grace(wheel, 10.0)
+        grace.keep("room:lobby", "alice", "s1", lambda: ended.append("s1"))
+        turn(wheel, 9.9)
+
+        assert (ended, grace.kept("room:lobby", "alice")) == ([], "s1")
+        turn(wheel, 10.6)
+        assert (ended, grace.kept("room:lobby", "alice"), len(grace)) == (["s1"], None, 0)
+
+    def test_what_is_taken_over_does_not_end(self) -> None:
+        wheel, ended = Wheel(0.0), list[str]()
+        grace = Grace(wheel, 10.0)
+        grace.keep("room:lobby", "alice", "s1", lambda: ended.append("s1"))
+        grace.release("room:lobby", "alice", "s1")
+        grace.release("room:lobby", "alice", "s1")
+        turn(wheel, 100.0)
+
+        assert (ended, len(grace)) == ([], 0)
+
+    def test_a_later_one_of_the_same_ends_the_earlier(self) -> None:
+        """And whoever took the earlier over does not take the later."""
+        wheel, ended = Wheel(0.0), list[str]()
+        grace = Grace(wheel, 10.0)
+        grace.keep("room:lobby", "alice", "s1", lambda: ended.append("s1"))
+        grace.keep("room:lobby", "alice", "s2", lambda: ended.append("s2"))
+        grace.keep("room:den", "alice", "s2", lambda: ended.append("den"))
+        grace.release("room:lobby", "alice", "s1")
+
+        assert (ended, grace.kept("room:lobby", "alice"), len(grace)) == (["s1"], "s2", 2)
+        turn(wheel, 100.0)
+        assert ended == ["s1", "s2", "den"]
+
+    @pytest.mark.parametrize(("seconds", "size"), [(0.0, 10), (10.0, 0)], ids=["no grace", "no place"])
+    def test_where_nothing_is_kept_it_ends_at_once(self, seconds: float, size: int) -> None:
+        wheel, ended = Wheel(0.0), list[str]()
+        grace = Grace(wheel, seconds, size)
+        grace.keep("room:lobby", "alice", "s1", lambda: ended.append("s1"))
+
+        assert (ended, len(grace), len(wheel)) == (["s1"], 0, 0)
+
+
+def turn(wheel: Wheel, now: float) -> None:
+    for callback in wheel.advance(now):
+        callback()
+
+
+class TestOnlineUsers:
+    """From the first session until somebody says that the user has gone."""
+
+    def test_the_first_session_brings_a_user_online(self) -> None:
+        users = OnlineUsers(LastSeen())
+
+        assert [users.opened("alice", 1000), users.opened("alice", 2000)] == [True, False]
+        assert [users.ended("alice", 2500), users.ended("alice", 2400)] == [False, True]
+        assert "alice" in users
+        assert (users.since("alice"), users.last_seen("alice", 3000)) == (1000, 2500)
+
+    def test_who_comes_back_before_being_gone_is_online_since_then(self) -> None:
+        users = OnlineUsers(LastSeen())
+        users.opened("alice", 1000)
+        users.ended("alice", 1500)
+
+        assert users.opened("alice", 2000) is False
+        assert users.since("alice") == 1000
+
+    def test_who_has_gone_is_remembered(self) -> None:
+        users = OnlineUsers(LastSeen(age=500))
+        users.opened("alice", 1000)
+        users.ended("alice", 1500)
+
+        assert users.gone("alice") == 1500
+        assert "alice" not in users
+        assert (users.last_seen("alice", 1900), users.last_seen("alice", 2000)) == (1500, None)
+        assert users.opened("alice", 3000) is True
+        assert users.since("alice") == 3000

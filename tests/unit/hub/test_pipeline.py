@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from types import SimpleNamespace
@@ -41,6 +42,34 @@ class PydanticLine(pydantic.BaseModel):
 class PydanticOrder(pydantic.BaseModel):
     item: str
     lines: list[PydanticLine] = []
+
+
+class CountedOrder(Order):
+    number: int = msgspec.field(default_factory=itertools.count(1).__next__)
+
+
+class Unsendable(pydantic.BaseModel):
+    item: str
+
+    @pydantic.field_serializer("item")
+    def refuse(self, item: str) -> str:
+        raise ValueError("not for sending")
+
+
+def change_item(message: Message[Any]) -> None:
+    message.content.item = "ink"
+
+
+def change_line(message: Message[Any]) -> None:
+    message.content.lines[0].price = 3
+
+
+def add_line(message: Message[Any]) -> None:
+    message.content.lines.append(message.content.lines[0])
+
+
+def replace(message: Message[Any]) -> None:
+    message.content = type(message.content)(item="ink")
 
 
 def a_message(content: str = "", type: str = "order") -> Message[Any]:
@@ -91,6 +120,43 @@ class TestMessage:
     def test_content_that_nobody_read_goes_on_as_it_was_sent(self) -> None:
         """Digit for digit: spaces, the form of a number, members that occur twice."""
         assert bytes(a_message('{"a":1.0e2 , "a":2}').raw()) == b'{"a":1.0e2 , "a":2}'
+
+    @pytest.mark.parametrize(
+        "sent",
+        ["1.10", '{"b": 1.10, "a": 123456789012345678901234567890}', "[1e2]", '{"a":1,"a":2}', '"\\u00e4"', "true"],
+    )
+    def test_content_that_was_only_read_goes_on_as_it_was_sent(self, sent: str) -> None:
+        message = a_message(sent)
+        _ = message.content
+
+        assert bytes(message.raw()).decode() == sent
+
+    @pytest.mark.parametrize("sent", ['{"a":{"b":[1.10,[]]}}', '{"a": {"b": [1.10, []]}}'])
+    def test_content_can_be_changed_deep_inside(self, sent: str) -> None:
+        message = a_message(sent)
+        message.content["a"]["b"][1].append(2)
+
+        assert bytes(message.raw()) == b'{"a":{"b":[1.1,[2]]}}'
+
+    def test_a_change_of_order_is_a_change(self) -> None:
+        message = a_message('{"a": 1, "b": 2}')
+        message.content["a"] = message.content.pop("a")
+
+        assert bytes(message.raw()) == b'{"b":2,"a":1}'
+
+    def test_content_that_is_set_is_encoded_even_if_it_is_what_was_read(self) -> None:
+        """How a handler asks for its own form of what came: without what its model does not know."""
+        message = a_message('{"a": 1.10}')
+        message.content = message.content
+
+        assert bytes(message.raw()) == b'{"a":1.1}'
+
+    def test_content_that_was_set_may_still_be_changed(self) -> None:
+        message = a_message("1")
+        message.content = {"a": 1}
+        message.content["a"] = 2
+
+        assert bytes(message.raw()) == b'{"a":2}'
 
     def test_content_can_be_changed(self) -> None:
         message = a_message('{"price":1}')
@@ -254,6 +320,58 @@ class TestTypedContent:
 
         assert passed is not None
         assert msgspec.json.decode(passed.raw()) == {"item": "pen", "lines": [{"price": 2}]}
+
+    @both_models
+    def test_what_is_only_checked_goes_on_as_it_was_sent(self, handler: Callable[..., Any]) -> None:
+        """With what the model does not know, and without what it would fill in."""
+        sent = '{"new": 1.10, "item": "pen"}'
+        passed = send(handled_by(handler), a_message(sent))
+
+        assert passed is not None
+        assert bytes(passed.raw()).decode() == sent
+
+    @pytest.mark.parametrize("model", [Order, PydanticOrder, CountedOrder], ids=["msgspec", "pydantic", "made anew"])
+    @pytest.mark.parametrize(
+        "change", [change_item, change_line, add_line, replace], ids=lambda change: change.__name__
+    )
+    def test_what_is_changed_goes_on_changed(self, model: Any, change: Callable[[Message[Any]], Any]) -> None:
+        """In place, deep inside, or replaced: receivers get what the handler made of it."""
+
+        async def handler(message: Message[Any]) -> Message[Any]:
+            change(message)
+            return message
+
+        handler.__annotations__["message"] = Message[model]
+        passed = send(handled_by(handler), a_message('{"item": "pen", "lines": [{"price": 2}]}'))
+
+        assert passed is not None
+        assert bytes(passed.raw()) == bytes(encode_content(passed.content))
+        assert passed.content != model(**msgspec.json.decode(b'{"item":"pen","lines":[{"price":2}]}'))
+
+    def test_a_model_that_is_never_made_twice_alike_was_still_only_read(self) -> None:
+        async def handler(message: Message[CountedOrder]) -> Message[CountedOrder]:
+            assert message.content.number
+            return message
+
+        passed = send(handled_by(handler), a_message('{"item": "pen"}'))
+
+        assert passed is not None
+        assert bytes(passed.raw()) == b'{"item": "pen"}'
+
+    def test_content_that_cannot_be_sent_may_be_kept_or_replaced(self) -> None:
+        """Whether JSON can say it matters only when it goes on."""
+
+        async def handler(message: Message[Unsendable]) -> Message[Unsendable]:
+            return message
+
+        passed = send(handled_by(handler), a_message('{"item":"pen"}'))
+        assert passed is not None
+        with pytest.raises(HubbubError, match="cannot be sent as JSON"):
+            passed.raw()
+        message: Message[Any] = passed
+        message.content = Order("ink")
+
+        assert bytes(passed.raw()) == b'{"item":"ink","lines":[]}'
 
     @both_models
     @pytest.mark.parametrize(

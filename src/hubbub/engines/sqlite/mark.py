@@ -30,7 +30,7 @@ class Marked(Struct, frozen=True):
     """What the mark said when the store was opened."""
 
     commits: int
-    # A power cut may have cost transactions, without a trace.
+    # Transactions may be missing without a trace.
     doubtful: bool
 
 
@@ -57,12 +57,12 @@ class Mark:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def read(self) -> Marked:
-        """What the last one wrote; nothing doubtful where nobody did, or the mark itself is damaged."""
+        """What was written last. Where nobody did, as in a copy of the database alone, its end is in doubt."""
         found = os.pread(self._file, _LAYOUT.size + _CHECK.size, 0)
         if len(found) < _LAYOUT.size + _CHECK.size or _CHECK.unpack_from(found, _LAYOUT.size)[0] != crc32(
             found[: _LAYOUT.size]
         ):
-            return Marked(0, doubtful=False)
+            return Marked(0, doubtful=True)
         commits, safe, clean, booted = _LAYOUT.unpack_from(found)
         same = booted == self._boot and booted != bytes(16)
         return Marked(commits, doubtful=not (safe or clean or same))

@@ -29,8 +29,8 @@ _decode = msgspec.json.Decoder(list[Publication]).decode
 # statement is one moment.
 _PAGE: Final = """
 SELECT commits, id, name, epoch, seq, cursor, sealed, head,
-  (SELECT group_concat(seq || ' ' || time || ' ' || record, x'1e') FROM
-    (SELECT seq, time, record FROM messages WHERE channel = c.id AND {which} LIMIT :limit))
+  (SELECT group_concat(record, x'1e') FROM
+    (SELECT record FROM messages WHERE channel = c.id AND {which} LIMIT :limit))
 FROM (SELECT about.commits, c.id, c.name, c.epoch, c.seq, c.cursor, c.sealed,
         max(c.seq, coalesce((SELECT max(seq) FROM messages WHERE channel = c.id), 0)) AS head
       FROM about LEFT JOIN channels AS c ON c.name = :name) AS c

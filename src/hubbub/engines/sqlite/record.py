@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 from zlib import crc32
-
-from msgspec import Struct
 
 from hubbub.errors import HubbubError
 
-__all__ = ["SEPARATOR", "Damaged", "check_of", "open_record", "open_records", "seal"]
+__all__ = ["SEPARATOR", "Damaged", "Opened", "check_of", "open_record", "open_records", "seal"]
 
 SEPARATOR: Final = b"\x1e"
 """Between records that are read together: a control character, which JSON text cannot contain (RFC 8259 §7)."""
@@ -22,9 +20,10 @@ class Damaged(HubbubError):
     """The file does not say what was written to it."""
 
 
-class Opened(Struct, frozen=True, gc=False):
+class Opened(NamedTuple):
     """A record that is as it was written."""
 
+    channel: int
     seq: int
     # Milliseconds since the Unix epoch, when it was appended.
     time: int
@@ -34,35 +33,37 @@ class Opened(Struct, frozen=True, gc=False):
 
 def seal(channel: int, seq: int, time: int, body: bytes) -> bytes:
     """The record of a publication; its place is sealed in, so that no record can pass for another."""
-    return b"%08x%b" % (crc32(body, crc32(b"%d %d %d" % (channel, seq, time))), body)
+    sealed = b"%d %d %d %b" % (channel, seq, time, body)
+    return b"%08x%b" % (crc32(sealed), sealed)
 
 
-def open_record(channel: int, seq: int, time: int, record: bytes) -> bytes:
-    """The publication in `record`, as JSON; raises `Damaged`."""
-    body = record[_CHECK:]
-    if record[:_CHECK] != b"%08x" % crc32(body, crc32(b"%d %d %d" % (channel, seq, time))):
-        raise Damaged(f"message {seq} of channel {channel} is not as it was written")
-    return body
+def open_record(record: bytes) -> Opened:
+    """What was sealed in `record`; raises `Damaged`."""
+    sealed = record[_CHECK:]
+    try:
+        if int(record[:_CHECK], 16) == crc32(sealed):
+            channel, seq, time, body = sealed.split(b" ", 3)
+            return Opened(int(channel), int(seq), int(time), body)
+    except ValueError:
+        pass
+    raise Damaged("a message is not as it was written")
 
 
 def open_records(channel: int, joined: bytes | None, *, newest_first: bool = False) -> list[Opened]:
-    """What was read as `seq time record`, joined by `SEPARATOR`; oldest first.
+    """What was sealed in records of `channel` that are joined by `SEPARATOR`; oldest first.
 
-    Raises `Damaged`, also where a message is missing.
+    Raises `Damaged`, also where one between them is missing.
     """
-    opened: list[Opened] = []
-    lines = joined.split(SEPARATOR) if joined else []
+    if not joined:
+        return []
+    opened = [open_record(record) for record in joined.split(SEPARATOR)]
     if newest_first:
-        lines.reverse()
-    for line in lines:
-        try:
-            first, second, record = line.split(b" ", 2)
-            seq, time = int(first), int(second)
-        except ValueError:
-            raise Damaged(f"a message of channel {channel} is not as it was written") from None
-        if opened and seq != opened[-1].seq + 1:
-            raise Damaged(f"messages of channel {channel} are missing before {seq}")
-        opened.append(Opened(seq, time, open_record(channel, seq, time, record)))
+        opened.reverse()
+    before = opened[0].seq - 1
+    for record in opened:
+        if record.channel != channel or record.seq != before + 1:
+            raise Damaged(f"message {before + 1} of channel {channel} is not in its place")
+        before += 1
     return opened
 
 

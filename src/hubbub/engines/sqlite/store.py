@@ -133,7 +133,11 @@ class Store:
                     lost,
                 )
             else:
-                log.warning("%s was not closed before a reboot: clients are told that they cannot resume", self.path)
+                log.warning(
+                    "%s may have lost its end (a reboot in durability normal, or a copy without hubbub.mark): "
+                    "clients are told that they cannot resume",
+                    self.path,
+                )
             # What was lost had seqs, and they will be used again.
             about = About(secrets.token_hex(4), 0, max(marked, about.commits))
             self._renew_channels(about.new_epoch)

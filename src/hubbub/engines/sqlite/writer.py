@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.base import Accepted
 from hubbub.engines.sqlite.jobs import Acknowledge, Append, Ask, Job
-from hubbub.engines.sqlite.record import SEPARATOR, Damaged, check_of, open_record, open_records, seal
+from hubbub.engines.sqlite.record import SEPARATOR, Damaged, check_of, open_records, seal
 from hubbub.engines.sqlite.rows import Rows
 from hubbub.engines.sqlite.store import Store
 from hubbub.errors import Unavailable
@@ -31,6 +31,8 @@ log = logging.getLogger("hubbub.engines.sqlite")
 
 # Channels that are remembered; those used least lately are read again when they are needed.
 _HEADS: Final = 20_000
+# Messages that are read together when a channel is.
+_TRACES: Final = 500
 # Channels that one sweep looks at, and messages that one step of it deletes: publishers wait meanwhile.
 _SWEEP: Final = 1000
 _DELETE: Final = 2000
@@ -306,10 +308,12 @@ class Writer:
         found = []
         for seq in seqs:
             row = self._database.execute(
-                "SELECT time, record FROM messages WHERE channel = ? AND seq = ?", (head.id, seq)
+                "SELECT record FROM messages WHERE channel = ? AND seq = ?", (head.id, seq)
             ).fetchone()
-            if row is not None and seq > lowest[0] and row[0] > lowest[1]:
-                found.append(_decode(open_record(head.id, seq, row[0], row[1])))
+            if row is not None:
+                (opened,) = open_records(head.id, row[0])
+                if seq > lowest[0] and opened.time > lowest[1]:
+                    found.append(_decode(opened.body))
         return found
 
     def _flush(self) -> None:
@@ -339,7 +343,13 @@ class Writer:
 
     def _head(self, name: str, now: int) -> _Head | None:
         """The channel, read from the file where it is not remembered; None where there is none."""
-        head = self._heads.pop(name, None) or self._read(name, now)
+        try:
+            head = self._heads.pop(name, None) or self._read(name, now)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            # Here the file is not what it should be. Others need not suffer for it.
+            raise Damaged(str(error)) from error
         if head is not None:
             self._heads[name] = head
         return head
@@ -366,17 +376,26 @@ class Writer:
     def _read_traces(self, head: _Head, now: int) -> None:
         """Which retries and receipts of what lies in the file are still to be known."""
         unread = (head.cursor or 0) if user_of(head.name) is not None else head.seq
-        (joined,) = self._database.execute(
-            "SELECT group_concat(seq || ' ' || time || ' ' || record, x'1e') FROM "
-            "(SELECT seq, time, record FROM messages WHERE channel = ? AND (time > ? OR seq > ?) ORDER BY seq)",
-            (head.id, now - self._window, unread),
+        # A channel's times never go back: what is young enough is an unbroken end of it.
+        (young,) = self._database.execute(
+            "SELECT min(seq) FROM messages WHERE channel = ? AND seq > ? AND time > ?",
+            (head.id, head.seq - self._limits.dedupe_size, now - self._window),
         ).fetchone()
-        for opened in open_records(head.id, joined):
-            trace = _decode_trace(opened.body)
-            if trace.id is not None and opened.time > now - self._window:
-                head.known[trace.from_, trace.id] = (opened.seq, opened.time + self._window)
-            if trace.receipt and opened.seq > unread:
-                head.receipts.append(opened.seq)
+        at = min(unread, head.seq if young is None else young - 1)
+        while at < head.seq:
+            (joined,) = self._database.execute(
+                "SELECT group_concat(record, x'1e') FROM "
+                "(SELECT record FROM messages WHERE channel = ? AND seq > ? ORDER BY seq LIMIT ?)",
+                (head.id, at, _TRACES),
+            ).fetchone()
+            found = open_records(head.id, joined)
+            for opened in found:
+                trace = _decode_trace(opened.body)
+                if trace.id is not None and young is not None and opened.seq >= young:
+                    head.known[trace.from_, trace.id] = (opened.seq, opened.time + self._window)
+                if trace.receipt and opened.seq > unread:
+                    head.receipts.append(opened.seq)
+            at = found[-1].seq if found else head.seq
 
     def _begin(self, name: str) -> _Head:
         if self.channels + self._grown >= self._limits.channels:

@@ -26,6 +26,10 @@ class OneEngine:
         """An engine on the same channels as `engine`, as another node has it; only where it is `shared`."""
         raise NotImplementedError("an engine that is shared needs to be tested from two nodes")
 
+    async def kill(self, engine: Engine) -> None:
+        """End `engine` as the death of its process would: it says nothing to anybody; only where it is `shared`."""
+        raise NotImplementedError("an engine that is shared needs to be tested without one of its nodes")
+
     async def time_passes(self, engine: Engine, seconds: float) -> None:
         """Let `seconds` pass for `engine`, so that it forgets what it would forget by then."""
         raise unittest.SkipTest("the clock of this engine cannot be turned")

@@ -59,6 +59,22 @@ class Nodes(OneEngine):
         finally:
             await peer.stop()
 
+    @case()
+    async def test_a_dead_node_is_out_of_all_rooms_within_its_lease(self, engine: Engine, ear: Ear) -> None:
+        """Its people leave, and their places are free; who has a session on another node stays."""
+        peer, _ = await self._start_peer(engine)
+        lease = engine.capabilities.lease
+        assert lease is not None
+        await peer.enter(LOBBY, "alice", "s1", 1, 2)
+        await peer.enter(LOBBY, "bob", "s2", 2, 2)
+        await engine.enter(LOBBY, "bob", "s3", 3, 2)
+        await self.kill(peer)
+        await self.time_passes(engine, lease)
+        carol = await engine.enter(LOBBY, "carol", "s4", 4, 2)
+
+        assert carol
+        assert await engine.members(LOBBY, 10) == ([Member("bob", 1, 2), Member("carol", 1, 4)], 2)
+
     async def _start_peer(self, engine: Engine) -> tuple[Engine, Ear]:
         if not engine.capabilities.shared:
             raise unittest.SkipTest("the channels of this engine are not shared")
