@@ -10,9 +10,11 @@ CODE := src tests tools bench examples
 TESTS ?=
 # Questions and options for the benchmarks, such as: make bench BENCH='fanout --rounds 15'
 BENCH ?=
+# Options for the kill test, such as: make chaos CHAOS='--seconds 600 --seed 7'
+CHAOS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup dev test lint bench conformance clean
+.PHONY: help run setup dev test lint bench chaos conformance clean
 
 help:           ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -50,6 +52,9 @@ lint: dev       ## style, types, layers, and whether generated files are fresh
 
 bench: setup    ## measure beside a server in bare C; needs a C compiler and Linux
 	$(BIN)/python bench/run.py $(BENCH)
+
+chaos: dev      ## kill the server under load for 3 minutes and see that nothing is lost
+	cd tests && ../$(BIN)/python -m chaos $(CHAOS)
 
 conformance: dev  ## the public Autobahn suite alone (it is part of `make test`)
 	$(BIN)/python -m pytest -m conformance tests/conformance

@@ -38,7 +38,8 @@ class RealClient:
         self._given_up: list[int] = []
         self._joined = False
         self._sessions = 0
-        self._opening: asyncio.Task[None] | None = None
+        # Waits for the connection that was hurried; more than one where a hurried try failed, too.
+        self._opening: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
         return f"<{self.name} {self._client.state}, {len(self._outgoing)} unsettled>"
@@ -64,8 +65,7 @@ class RealClient:
                 async for message in self._client:
                     self._publication(message)
         finally:
-            if self._opening is not None:
-                await self._opening
+            await asyncio.gather(*self._opening)
 
     def _publication(self, message: Message) -> None:
         channel = inbox_channel(self.name) if message.room is None else room_channel(message.room)
@@ -147,8 +147,10 @@ class RealClient:
 
     def hurry(self) -> None:
         """The application knows that the network is back: the delay, up to 30 s after many failures, is over."""
-        if self._client.state is State.WAITING and (self._opening is None or self._opening.done()):
-            self._opening = asyncio.get_running_loop().create_task(self._open())
+        if self._client.state is State.WAITING:
+            task = asyncio.get_running_loop().create_task(self._open())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
 
     async def _open(self) -> None:
         with contextlib.suppress(ConnectError):
