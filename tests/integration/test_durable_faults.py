@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from chaos.server import SERVE, DeadServerError, Server
 from support.client import Client, Message, connect
 from support.loop import eventually, run
 from support.server import Child, get
@@ -22,6 +24,9 @@ pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits
 NO_GROWTH, NOTHING = 4096, 0
 
 BEGINNING = 0
+
+# For root permissions count only without these capabilities.
+OBEDIENT = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
 
 
 class Disk:
@@ -139,6 +144,50 @@ async def _insist(client: Client) -> None:
     """Send what is refused, again and again."""
     while True:
         await refused(client, "again", room="lobby")
+
+
+def test_a_folder_that_becomes_read_only_stops_the_next_start_and_not_this_server(tmp_path: Path) -> None:
+    """What runs has its files open and goes on; what starts says in one sentence what to do, and then finds all."""
+
+    async def main() -> None:
+        folder, log = tmp_path / "data", tmp_path / "log"
+        server = Server([*OBEDIENT, *SERVE, "--data", str(folder)], log)
+        await server.start()
+        try:
+            address = "http://{}:{}".format(*server.address)
+            async with connect(address, "alice", full=True) as alice:
+                await alice.join("lobby")
+                first = await publish(alice, 0, room="lobby")
+                _permit(folder, 0o400, 0o500)
+                second = await publish(alice, 1, room="lobby")
+
+                assert (first["seq"], second["seq"]) == (1, 2)
+            await server.kill()
+            with pytest.raises(DeadServerError):
+                await server.start()
+            said = server.log_tail()
+
+            assert "Traceback" not in said and str(folder) in said and "permissions" in said, said
+
+            _permit(folder, 0o600, 0o700)
+            await server.start()
+            resume = {"rooms": {"lobby": [first["epoch"], BEGINNING]}}
+            async with connect(address, "bob", full=True, hello={"resume": resume}) as bob:
+                await bob.sync()
+
+                assert contents(bob) == [0, 1]
+        finally:
+            _permit(folder, 0o600, 0o700)
+            await server.stop()
+
+    run(main())
+
+
+def _permit(folder: Path, files: int, itself: int) -> None:
+    """Set the permissions of the store's files and of its folder."""
+    for file in folder.iterdir():
+        file.chmod(files)
+    folder.chmod(itself)
 
 
 def test_nothing_refused_comes_back_after_a_kill(tmp_path: Path) -> None:
