@@ -17,8 +17,6 @@ __all__ = ["Fleet"]
 
 # Seconds between two looks at what is due.
 _TURN = 0.01
-# Publications of one client that may be without an `ack`: beyond, it holds back what it would send.
-_UNSETTLED = 500
 # One of so many goes to an inbox.
 _TO_INBOX = 8
 # Characters of a message, at most; one of so many is long.
@@ -98,7 +96,7 @@ class Fleet:
     def _publish_one(self) -> None:
         chance = self._chance
         member = chance.choice(self.members)
-        if member.unsettled >= _UNSETTLED:
+        if member.unsettled >= member.most_unsettled:
             self._tally.held_back += 1
             return
         start = chance.randrange(1000)

@@ -151,6 +151,9 @@ def _same(connection: Connection) -> Connection:
 class LeanClient:
     """One user with one device, in one room, who comes back until told to stop."""
 
+    most_unsettled = 50
+    """Publications without an `ack` beyond which it holds back: all of them are repeated after each kill."""
+
     def __init__(self, name: str, room: str, address: tuple[str, int], ledger: Ledger, tally: Tally, seed: str) -> None:
         self.name = name
         self.room = room

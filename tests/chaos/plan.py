@@ -34,7 +34,7 @@ class Plan:
     stalls: float = 1.0
 
     # Seconds for everyone to come to the end of everything.
-    rest: float = 60.0
+    rest: float = 90.0
 
     # `full`, `normal`; None: the memory engine, which loses everything with each kill.
     durability: str | None = "full"

@@ -21,6 +21,9 @@ __all__ = ["RealClient"]
 class RealClient:
     """One user with one device, in one room, with the client of the package."""
 
+    most_unsettled = 150
+    """Publications without an `ack` beyond which it holds back: more than the client keeps unsent, which is 100."""
+
     def __init__(self, name: str, room: str, address: tuple[str, int], ledger: Ledger, tally: Tally) -> None:
         self.name = name
         self.room = room
