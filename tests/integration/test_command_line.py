@@ -70,7 +70,7 @@ def test_an_address_that_is_not_ours_is_said_with_the_remedy() -> None:
         (("--config", "missing.toml"), "missing.toml"),
         (("--no-such-option", "1"), "--no-such-option"),
         (("--prot", "9000"), "did you mean --port? (`hubbub serve --help`"),
-        (("--prot=9000",), "there is no --prot:"),
+        (("--prot=9000",), "there is no option --prot:"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

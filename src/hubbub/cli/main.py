@@ -27,7 +27,8 @@ class _Parser(argparse.ArgumentParser):
         # Not what follows: it may be a token.
         name = argument.partition("=")[0]
         close = difflib.get_close_matches(name, re.findall(r"--[a-z-]+", self.format_help()), n=1)
-        self.error(f"there is no {name}" + (f": did you mean {close[0]}?" if close else ""))
+        kind = "option" if name.startswith("-") else "argument"
+        self.error(f"there is no {kind} {name}" + (f": did you mean {close[0]}?" if close else ""))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
