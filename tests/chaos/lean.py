@@ -203,17 +203,7 @@ class LeanClient:
         try:
             while True:
                 self._connection = connection = Connection(self)
-                sock = socket.socket()
-                try:
-                    sock.setblocking(False)
-                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT)
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WINDOW)
-                    async with asyncio.timeout(_OPEN_WITHIN):
-                        await loop.sock_connect(sock, self._address)
-                        await loop.create_connection(partial(_same, connection), sock=sock)
-                except OSError:
-                    sock.close()
-                else:
+                if await self._connect(connection):
                     deadline = loop.call_later(_OPEN_WITHIN, self._give_up, connection)
                     await connection.gone.wait()
                     deadline.cancel()
@@ -221,6 +211,27 @@ class LeanClient:
                 await asyncio.sleep(self._chance.uniform(0, _PAUSE))
         finally:
             connection.abort()
+
+    async def _connect(self, connection: Connection) -> bool:
+        """Connect a socket to the server, and `connection` to it; whether that worked."""
+        loop = asyncio.get_running_loop()
+        sock = socket.socket()
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WINDOW)
+            async with asyncio.timeout(_OPEN_WITHIN):
+                await loop.sock_connect(sock, self._address)
+        except OSError:
+            sock.close()
+            return False
+        try:
+            await loop.create_connection(partial(_same, connection), sock=sock)
+        finally:
+            # uvloop closes the descriptor, and may have done so: the server may be dead again. A socket that closed
+            # it once more would close whatever has that number by then, such as the connection of another client.
+            sock.detach()
+        return True
 
     @staticmethod
     def _give_up(connection: Connection) -> None:
