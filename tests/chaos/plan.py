@@ -42,9 +42,14 @@ class Plan:
     # Further options of `hubbub serve`.
     options: tuple[str, ...] = ()
 
+    @property
+    def data(self) -> Path:
+        """The server's folder."""
+        return self.directory / "data"
+
     def serve(self) -> list[str]:
         """The server's command, without the port."""
-        durable = ["--data", str(self.directory / "data"), "--durability", self.durability] if self.durability else []
+        durable = ["--data", str(self.data), "--durability", self.durability] if self.durability else []
         # Whoever is away for half a minute can still resume; whoever reads nothing for some seconds is given up.
         room = ["--history-size", "100000", "--inbox-size", "100000", "--write-deadline", "3"]
         return [*self.command, *room, *durable, *self.options]

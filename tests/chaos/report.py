@@ -29,7 +29,7 @@ def report(outcome: Outcome) -> str:
         ("delivered", f"{verdict.delivered:,}"),
         *((fault, f"{faults[fault]:,}") for fault in Fault),
         ("recovered: false", f"{len(tally.unrecovered):,}"),
-        ("kills", f"{tally.kills}{_seconds(', listening again after', tally.restarts)}"),
+        ("kills", f"{tally.kills}{_seconds(', listening again after', tally.restarts)}{_last(tally.restarts)}"),
         ("", f"{_seconds('nine of ten clients back after', tally.returns)}"),
         ("resets", f"{tally.resets:,}"),
         ("stalls", f"{tally.stalls:,}"),
@@ -38,6 +38,7 @@ def report(outcome: Outcome) -> str:
         ("closed with", _counted(tally.closes)),
         ("refused with", _counted(tally.errors)),
         ("rate", f"{outcome.rate:,.0f}/s acknowledged, of {plan.rate:,.0f}/s; {tally.held_back:,} held back"),
+        ("server", f"{_mebibytes(outcome.memory)} of memory at most, {_mebibytes(outcome.store)} of store at the end"),
         ("fleet", f"{outcome.load:.0%} of a core; at rest {outcome.rest:.1f} s after the last publication"),
     ]
     lines = [f"{name:<18}{value}" for name, value in rows if value]
@@ -72,6 +73,15 @@ def _options(plan: Plan) -> str:
 
 def _seconds(words: str, values: list[float]) -> str:
     return f"{words} {median(values):.1f} s, at most {max(values):.1f} s" if values else ""
+
+
+def _last(values: list[float]) -> str:
+    """The more there is in the store, the longer it takes to look through it."""
+    return f", {values[-1]:.1f} s at the end" if values else ""
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
 
 
 def _counted(counts: Counter[int] | Counter[str]) -> str:

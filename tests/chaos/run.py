@@ -35,6 +35,9 @@ class Outcome:
     late: list[str]
     # The processor's seconds per second of the clock that the fleet took.
     load: float
+    # Bytes: of the server's memory, at most; and of the store's files when it was over.
+    memory: int
+    store: int
     log_tail: str
 
     @property
@@ -69,6 +72,7 @@ async def run(plan: Plan) -> Outcome:
             stopped = loop.time()
             late = await fleet.settle(plan.rest)
             rest = loop.time() - stopped
+            store = sum(file.stat().st_size for file in plan.data.glob("*"))
         finally:
             if sailing.done():
                 # It ends by a fault of its own only.
@@ -80,4 +84,4 @@ async def run(plan: Plan) -> Outcome:
         await server.stop()
         gc.unfreeze()
     verdict = check(fleet.ledger)
-    return Outcome(plan, tally, verdict, rate, rest, late, load, server.log_tail())
+    return Outcome(plan, tally, verdict, rate, rest, late, load, server.memory, store, server.log_tail())

@@ -19,6 +19,8 @@ SERVE = (sys.executable, "-m", "hubbub", "serve", "--dev")
 _READY = re.compile(rb"ready on http://([^\s:]+):(\d+)")
 _READY_WITHIN = 30.0
 
+_PEAK = re.compile(rb"VmHWM:\s+(\d+) kB")
+
 
 class DeadServerError(Exception):
     """The server did not start, or ended by itself."""
@@ -35,6 +37,9 @@ class Server:
         # Reads what it prints, so that it never waits for us; ends with the process.
         self._reading: asyncio.Task[None] | None = None
         self.address = ("localhost", 0)
+
+        # Bytes of memory that any of its lives had at most; 0 where the system does not say.
+        self.memory = 0
 
     @property
     def pid(self) -> int:
@@ -80,12 +85,14 @@ class Server:
         """End it in the middle of whatever it does."""
         assert self._process is not None
         self.check()
+        self._note_memory()
         self._process.kill()
         await self._gone()
 
     async def stop(self) -> None:
         """End it politely, if it runs; after some seconds in the other way."""
         if self._process is not None and self._process.returncode is None:
+            self._note_memory()
             self._process.terminate()
             try:
                 async with asyncio.timeout(10):
@@ -100,6 +107,11 @@ class Server:
         if self._reading is not None:
             with contextlib.suppress(DeadServerError):
                 await self._reading
+
+    def _note_memory(self) -> None:
+        with contextlib.suppress(OSError):
+            found = _PEAK.search(Path(f"/proc/{self.pid}/status").read_bytes())
+            self.memory = max(self.memory, 1024 * int(found.group(1)) if found else 0)
 
     def log_tail(self, lines: int = 40) -> str:
         """The newest of what it wrote to standard error, over all its lives."""
