@@ -6,6 +6,7 @@ Unlike a good client it repairs nothing: what comes twice, too early or not at a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from functools import partial
 from random import Random
@@ -211,8 +212,12 @@ class LeanClient:
                     async with asyncio.timeout(_OPEN_WITHIN):
                         await loop.sock_connect(sock, self._address)
                         await loop.create_connection(partial(_same, connection), sock=sock)
-                except OSError:
-                    sock.close()
+                except BaseException as error:
+                    # Also where it is cancelled in the middle; the loop may have closed its file by then.
+                    with contextlib.suppress(OSError):
+                        sock.close()
+                    if not isinstance(error, OSError):
+                        raise
                 else:
                     deadline = loop.call_later(_OPEN_WITHIN, self._give_up, connection)
                     await connection.gone.wait()
