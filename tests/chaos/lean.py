@@ -222,8 +222,11 @@ class LeanClient:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WINDOW)
             async with asyncio.timeout(_OPEN_WITHIN):
                 await loop.sock_connect(sock, self._address)
-        except OSError:
+        except BaseException as error:
+            # Also where it is cancelled in the middle.
             sock.close()
+            if not isinstance(error, OSError):
+                raise
             return False
         try:
             await loop.create_connection(partial(_same, connection), sock=sock)

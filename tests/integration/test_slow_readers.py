@@ -96,6 +96,26 @@ def test_stalled_readers_are_gone_at_the_bound_and_a_hundred_healthy_get_everyth
     run(main())
 
 
+def test_a_goodbye_that_is_too_much_ends_the_session_once(caplog: pytest.LogCaptureFixture) -> None:
+    """An outbox that is full to the brim does not take the goodbye either; that is the end, and not two ends."""
+
+    async def main() -> None:
+        async with serving(sndbuf=SNDBUF, outbox_messages=20) as server, stalled(server, "bob", full=True) as bob:
+            (session,) = server.hub.sessions("bob")
+            while session.outbox.statistics().held < 20:
+                await server.hub.publish("chat", PADDING)
+            await server.hub.disconnect("bob")
+
+            assert session.ending
+            assert server.hub.sessions("bob") == []
+            bob.resume()
+            await bob.closed()
+
+    run(main())
+
+    assert caplog.records == []
+
+
 def test_a_reader_that_takes_nothing_is_gone_at_the_write_deadline() -> None:
     """However little waits for it."""
 

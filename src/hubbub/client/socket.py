@@ -114,6 +114,12 @@ class Socket(WSListener):
             # A ValueError is a name that cannot be one of a host.
             self._gone.set()
             raise ConnectError(_why(error, parts)) from error
+        finally:
+            if self._transport is None and self._tcp is not None:
+                # Given up before a transport had it for good: an event loop may have closed its file, but not this
+                # object, which would close whatever has that number later.
+                with contextlib.suppress(OSError):
+                    self._tcp.close()
         if self._transport is None:
             self._gone.set()
             raise ConnectError(f"{place} closed the connection before it was open")

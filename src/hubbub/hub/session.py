@@ -350,6 +350,9 @@ class Session:
             return
         if self.full and self.since:
             self.send(Goodbye(int(code), reason, retry_after))
+            if self.ending:
+                # The goodbye was too much for its outbox, which has ended it.
+                return
         if code == CloseCode.SLOW_CONSUMER:
             # It takes nothing, and comes back for what is held.
             self.outbox.flush()

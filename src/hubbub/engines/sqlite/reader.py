@@ -71,6 +71,10 @@ class Reader:
         for read in reads:
             try:
                 read.commits, read.outcome = read.question(self)
+            except sqlite3.OperationalError as error:
+                # Of the moment: the disk does not answer, another process holds the file.
+                log.warning("the store could not be read: %s", error)
+                read.outcome = Unavailable("the store cannot be read now")
             except (Damaged, sqlite3.DatabaseError) as error:
                 if not self.damaged:
                     log.error("the store cannot be read: %s", error)
