@@ -203,7 +203,7 @@ class LeanClient:
         try:
             while True:
                 self._connection = connection = Connection(self)
-                if await self._connect(connection):
+                if await self.connect(connection):
                     deadline = loop.call_later(_OPEN_WITHIN, self._give_up, connection)
                     await connection.gone.wait()
                     deadline.cancel()
@@ -212,7 +212,7 @@ class LeanClient:
         finally:
             connection.abort()
 
-    async def _connect(self, connection: Connection) -> bool:
+    async def connect(self, connection: Connection) -> bool:
         """Connect a socket to the server, and `connection` to it; whether that worked."""
         loop = asyncio.get_running_loop()
         sock = socket.socket()

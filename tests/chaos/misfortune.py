@@ -6,14 +6,17 @@ import asyncio
 import socket
 import struct
 
-__all__ = ["reset", "stall"]
+__all__ = ["LINGER", "reset", "stall"]
+
+LINGER = struct.pack("ii", 1, 0)
+"""The value of SO_LINGER with which closing a socket resets it."""
 
 
 def reset(transport: asyncio.Transport | None) -> bool:
     """Close a socket so that the peer gets a reset, and neither side what is still under way; whether there was one."""
     if transport is None or transport.is_closing():
         return False
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
     transport.abort()
     return True
 
