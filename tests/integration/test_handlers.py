@@ -295,16 +295,19 @@ def test_a_session_that_ends_while_its_handler_waits() -> None:
 
     async def main() -> None:
         hub = Hub()
-        gate, done = asyncio.Event(), asyncio.Event()
+        started, gate, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
         @hub.on("slow")
         async def slow(message: Message[Any]) -> None:
+            started.set()
             await gate.wait()
             done.set()
 
         async with serving(hub) as server, connect(server.address, "bob") as bob:
             async with connect(server.address, "alice") as alice:
                 await alice.send({"type": "slow", "id": "s"})
+                # Not while it still waits behind the opening of the session: then it would be forgotten, too.
+                await started.wait()
                 await alice.say("behind it")
                 await eventually(lambda: server.hub.statistics().messages_in == 2)
                 alice.cut()
