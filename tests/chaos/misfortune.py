@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 
-__all__ = ["LINGER", "reset", "stall"]
+from support.resetting import LINGER
 
-LINGER = struct.pack("ii", 1, 0)
-"""The value of SO_LINGER with which closing a socket resets it."""
+__all__ = ["reset", "stall"]
 
 
 def reset(transport: asyncio.Transport | None) -> bool:

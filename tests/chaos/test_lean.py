@@ -3,41 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from chaos.lean import Connection, LeanClient
 from chaos.ledger import Ledger
-from chaos.misfortune import LINGER
 from chaos.tally import Tally
 from support.loop import run
-
-
-@contextmanager
-def resetting() -> Iterator[tuple[str, int]]:
-    """A server that resets every connection at once; gives its address."""
-    with socket.create_server(("localhost", 0), backlog=100) as server:
-
-        def reset_all() -> None:
-            while True:
-                connection, _ = server.accept()
-                if over.is_set():
-                    connection.close()
-                    return
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
-                connection.close()
-
-        over = threading.Event()
-        thread = threading.Thread(target=reset_all)
-        thread.start()
-        try:
-            yield server.getsockname()
-        finally:
-            over.set()
-            socket.create_connection(server.getsockname()).close()
-            thread.join()
+from support.resetting import resetting
 
 
 def test_a_connection_that_dies_at_once_takes_no_other_with_it() -> None:

@@ -79,8 +79,11 @@ class Socket(WSListener):
         self._receiver = receiver
         self._assembly = Assembly(_MESSAGE_SIZE, _MESSAGE_FRAMES)
 
-        # One of the two, as soon as there is a TCP connection.
+        # While hands are shaken: the TCP connection, and the socket that the event loop was given for it.
         self._tcp: socket.socket | None = None
+        self._given: socket.socket | None = None
+
+        # Afterwards.
         self._transport: WSTransport | None = None
 
         # Nothing is reported any more, and the peer has this long to say goodbye.
@@ -115,11 +118,7 @@ class Socket(WSListener):
             self._gone.set()
             raise ConnectError(_why(error, parts)) from error
         finally:
-            if self._transport is None and self._tcp is not None:
-                # Given up before a transport had it for good: an event loop may have closed its file, but not this
-                # object, which would close whatever has that number later.
-                with contextlib.suppress(OSError):
-                    self._tcp.close()
+            self._let_go()
         if self._transport is None:
             self._gone.set()
             raise ConnectError(f"{place} closed the connection before it was open")
@@ -141,9 +140,22 @@ class Socket(WSListener):
                 if not isinstance(error, OSError) or index == len(found) - 1:
                     raise
             else:
-                self._tcp = tcp
+                # One of our own: the event loop closes its one when it likes, and then the number may be a stranger's.
+                self._tcp = tcp.dup()
+                self._given = tcp
                 return tcp
         raise OSError(f"{host} has no address")
+
+    def _let_go(self) -> None:
+        """The handshake is over, in one way or the other: the connection is the event loop's alone."""
+        if self._tcp is not None:
+            self._tcp.close()
+            self._tcp = None
+        given, self._given = self._given, None
+        if given is not None and type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
+            # uvloop has taken the file, not the object; where the connection died at once it does not tell the object
+            # that the file is closed, which would be closed again, whosever it is by then.
+            given.detach()
 
     def write(self, text: str) -> None:
         """Send a message."""
