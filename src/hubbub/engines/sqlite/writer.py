@@ -20,7 +20,7 @@ from hubbub.engines.base import Accepted
 from hubbub.engines.sqlite.jobs import Acknowledge, Append, Ask, Job
 from hubbub.engines.sqlite.record import SEPARATOR, Damaged, check_of, open_records, seal
 from hubbub.engines.sqlite.rows import Rows
-from hubbub.engines.sqlite.store import Store
+from hubbub.engines.sqlite.store import About, Store
 from hubbub.errors import Unavailable
 from hubbub.protocol import json
 from hubbub.types import Publication, inbox_channel, user_of
@@ -107,6 +107,8 @@ class Writer:
         self.channels: int = count
         # How many there will be more, once this transaction is over.
         self._grown = 0
+        # How many channels this transaction has forgotten.
+        self._forgotten = 0
         # Whether it has anything else to write.
         self._dirty = False
 
@@ -149,7 +151,6 @@ class Writer:
 
     def _transact(self, jobs: list[Job]) -> None:
         now = int(self._clock() * 1000)
-        generation = self._store.about.generation
         try:
             for job in jobs:
                 try:
@@ -163,7 +164,7 @@ class Writer:
                 self._commit()
                 self._failing = False
         except Exception as error:
-            self._undo(generation)
+            self._undo()
             outcome = self._failed(error)
             for job in jobs:
                 job.outcome = outcome if job.stores else self._without_storing(job, now)
@@ -192,16 +193,14 @@ class Writer:
             if head.changed:
                 self._add_row(head)
         self._rows.write(database)
-        about.commits += 1
-        try:
-            database.execute(
-                "UPDATE about SET generation = ?, commits = ?, sealed = ?",
-                (about.generation, about.commits, about.sealed),
-            )
-            database.execute("COMMIT")
-        except BaseException:
-            about.commits -= 1
-            raise
+        after = About(about.epoch, about.generation + self._forgotten, about.commits + 1)
+        database.execute(
+            "UPDATE about SET generation = ?, commits = ?, sealed = ?", (after.generation, after.commits, after.sealed)
+        )
+        database.execute("COMMIT")
+        # Not before: an epoch that is not in the file could be given away, and then again.
+        about.generation, about.commits = after.generation, after.commits
+        self._forgotten = 0
         for head in self._touched.values():
             head.changed = False
         self._touched.clear()
@@ -217,12 +216,12 @@ class Writer:
             # The messages are safe; only a loss of them would go unnoticed.
             log.warning("the store's mark cannot be written: %s", error.strerror)
 
-    def _undo(self, generation: int) -> None:
+    def _undo(self) -> None:
         self._messages.clear()
         self._rows.clear()
         self._grown = 0
         self._dirty = False
-        self._store.about.generation = generation
+        self._forgotten = 0
         for name in self._touched:
             self._heads.pop(name, None)
         self._touched.clear()
@@ -401,7 +400,8 @@ class Writer:
         if self.channels + self._grown >= self._limits.channels:
             raise Unavailable("too many channels have a history", retry_after=60)
         self._grown += 1
-        epoch = self._listening.get(name, self._store.about.new_epoch)
+        about = self._store.about
+        epoch = self._listening.get(name) or About(about.epoch, about.generation + self._forgotten, 0).new_epoch
         head = _Head(self._next_id, name, epoch, self._retention(name).size)
         self._next_id += 1
         head.changed = True
@@ -493,7 +493,7 @@ class Writer:
         self._database.execute("DELETE FROM channels WHERE id = ?", (head.id,))
         self._dirty = True
         self._grown -= 1
-        self._store.about.generation += 1
+        self._forgotten += 1
 
     def _used(self) -> int:
         """Bytes of the file that are in use."""
