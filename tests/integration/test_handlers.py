@@ -11,6 +11,8 @@ import pydantic
 import pytest
 
 from hubbub import Hub, HubbubError, Message, Next, Reject, Session
+from hubbub.engines.memory import MemoryEngine
+from hubbub.errors import Unavailable
 from support.client import FULL, connect
 from support.loop import eventually, run
 from support.server import serving
@@ -937,3 +939,36 @@ def test_a_retry_shares_the_outcome_of_the_first_that_is_still_handled(outcome: 
                 assert len(published) == (outcome in ("published", "in a room", "redirected"))
 
     run(main(), logs_errors=outcome == "failed")
+
+
+@pytest.mark.memory
+def test_what_an_overloaded_engine_refuses_is_answered_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many messages wait behind one that is handled: each gets its error, the first first."""
+    count = 1_000
+    monkeypatch.setattr(MemoryEngine, "publish_now", lambda *_: None)
+
+    def refuse(*_: Any) -> None:
+        raise Unavailable
+
+    monkeypatch.setattr(MemoryEngine, "submit", refuse)
+
+    async def main() -> None:
+        hub, free = Hub(), asyncio.Event()
+
+        @hub.on("slow")
+        async def slow(message: Message[Any]) -> None:
+            await free.wait()
+
+        async with serving(hub, session_queue=2 * count) as server, connect(server.address, "alice") as alice:
+            await alice.say(0, type="slow")
+            for number in range(count):
+                await alice.say(number, id=f"m{number}")
+            (session,) = server.hub.sessions("alice")
+            await eventually(lambda: len(session._queue or ()) == count)
+            free.set()
+            await alice.expect("error", id=f"m{count - 1}")
+
+            assert [error["id"] for error in alice.heard("error")] == [f"m{number}" for number in range(count)]
+            assert {error["code"] for error in alice.heard("error")} == {"unavailable"}
+
+    run(main())

@@ -278,11 +278,17 @@ def test_the_receipt_may_be_here_before_the_engine_answers(monkeypatch: pytest.M
         accepted = await publish(self, channel, publication, volatile=volatile, origin=origin)
         if channel == "user:bob":
             await asyncio.wait_for(passed.wait(), PATIENCE)
-        elif channel == "user:":
-            passed.set()
         return accepted
 
+    submit = MemoryEngine.submit
+
+    def noted_submit(self: MemoryEngine, channel: str, *arguments: Any) -> None:
+        submit(self, channel, *arguments)
+        if channel == "user:":
+            passed.set()
+
     monkeypatch.setattr(MemoryEngine, "publish", slow_publish)
+    monkeypatch.setattr(MemoryEngine, "submit", noted_submit)
 
     async def main() -> None:
         hub = Hub()
@@ -398,5 +404,49 @@ def test_a_hub_that_does_not_run_says_so() -> None:
     async def main() -> None:
         with pytest.raises(HubbubError, match="not running"):
             await Hub().send_with_ack("bob", "order")
+
+    run(main())
+
+
+@pytest.mark.memory
+def test_an_engine_that_does_not_answer_is_not_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timeout counts from the call, whatever takes the time; the error says that nothing is known."""
+
+    async def hang(self: MemoryEngine, channel: str, *arguments: Any, **options: Any) -> Accepted:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+    async def main() -> None:
+        hub = Hub()
+        async with serving(hub):
+            monkeypatch.setattr(MemoryEngine, "publish", hang)
+            with pytest.raises(AckTimeout) as late:
+                await asyncio.wait_for(hub.send_with_ack("bob", "order", 1, timeout=0.05), PATIENCE)
+            several = await asyncio.wait_for(hub.send_with_ack(["bob", "carol"], "order", 1, timeout=0.05), PATIENCE)
+
+            assert late.value.seq is None
+            assert several.missing == ("bob", "carol")
+
+    run(main())
+
+
+@pytest.mark.memory
+def test_a_receipt_that_the_engine_refuses_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is due once, and so it is kept until there is a place for it."""
+    submit, refusals = MemoryEngine.submit, iter([True, True])
+
+    def refuse_first(self: MemoryEngine, channel: str, *arguments: Any) -> None:
+        if next(refusals, False):
+            raise Unavailable
+        submit(self, channel, *arguments)
+
+    monkeypatch.setattr(MemoryEngine, "submit", refuse_first)
+
+    async def main() -> None:
+        hub = Hub()
+        async with serving(hub) as server, connect(server.address, "bob"):
+            acknowledged = await hub.send_with_ack("bob", "order", 1, timeout=PATIENCE)
+
+            assert acknowledged.time is not None
 
     run(main())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hubbub.core.channel import Channel
@@ -16,7 +18,7 @@ from hubbub.core.retries import Retries
 from hubbub.core.rooms import RoomPatterns
 from hubbub.core.wheel import Wheel
 from hubbub.eager import step
-from hubbub.engines.base import Engine
+from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import HubbubError, Unavailable
 from hubbub.hub.formats import FramedJson
 from hubbub.hub.options import HubOptions
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["Node"]
 
 log = logging.getLogger("hubbub.hub")
+
+# Seconds after which another try is not worth remembering it.
+_NOT_SOON = 10
 
 
 class Node:
@@ -88,6 +93,9 @@ class Node:
         # waits for that to be acknowledged.
         self._written: dict[str, int] = {}
         self._receipts_due = False
+
+        # Receipts for which the engine had no place; beyond so many the oldest are not given.
+        self._receipts_owed: deque[Publication] = deque(maxlen=10_000)
 
         # What the application has sent with `send_with_ack`, and waits for.
         self.receipts = Receipts(engine)
@@ -205,8 +213,11 @@ class Node:
         """Acknowledge what a plain client has been written; where the engine is away, again with the next tick."""
         try:
             await self.acknowledge(user, seq)
-        except Unavailable:
-            self._written[user] = max(seq, self._written.get(user, 0))
+        except Unavailable as error:
+            if (error.retry_after or 0) > _NOT_SOON:
+                log.warning("what a client has read cannot be noted: it may get it again")
+            else:
+                self._written[user] = max(seq, self._written.get(user, 0))
 
     async def acknowledge(self, user: str, seq: int) -> bool:
         """`user` has handled the inbox up to `seq`: move the cursor, and send the receipts that are due.
@@ -215,9 +226,24 @@ class Node:
         """
         due = await self.engine.set_cursor(user, seq)
         for publication in due or ():
-            told = Publication("receipt", user, to=publication.from_, id=publication.id, time=self.now_ms())
-            await self.engine.publish(inbox_channel(publication.from_), told, volatile=True)
+            self._give_receipt(
+                Publication("receipt", user, to=publication.from_, id=publication.id, time=self.now_ms())
+            )
         return due is not None
+
+    def _give_receipt(self, receipt: Publication) -> None:
+        """Tell the sender; where the engine takes nothing now, with the next tick: it comes only once."""
+        channel = inbox_channel(receipt.to or "")
+        try:
+            self.engine.submit(channel, receipt, True, None, partial(self._gave_receipt, receipt))
+        except Unavailable:
+            self._receipts_owed.append(receipt)
+
+    def _gave_receipt(self, receipt: Publication, outcome: Accepted | Exception) -> None:
+        if isinstance(outcome, Unavailable):
+            self._receipts_owed.append(receipt)
+        elif isinstance(outcome, Exception):
+            log.error("a receipt could not be given", exc_info=outcome)
 
     # -------------------------------------------------------------------------------------- listening
 
@@ -334,6 +360,8 @@ class Node:
         now = self.loop.time()
         self._ticking = self.loop.call_later(self.wheel.granularity, self._tick)
         self.acknowledge_written()
+        for _ in range(len(self._receipts_owed)):
+            self._give_receipt(self._receipts_owed.popleft())
         for callback in self.wheel.advance(now):
             try:
                 callback()

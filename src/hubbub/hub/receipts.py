@@ -7,6 +7,7 @@ everybody, and a receipt comes from whichever node the recipient is on, the way 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -61,7 +62,8 @@ class _Wait:
 
     def outcome(self) -> Acknowledged | AckTimeout | Unavailable:
         place = self.place
-        assert place is not None
+        if place is None:
+            return AckTimeout(self.user, self.id)
         if isinstance(place, Unavailable):
             return place
         # Only volatile messages have no seq.
@@ -117,8 +119,11 @@ class Receipts:
             self._waits.setdefault((wait.user, id), []).append(wait)
         self._count += len(waits)
         try:
-            await self._listen()
-            await self._publish_all(waits)
+            # What is given up on its way may still be stored: it waits in the inbox, and the same id finds it.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await self._listen()
+                    await self._publish_all(waits)
             pending = [wait.acknowledged for wait in waits if isinstance(wait.place, Accepted)]
             if pending:
                 await asyncio.wait(pending, timeout=max(0.0, deadline - loop.time()))

@@ -72,7 +72,7 @@ def _publish(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any,
                 channel, publication, volatile, origin, partial(_accepted, node, session, envelope, channel)
             )
         except BaseException:
-            session.go_on()
+            session.wait(False)
             raise
         return None
     if envelope.id is not None or origin is not None:

@@ -239,9 +239,9 @@ class Session:
             self.wait()
             self._node.spawn(rest, self.go_on)
 
-    def wait(self) -> None:
-        """Keep later messages back until `go_on`: the one at hand has to wait for something."""
-        self._busy = True
+    def wait(self, waits: bool = True) -> None:
+        """Keep later messages back until `go_on`: the one at hand has to wait for something; or, after all, has not."""
+        self._busy = waits
 
     def go_on(self) -> None:
         """What had to wait is done: now the messages that came meanwhile."""

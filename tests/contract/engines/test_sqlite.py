@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import shutil
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from hubbub.engines.base import Accepted, Engine
 from hubbub.engines.sqlite import mark, schema
 from hubbub.engines.sqlite.engine import SqliteEngine
 from hubbub.engines.sqlite.options import Durability
+from hubbub.engines.sqlite.store import Store
+from hubbub.engines.sqlite.writer import Writer
 from hubbub.errors import ConfigError, Unavailable
 from hubbub.protocol import json
 from hubbub.testing.clock import FakeClock
@@ -190,6 +194,82 @@ class TestRestart:
                 (second,) = await say(engine, "two")
 
             assert second.seq == 2
+
+        running(test())
+
+    def test_a_channel_that_is_forgotten_while_somebody_comes_begins_anew(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Between the decision to forget it and the commit somebody listens: not to the epoch that it had."""
+        deciding, listening = threading.Event(), threading.Event()
+        commit = Writer._commit
+
+        def slow_commit(writer: Writer) -> None:
+            if writer._forgotten:
+                deciding.set()
+                assert listening.wait(10)
+            commit(writer)
+
+        monkeypatch.setattr(Writer, "_commit", slow_commit)
+
+        async def test() -> None:
+            clock = FakeClock(NOW)
+            async with opened(tmp_path, clock, history_age=1000) as engine:
+                await say(engine, "one")
+                old = await engine.position(LOBBY)
+                clock.advance(1001)
+                engine.sweep()
+                await asyncio.to_thread(deciding.wait, 10)
+                await engine.listen([LOBBY])
+                listening.set()
+                (anew,) = await say(engine, "two")
+
+            assert anew.seq == 1
+            assert anew.epoch != old.epoch
+
+        running(test())
+
+    def test_what_is_kept_for_ever_is_kept(self, tmp_path: Path) -> None:
+        """An age without an end is no number that the file could hold."""
+
+        async def test() -> None:
+            async with opened(tmp_path, history_age=math.inf, dedupe_window=1e300) as engine:
+                await say(engine, "one")
+                engine.sweep()
+                await engine.check()
+
+                assert contents((await engine.after(LOBBY, 0, 10)).publications) == ["one"]
+
+        running(test())
+
+    def test_what_is_too_large_for_one_row_is_read_in_parts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Many large messages are no damage: they are verified, read and remembered, only fewer at a time."""
+        connect = Store.connect
+
+        def narrow(store: Store) -> sqlite3.Connection:
+            database = connect(store)
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 300_000)
+            return database
+
+        async def test() -> None:
+            async with opened(tmp_path) as engine:
+                await say(engine, *("x" * 20_000 for _ in range(40)))
+                await engine.publish(LOBBY, a_publication("y", id="a1"))
+            monkeypatch.setattr(Store, "connect", narrow)
+            async with opened(tmp_path) as engine:
+                seq, read = 0, 0
+                while (page := await engine.after(LOBBY, seq, 100)).publications:
+                    read += len(page.publications)
+                    seq = page.publications[-1].seq or 0
+                last = await engine.before(LOBBY, None, 100)
+                retry = await engine.publish(LOBBY, a_publication("y", id="a1"))
+                await engine.check()
+
+            assert (read, retry.duplicate) == (41, True)
+            assert last.more
+            assert last.publications[-1].seq == 41
 
         running(test())
 
@@ -391,6 +471,26 @@ class TestPowerCut:
         running(test())
 
         assert "has lost its last" in caplog.text
+
+    def test_a_backup_changes_every_epoch(self, tmp_path: Path) -> None:
+        """What came after it had numbers that others will have: the file alone is put back, without its mark."""
+
+        async def test() -> None:
+            async with opened(tmp_path) as engine:
+                await say(engine, "one")
+            shutil.copy(tmp_path / "hubbub.db", tmp_path / "backup")
+            async with opened(tmp_path) as engine:
+                await say(engine, "two")
+                before = await engine.position(LOBBY)
+            shutil.move(tmp_path / "backup", tmp_path / "hubbub.db")
+            (tmp_path / "hubbub.mark").unlink()
+            async with opened(tmp_path) as engine:
+                after, messages = await everything(engine, LOBBY)
+
+            assert (after.seq, len(messages)) == (1, 1)
+            assert after.epoch != before.epoch
+
+        running(test())
 
     @pytest.mark.parametrize(
         ("durability", "rebooted", "same"),

@@ -8,6 +8,7 @@ there tomorrow.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from hubbub.core.log import HistoryLimits, Page, Retention
 from hubbub.core.presence import Members
 from hubbub.engines.base import Accepted, Capabilities, Listener
 from hubbub.engines.sqlite.jobs import Acknowledge, Append, Ask, Job
+from hubbub.engines.sqlite.listening import Listening
 from hubbub.engines.sqlite.options import Durability
 from hubbub.engines.sqlite.reader import Read, Reader
 from hubbub.engines.sqlite.store import Store
@@ -29,6 +31,8 @@ from hubbub.protocol.envelope import Member
 from hubbub.types import Position, Publication
 
 __all__ = ["SqliteEngine", "SqliteStatistics"]
+
+log = logging.getLogger("hubbub.engines.sqlite")
 
 T = TypeVar("T")
 
@@ -93,13 +97,11 @@ class SqliteEngine:
         # The transaction up to which everything has been told.
         self._told = 0
 
-        # What was read of a later transaction than that: it is answered once that is told, too. Bounded as reads
-        # are.
+        # What was read of a later transaction than that: it is answered once that is told, too. Beyond `_MOST` no
+        # more is read.
         self._early: list[Read] = []
 
-        # The channels that this node listens to, each with the epoch of a log that begins while it does: a
-        # position in the empty channel may have been given away.
-        self._listening: dict[str, str] = {}
+        self._listening = Listening()
 
         # Of one process, like the sessions themselves.
         self._members = Members()
@@ -107,11 +109,22 @@ class SqliteEngine:
     async def start(self, listener: Listener) -> None:
         """See `Engine.start`; raises `ConfigError`."""
         # In a thread: a large file takes seconds to be looked through.
-        self._store = store = await asyncio.to_thread(
-            Store, self._folder, self._durability, self._limits.history_bytes * 5 // 4
+        opening = asyncio.ensure_future(
+            asyncio.to_thread(Store, self._folder, self._durability, self._limits.history_bytes * 5 // 4)
         )
-        self._writer = Writer(store, self._limits, self._retention, self._listening, self._clock)
-        self._reader = Reader(store.connect(), self._retention, self._clock)
+        try:
+            store = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread goes on, and nobody else would let go of what it opens.
+            opening.add_done_callback(_close_again)
+            raise
+        try:
+            self._writer = Writer(store, self._limits, self._retention, self._listening, self._clock)
+            self._reader = Reader(store.connect(), self._retention, self._clock)
+        except BaseException:
+            store.close()
+            raise
+        self._store = store
         self._told = store.about.commits
         self._listener = listener
         self._writes.start()
@@ -122,10 +135,12 @@ class SqliteEngine:
         store, self._store = self._store, None
         if store is None:
             return
-        await self._writes.stop()
-        await self._reads.stop()
+        written, read = await self._writes.stop(), await self._reads.stop()
         self._listener = None
         assert self._reader is not None
+        if not (written and read):
+            # Closing would wait for the same disk. The file is as after a kill.
+            return
         self._reader.close()
         await asyncio.to_thread(store.close)
 
@@ -193,13 +208,11 @@ class SqliteEngine:
 
     async def listen(self, channels: Sequence[str]) -> None:
         """See `Engine.listen`."""
-        for channel in channels:
-            self._listening.setdefault(channel, self._new_epoch)
+        self._listening.add(channels, self._new_epoch)
 
     async def unlisten(self, channels: Sequence[str]) -> None:
         """See `Engine.unlisten`."""
-        for channel in channels:
-            self._listening.pop(channel, None)
+        self._listening.remove(channels)
 
     async def enter(self, channel: str, user: str, session: str, now: int, capacity: int) -> bool:
         """See `Engine.enter`."""
@@ -253,6 +266,8 @@ class SqliteEngine:
 
     async def _find(self, question: Callable[[Reader], tuple[int, T]]) -> T:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        if len(self._early) >= _MOST:
+            raise Unavailable("the store is behind with what it has to do", retry_after=1.0)
         self._reads.put(Read(question, partial(_settle, answer)))
         return await answer
 
@@ -263,12 +278,16 @@ class SqliteEngine:
 
     def _written(self, jobs: list[Job], commits: int) -> None:
         for job in jobs:
-            outcome = job.outcome
-            if type(job) is Append:
-                self._bytes -= len(memoryview(job.publication.content))
-                if type(outcome) is Accepted and not outcome.duplicate:
-                    self._tell(job.channel, job.publication, job.origin, job.body)
-            job.done(outcome)
+            try:
+                outcome = job.outcome
+                if type(job) is Append:
+                    self._bytes -= len(memoryview(job.publication.content))
+                    if type(outcome) is Accepted and not outcome.duplicate:
+                        self._tell(job.channel, job.publication, job.origin, job.body)
+                job.done(outcome)
+            except Exception:
+                # They promise to raise nothing; if one does, the others must still be told.
+                log.exception("telling of a stored message failed")
         self._told = commits
         if self._early:
             early, self._early = self._early, []
@@ -293,7 +312,6 @@ class SqliteEngine:
 
     # ------------------------------------------------------------------------------------- small questions
 
-    @property
     def _new_epoch(self) -> str:
         if self._store is None:
             raise Unavailable("the store is not open")
@@ -301,7 +319,12 @@ class SqliteEngine:
 
     def _empty(self, channel: str) -> Position:
         """The position of a channel that has no log."""
-        return Position(self._listening.get(channel) or self._new_epoch, 0)
+        return Position(self._listening.epoch(channel) or self._new_epoch(), 0)
+
+
+def _close_again(opening: asyncio.Future[Store]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _settle(future: asyncio.Future[Any], outcome: Any) -> None:

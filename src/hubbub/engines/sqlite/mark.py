@@ -67,11 +67,11 @@ class Mark:
         same = booted == self._boot and booted != bytes(16)
         return Marked(commits, doubtful=not (safe or clean or same))
 
-    def write(self, commits: int, *, clean: bool = False) -> None:
-        """Transaction number `commits` is done. Not synced: with the page cache it survives the process."""
+    def write(self, commits: int, *, clean: bool = False, sync: bool = False) -> None:
+        """Transaction number `commits` is done. Without `sync` it survives the process, with it a power cut."""
         fields = _LAYOUT.pack(commits, self._safe, clean, self._boot)
         os.pwrite(self._file, fields + _CHECK.pack(crc32(fields)), 0)
-        if clean:
+        if sync:
             os.fsync(self._file)
 
     def close(self) -> None:

@@ -94,7 +94,7 @@ class Reader:
 
     def position(self, channel: str) -> tuple[int, Position | None]:
         """Where the channel ends; None where there is none."""
-        commits, position, _ = self._read(_AFTER, channel, _END, 0)
+        commits, position, _ = self._read(_AFTER, channel, _END, 1)
         return commits, position
 
     def after(self, channel: str, seq: int, limit: int) -> tuple[int, Page | None]:
@@ -108,22 +108,30 @@ class Reader:
 
     def before(self, channel: str, seq: int | None, limit: int) -> tuple[int, Page | None]:
         """See `Engine.before`; None for a channel that is not there."""
-        commits, position, found = self._read(_BEFORE, channel, _END if seq is None else seq, limit + 1)
+        commits, position, found = self._read(_BEFORE, channel, _END if seq is None else seq, limit)
         if position is None:
             return commits, None
-        more = len(found) > limit
-        return commits, Page(found[1:] if more else found, position, complete=True, more=more)
+        older: list[Publication] = []
+        if found:
+            _, _, older = self._read(_BEFORE, channel, found[0].seq or 0, 1)
+        return commits, Page(found, position, complete=True, more=bool(older))
 
     def _read(
         self, statement: str, channel: str, seq: int, limit: int
     ) -> tuple[int, Position | None, list[Publication]]:
+        """How far the store had come, where the channel ends, and at most `limit` messages, oldest first."""
         retention = self._retention(channel)
-        oldest = int((self._clock() - retention.age) * 1000)
-        row = self._database.execute(
-            statement,
-            # A seq may be any number that a client can write.
-            {"name": channel, "seq": min(seq, _END), "size": retention.size, "oldest": oldest, "limit": limit},
-        ).fetchone()
+        # Also where it is kept for ever.
+        oldest = int(max(0.0, self._clock() - retention.age) * 1000)
+        # A seq may be any number that a client can write.
+        values = {"name": channel, "seq": min(seq, _END), "size": retention.size, "oldest": oldest, "limit": limit}
+        try:
+            row = self._database.execute(statement, values).fetchone()
+        except sqlite3.DataError:
+            # Too large for one row: fewer, and whoever reads asks again.
+            if limit <= 1:
+                raise
+            return self._read(statement, channel, seq, max(1, limit // 8))
         commits, id, *_, head, joined = row
         if id is None:
             return commits, None, []

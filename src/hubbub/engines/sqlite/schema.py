@@ -12,7 +12,7 @@ from hubbub.errors import ConfigError
 __all__ = ["APPLICATION", "STEPS", "migrate", "verify"]
 
 # Messages that are read together when everything is looked through.
-_TOGETHER: Final = 1000
+_TOGETHER: Final = 500
 _SOME: Final = (
     "SELECT group_concat(record, x'1e'), sum(time) FROM (SELECT time, record FROM messages "
     "WHERE (channel, seq) > (?, ?) ORDER BY channel, seq LIMIT ?)"
@@ -91,10 +91,17 @@ def verify(database: sqlite3.Connection) -> None:
 
 def _verify_messages(database: sqlite3.Connection, ends: dict[int, int]) -> None:
     """Read all messages; `ends` has each channel, and the seq that it reaches at least where it has messages."""
-    channel, last, time = 0, 0, 0
+    channel, last, time, together = 0, 0, 0, _TOGETHER
     while True:
-        # As few rows as can be: see `rows`. The sum tells whether the times beside the records are theirs.
-        joined, times = database.execute(_SOME, (channel, last, _TOGETHER)).fetchone()
+        try:
+            # As few rows as can be: see `rows`. The sum tells whether the times beside the records are theirs.
+            joined, times = database.execute(_SOME, (channel, last, together)).fetchone()
+        except sqlite3.DataError:
+            # Too large for one row: large messages come in smaller parts.
+            if together == 1:
+                raise
+            together = max(1, together // 8)
+            continue
         if not joined:
             break
         for record in joined.split(SEPARATOR):

@@ -101,7 +101,8 @@ class Store:
         if (seconds := time.monotonic() - began) > 1:
             log.info("looked through %s in %.1f s", self.path, seconds)
         self.about = self._begin(marked.commits, marked.doubtful)
-        self.mark.write(self.about.commits)
+        # On disk, before anything is served: the last one may have been clean, or of another durability.
+        self.mark.write(self.about.commits, sync=True)
         _sync(self.folder)
 
     def connect(self) -> sqlite3.Connection:
@@ -115,7 +116,9 @@ class Store:
     def close(self) -> None:
         """Close in order: what is committed is on disk."""
         self.database.close()
-        self.mark.write(self.about.commits, clean=True)
+        # Whoever closes last brings the log into the database, and removes it. A backup may hold it open.
+        clean = not self.path.with_name(self.path.name + "-wal").exists()
+        self.mark.write(self.about.commits, clean=clean, sync=True)
         self.mark.close()
         os.close(self._lock)
 
@@ -161,7 +164,7 @@ class Store:
         )
 
 
-_REMEDY: Final = "restore the folder from a backup, or move it away and begin anew"
+_REMEDY: Final = "put a backup of it in its place and remove hubbub.mark, or move the folder away and begin anew"
 
 
 def _lock(folder: Path) -> int:

@@ -79,16 +79,17 @@ class Worker(Generic[J, R]):
             gathered, self._gathered = self._gathered, []
             self._jobs.put(gathered)
 
-    async def stop(self) -> None:
-        """Finish what waits and end the thread; harmless when it does not run."""
+    async def stop(self) -> bool:
+        """Finish what waits and end the thread; harmless when it does not run. False where it does not end in time."""
         if self._loop is None or self._ended is None:
-            return
+            return True
         self._loop = None
         self._hand_over()
         self._jobs.put(None)
         done, _ = await asyncio.wait([self._ended], timeout=_PATIENCE)
         if not done:
             log.error("%s does not end: the disk does not answer", self._name)
+        return bool(done)
 
     def _run(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
         jobs, more = self._jobs, True
@@ -104,8 +105,11 @@ class Worker(Generic[J, R]):
                 raise
 
     def _finish(self, done: list[J], said: R) -> None:
-        self.waiting -= len(done)
-        self._deliver(done, said)
+        try:
+            self._deliver(done, said)
+        finally:
+            # Not before: until all of it is told, what is said meanwhile belongs behind it.
+            self.waiting -= len(done)
 
 
 def _take(jobs: SimpleQueue[list[J] | None]) -> tuple[list[J], bool]:

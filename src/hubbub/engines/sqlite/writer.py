@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,7 @@ from msgspec import Struct, field
 from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.base import Accepted
 from hubbub.engines.sqlite.jobs import Acknowledge, Append, Ask, Job
+from hubbub.engines.sqlite.listening import Listening
 from hubbub.engines.sqlite.record import SEPARATOR, Damaged, check_of, open_records, seal
 from hubbub.engines.sqlite.rows import Rows
 from hubbub.engines.sqlite.store import About, Store
@@ -33,9 +35,23 @@ log = logging.getLogger("hubbub.engines.sqlite")
 _HEADS: Final = 20_000
 # Messages that are read together when a channel is.
 _TRACES: Final = 500
-# Channels that one sweep looks at, and messages that one step of it deletes: publishers wait meanwhile.
+# Channels that one step of a sweep looks at, those of them that it works on, and messages that it deletes: publishers
+# wait meanwhile.
 _SWEEP: Final = 1000
+_WORK: Final = 20
 _DELETE: Final = 2000
+# Seconds that are as good as any longer time.
+_FOR_EVER: Final = 1e11
+
+# One row about many channels: what is in the file of each.
+_CHANNELS: Final = (
+    "SELECT group_concat(id || ' ' || first || ' ' || last || ' ' || oldest || ' ' || name, x'1e') FROM "
+    "(SELECT id, name, "
+    "coalesce((SELECT min(seq) FROM messages WHERE channel = id), 0) AS first, "
+    "coalesce((SELECT max(seq) FROM messages WHERE channel = id), 0) AS last, "
+    "coalesce((SELECT time FROM messages WHERE channel = id ORDER BY seq LIMIT 1), 0) AS oldest "
+    "FROM channels WHERE id > ? ORDER BY id LIMIT ?)"
+)
 
 _decode = msgspec.json.Decoder(Publication).decode
 
@@ -84,18 +100,16 @@ class Writer:
         store: Store,
         limits: HistoryLimits,
         retention: Callable[[str], Retention],
-        listening: Mapping[str, str],
+        listening: Listening,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._database = store.database
         self._limits = limits
         self._retention = retention
-        # The channels that the node listens to, with the epoch they begin with. The loop's thread changes it; a
-        # look-up is one step of the interpreter.
         self._listening = listening
         self._clock = clock
-        self._window = int(limits.dedupe_window * 1000)
+        self._window = int(min(limits.dedupe_window, _FOR_EVER) * 1000)
 
         # The least lately used first.
         self._heads: dict[str, _Head] = {}
@@ -107,8 +121,8 @@ class Writer:
         self.channels: int = count
         # How many there will be more, once this transaction is over.
         self._grown = 0
-        # How many channels this transaction has forgotten.
-        self._forgotten = 0
+        # The channels that this transaction has forgotten.
+        self._forgotten: dict[str, None] = {}
         # Whether it has anything else to write.
         self._dirty = False
 
@@ -193,14 +207,15 @@ class Writer:
             if head.changed:
                 self._add_row(head)
         self._rows.write(database)
-        after = About(about.epoch, about.generation + self._forgotten, about.commits + 1)
+        after = About(about.epoch, about.generation + len(self._forgotten), about.commits + 1)
         database.execute(
             "UPDATE about SET generation = ?, commits = ?, sealed = ?", (after.generation, after.commits, after.sealed)
         )
         database.execute("COMMIT")
-        # Not before: an epoch that is not in the file could be given away, and then again.
-        about.generation, about.commits = after.generation, after.commits
-        self._forgotten = 0
+        about.commits = after.commits
+        if self._forgotten:
+            self._listening.forget(self._forgotten, partial(self._renew, after.generation))
+            self._forgotten.clear()
         for head in self._touched.values():
             head.changed = False
         self._touched.clear()
@@ -208,6 +223,11 @@ class Writer:
         self.channels += self._grown
         self._grown = 0
         self._mark()
+
+    def _renew(self, generation: int) -> str:
+        # Not before the commit: an epoch that is not in the file could be given away, and then again.
+        self._store.about.generation = generation
+        return self._store.about.new_epoch
 
     def _mark(self) -> None:
         try:
@@ -221,7 +241,7 @@ class Writer:
         self._rows.clear()
         self._grown = 0
         self._dirty = False
-        self._forgotten = 0
+        self._forgotten.clear()
         for name in self._touched:
             self._heads.pop(name, None)
         self._touched.clear()
@@ -291,14 +311,14 @@ class Writer:
             return None
         if seq <= (head.cursor or 0):
             return []
+        due = [waiting for waiting in head.receipts if waiting <= seq]
+        # Nothing is changed before the last step that can fail.
+        found = self._due(head, due, now) if due else []
+        head.receipts = head.receipts[len(due) :]
         head.cursor = seq
         head.changed = True
         self._touched[head.name] = head
-        due = [waiting for waiting in head.receipts if waiting <= seq]
-        if not due:
-            return []
-        head.receipts = head.receipts[len(due) :]
-        return self._due(head, due, now)
+        return found
 
     def _due(self, head: _Head, seqs: list[int], now: int) -> list[Publication]:
         # Some may have been appended by this very transaction.
@@ -380,13 +400,20 @@ class Writer:
             "SELECT min(seq) FROM messages WHERE channel = ? AND seq > ? AND time > ?",
             (head.id, head.seq - self._limits.dedupe_size, now - self._window),
         ).fetchone()
-        at = min(unread, head.seq if young is None else young - 1)
+        at, together = min(unread, head.seq if young is None else young - 1), _TRACES
         while at < head.seq:
-            (joined,) = self._database.execute(
-                "SELECT group_concat(record, x'1e') FROM "
-                "(SELECT record FROM messages WHERE channel = ? AND seq > ? ORDER BY seq LIMIT ?)",
-                (head.id, at, _TRACES),
-            ).fetchone()
+            try:
+                (joined,) = self._database.execute(
+                    "SELECT group_concat(record, x'1e') FROM "
+                    "(SELECT record FROM messages WHERE channel = ? AND seq > ? ORDER BY seq LIMIT ?)",
+                    (head.id, at, together),
+                ).fetchone()
+            except sqlite3.DataError:
+                # Too large for one row.
+                if together == 1:
+                    raise
+                together = max(1, together // 8)
+                continue
             found = open_records(head.id, joined)
             for opened in found:
                 trace = _decode_trace(opened.body)
@@ -401,7 +428,9 @@ class Writer:
             raise Unavailable("too many channels have a history", retry_after=60)
         self._grown += 1
         about = self._store.about
-        epoch = self._listening.get(name) or About(about.epoch, about.generation + self._forgotten, 0).new_epoch
+        epoch = None if name in self._forgotten else self._listening.epoch(name)
+        if epoch is None:
+            epoch = About(about.epoch, about.generation + len(self._forgotten), 0).new_epoch
         head = _Head(self._next_id, name, epoch, self._retention(name).size)
         self._next_id += 1
         head.changed = True
@@ -417,7 +446,7 @@ class Writer:
     def _lowest(self, name: str, seq: int, now: int) -> tuple[int, int]:
         """What is kept of a channel that ends at `seq`: what is beyond this seq, and younger than this time (ms)."""
         retention = self._retention(name)
-        return seq - retention.size, now - int(retention.age * 1000)
+        return seq - retention.size, now - int(min(retention.age, _FOR_EVER) * 1000)
 
     def sweep(self) -> bool:
         """Delete some of what is no longer kept; whether there is more to do at once.
@@ -432,29 +461,42 @@ class Writer:
             budget -= 1 if head is None else 1 + self._trim(head, now, budget)
             if budget > 0:
                 del self._untrimmed[name]
-        if not self._untrimmed:
-            self._sweep_some(now)
-        return bool(self._untrimmed)
+        return self._sweep_some(now) if not self._untrimmed else True
 
-    def _sweep_some(self, now: int) -> None:
-        """Look at the next channels in the file, written to lately or not."""
-        names = [
-            (id, name.decode())
-            for id, name in self._database.execute(
-                "SELECT id, name FROM channels WHERE id > ? ORDER BY id LIMIT ?", (self._swept, _SWEEP)
-            ).fetchall()
-        ]
-        self._swept = names[-1][0] if len(names) == _SWEEP else 0
+    def _sweep_some(self, now: int) -> bool:
+        """Look at the next channels in the file, written to lately or not; whether some of them must wait."""
+        (joined,) = self._database.execute(_CHANNELS, (self._swept, _SWEEP)).fetchone()
+        rows = joined.split(SEPARATOR) if joined else []
         full = self._used() > self._limits.history_bytes
-        for _, name in names:
-            remembered = name in self._heads
-            head = self._head(name, now)
-            assert head is not None
-            self._trim(head, now, _DELETE, full=full)
-            if head.first > head.seq and not head.known and name not in self._listening:
-                self._forget(head)
-            elif not remembered:
-                self._heads.pop(name, None)
+        worked = 0
+        for row in rows:
+            id, first, last, oldest, name = row.split(b" ", 4)
+            channel = name.decode()
+            if self._has_work(channel, int(first), int(last), int(oldest), now, full=full):
+                if worked == _WORK:
+                    return True
+                worked += 1
+                self._work_on(channel, now, full=full)
+            self._swept = int(id)
+        if len(rows) < _SWEEP:
+            self._swept = 0
+        return False
+
+    def _has_work(self, name: str, first: int, last: int, oldest: int, now: int, *, full: bool) -> bool:
+        if not first:
+            return name not in self._listening
+        lowest, youngest = self._lowest(name, last, now)
+        return oldest <= now - self._window and (full or oldest <= youngest or first <= lowest)
+
+    def _work_on(self, name: str, now: int, *, full: bool) -> None:
+        remembered = name in self._heads
+        head = self._head(name, now)
+        assert head is not None
+        self._trim(head, now, _DELETE, full=full)
+        if head.first > head.seq and not head.known and name not in self._listening:
+            self._forget(head)
+        elif not remembered:
+            self._heads.pop(name, None)
 
     def _trim(self, head: _Head, now: int, most: int, *, full: bool = False) -> int:
         """Delete what the channel no longer needs, at most `most` messages; how many."""
@@ -493,7 +535,7 @@ class Writer:
         self._database.execute("DELETE FROM channels WHERE id = ?", (head.id,))
         self._dirty = True
         self._grown -= 1
-        self._forgotten += 1
+        self._forgotten[head.name] = None
 
     def _used(self) -> int:
         """Bytes of the file that are in use."""
