@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.sqlite.record import Damaged, check_of, open_records
+from hubbub.engines.sqlite.rows import joined_row
 from hubbub.types import user_of
 
 __all__ = ["Head", "Heads"]
@@ -154,18 +155,13 @@ class Heads:
         ).fetchone()
         at, together = min(unread, head.seq if young is None else young - 1), _TRACES
         while at < head.seq:
-            try:
-                (joined,) = self._database.execute(
-                    "SELECT group_concat(record, x'1e') FROM "
-                    "(SELECT record FROM messages WHERE channel = ? AND seq > ? ORDER BY seq LIMIT ?)",
-                    (head.id, at, together),
-                ).fetchone()
-            except sqlite3.DataError:
-                # Too large for one row.
-                if together == 1:
-                    raise
-                together = max(1, together // 8)
-                continue
+            (joined,), together = joined_row(
+                self._database,
+                "SELECT group_concat(record, x'1e') FROM "
+                "(SELECT record FROM messages WHERE channel = :channel AND seq > :seq ORDER BY seq LIMIT :limit)",
+                {"channel": head.id, "seq": at},
+                together,
+            )
             found = open_records(head.id, joined)
             for opened in found:
                 trace = _decode_trace(opened.body)

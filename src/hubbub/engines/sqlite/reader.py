@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from hubbub.core.log import Page, Retention
 from hubbub.engines.sqlite.record import Damaged, check_of, open_records
+from hubbub.engines.sqlite.rows import joined_row
 from hubbub.errors import Unavailable
 from hubbub.types import Position, Publication
 
@@ -124,14 +125,8 @@ class Reader:
         # Also where it is kept for ever.
         oldest = int(max(0.0, self._clock() - retention.age) * 1000)
         # A seq may be any number that a client can write.
-        values = {"name": channel, "seq": min(seq, _END), "size": retention.size, "oldest": oldest, "limit": limit}
-        try:
-            row = self._database.execute(statement, values).fetchone()
-        except sqlite3.DataError:
-            # Too large for one row: fewer, and whoever reads asks again.
-            if limit <= 1:
-                raise
-            return self._read(statement, channel, seq, max(1, limit // 8))
+        values = {"name": channel, "seq": min(seq, _END), "size": retention.size, "oldest": oldest}
+        row, _ = joined_row(self._database, statement, values, limit)
         commits, id, *_, head, joined = row
         if id is None:
             return commits, None, []

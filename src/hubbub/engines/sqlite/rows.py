@@ -1,4 +1,4 @@
-"""Many rows with few statements.
+"""Many rows with few statements, in and out.
 
 Each step of a statement lets go of the interpreter's lock and has to get it back from a busy event loop, which can
 take milliseconds. So a hundred rows must not be a hundred steps.
@@ -7,13 +7,29 @@ take milliseconds. So a hundred rows must not be a hundred steps.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "joined_row"]
 
 # The largest first; few different sizes, so that every statement stays prepared.
 _SIZES: Final = (256, 64, 16, 4, 1)
+
+
+def joined_row(
+    database: sqlite3.Connection, statement: str, values: Mapping[str, object], limit: int
+) -> tuple[tuple[Any, ...], int]:
+    """The one row in which `statement` joins at most `:limit` others, and how many it was allowed to join.
+
+    Fewer where they are too large for one row; whoever reads asks again for the rest.
+    """
+    while True:
+        try:
+            return database.execute(statement, {**values, "limit": limit}).fetchone(), limit
+        except sqlite3.DataError:
+            if limit <= 1:
+                raise
+            limit = max(1, limit // 8)
 
 
 class Rows:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hubbub.engines.sqlite.record import SEPARATOR, Damaged, check_of, open_record
+from hubbub.engines.sqlite.rows import joined_row
 from hubbub.errors import ConfigError
 
 __all__ = ["APPLICATION", "STEPS", "migrate", "verify"]
@@ -15,7 +16,7 @@ __all__ = ["APPLICATION", "STEPS", "migrate", "verify"]
 _TOGETHER: Final = 500
 _SOME: Final = (
     "SELECT group_concat(record, x'1e'), sum(time) FROM (SELECT time, record FROM messages "
-    "WHERE (channel, seq) > (?, ?) ORDER BY channel, seq LIMIT ?)"
+    "WHERE (channel, seq) > (:channel, :seq) ORDER BY channel, seq LIMIT :limit)"
 )
 
 APPLICATION: Final = 0x48756262
@@ -93,15 +94,8 @@ def _verify_messages(database: sqlite3.Connection, ends: dict[int, int]) -> None
     """Read all messages; `ends` has each channel, and the seq that it reaches at least where it has messages."""
     channel, last, time, together = 0, 0, 0, _TOGETHER
     while True:
-        try:
-            # As few rows as can be: see `rows`. The sum tells whether the times beside the records are theirs.
-            joined, times = database.execute(_SOME, (channel, last, together)).fetchone()
-        except sqlite3.DataError:
-            # Too large for one row: large messages come in smaller parts.
-            if together == 1:
-                raise
-            together = max(1, together // 8)
-            continue
+        # The sum tells whether the times beside the records are theirs.
+        (joined, times), together = joined_row(database, _SOME, {"channel": channel, "seq": last}, together)
         if not joined:
             break
         for record in joined.split(SEPARATOR):

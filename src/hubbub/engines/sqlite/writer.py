@@ -1,6 +1,6 @@
 """The one who writes: in the writer's thread, one transaction for all the jobs that wait at once.
 
-It alone numbers messages and knows retries, so nothing here needs a lock. What it remembers of a channel is a copy
+It alone numbers messages and knows retries, so none of that needs a lock. What it remembers of a channel is a copy
 of what is in the file: it can be dropped at any time, and is when a transaction fails.
 """
 
