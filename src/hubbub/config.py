@@ -58,6 +58,8 @@ class Option(Struct, frozen=True):
     type: Any
     default: Any
     description: str
+    # Whether its value must not be shown to anybody.
+    secret: bool = False
 
     @property
     def flag(self) -> str:
@@ -93,8 +95,9 @@ def _options() -> dict[str, Option]:
                 continue
             metas = [meta for meta in getattr(hints[field.name], "__metadata__", ()) if isinstance(meta, Meta)]
             description = next((meta.description for meta in metas if meta.description), "")
+            secret = any((meta.extra or {}).get("secret") for meta in metas)
             # An option that two structs share (`message_size`) is one option.
-            found.setdefault(field.name, Option(field.name, hints[field.name], default, description))
+            found.setdefault(field.name, Option(field.name, hints[field.name], default, description, secret))
     return found
 
 
@@ -195,10 +198,21 @@ def _convert(option: Option, value: Any, spelled: str) -> Any:
     try:
         if option.name == "rooms":
             return _rooms(value, spelled)
-        return msgspec.convert(value, option.type, strict=False)
+        return msgspec.convert(_listed(option, value), option.type, strict=False)
     except msgspec.MsgspecError as error:
         # Such as "Expected `int` <= 65535".
-        raise ConfigError(f"{spelled} cannot be {value!r}: {str(error).lower()} ({option.description})") from None
+        shown = "what it is" if option.secret else repr(value)
+        raise ConfigError(f"{spelled} cannot be {shown}: {str(error).lower()} ({option.description})") from None
+
+
+def _listed(option: Option, value: Any) -> Any:
+    """A list that came as text: JSON, or names with commas between them."""
+    if not isinstance(option.default, tuple) or not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text.startswith("["):
+        return msgspec.json.decode(text)
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _rooms(value: Any, spelled: str) -> dict[str, RoomOptions]:

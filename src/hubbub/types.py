@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from enum import StrEnum
 from typing import NamedTuple
 
 from msgspec import Raw, Struct, field
@@ -10,11 +13,14 @@ __all__ = [
     "ALL",
     "NOTHING",
     "Acknowledged",
+    "Action",
+    "Identity",
     "Position",
     "Publication",
     "inbox_channel",
     "room_channel",
     "room_of",
+    "token_id",
     "user_of",
 ]
 
@@ -89,3 +95,41 @@ class Publication(Struct, gc=False, omit_defaults=True):
     prev: int | None = None
     # Milliseconds since the Unix epoch on the server's clock.
     time: int | None = None
+
+
+class Action(StrEnum):
+    """What may be granted in a room; each by itself, and none of them goes without `JOIN`."""
+
+    JOIN = "join"
+    """Be a member: hear what is published from now on."""
+
+    PUBLISH = "publish"
+    """Send messages to the room."""
+
+    HISTORY = "history"
+    """Read what was published before."""
+
+    PRESENCE = "presence"
+    """See who is in the room."""
+
+
+class Identity(Struct, frozen=True, kw_only=True):
+    """Who somebody has proved to be, and what goes with the proof; an authenticate hook may return one."""
+
+    # The user's id: a name (protocol.md §1.2).
+    user: str
+    # What the user is, for the policies of the configuration.
+    roles: tuple[str, ...] = ()
+    # What the proof itself grants, by room pattern; None where it says nothing about rooms.
+    rooms: dict[str, tuple[Action, ...]] | None = None
+    # When the proof was made, and when it stops being good, in milliseconds since the Unix epoch.
+    issued: int | None = None
+    expires: int | None = None
+    # See `token_id`; empty where there was no token.
+    token_id: str = ""
+
+
+def token_id(token: str) -> str:
+    """A name for a token that does not give it away, so that it can be kept and told to other nodes."""
+    digest = hashlib.blake2b(token.encode(errors="surrogatepass"), digest_size=15).digest()
+    return base64.urlsafe_b64encode(digest).decode()

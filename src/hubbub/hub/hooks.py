@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
@@ -15,8 +15,19 @@ from hubbub.hub.pipeline import Pipeline, Threads
 if TYPE_CHECKING:
     from hubbub.hub.session import Session
     from hubbub.transports.base import Handshake
+    from hubbub.types import Identity
 
-__all__ = ["AuthenticateHook", "ConnectHook", "Credentials", "Hook", "Hooks", "OfflineHook", "OnlineHook", "RoomHook"]
+__all__ = [
+    "AuthenticateHook",
+    "Authenticator",
+    "ConnectHook",
+    "Credentials",
+    "Hook",
+    "Hooks",
+    "OfflineHook",
+    "OnlineHook",
+    "RoomHook",
+]
 
 
 class Credentials(Struct, frozen=True):
@@ -30,6 +41,17 @@ class Credentials(Struct, frozen=True):
     def __repr__(self) -> str:
         # Both hold secrets, and this may end up in a log.
         return f"Credentials(token={'…' if self.token else None})"
+
+
+class Authenticator(Protocol):
+    """Tells who a token was made for, without asking the application; `hubbub.auth` has one for JWT."""
+
+    async def identify(self, token: str, now: float) -> Identity:
+        """Who shows this token, at `now` (seconds since the Unix epoch).
+
+        Raises `Reject` with `unauthorized` for a token that is not good, and `Unavailable` where that cannot be
+        told now. It waits only where it must ask elsewhere.
+        """
 
 
 Hook = Callable[..., Any]
@@ -72,4 +94,4 @@ ConnectHook = Callable[["Session"], Awaitable[None] | None]
 OnlineHook = Callable[[str], Awaitable[None] | None]
 OfflineHook = Callable[[str, int], Awaitable[None] | None]
 RoomHook = Callable[["Session", str], Awaitable[None] | None]
-AuthenticateHook = Callable[[Credentials], Awaitable[str | None] | str | None]
+AuthenticateHook = Callable[[Credentials], "Awaitable[str | Identity | None] | str | Identity | None"]
