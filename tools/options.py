@@ -17,9 +17,11 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.config import OPTIONS, Option, ServerOptions
+from hubbub.core.addresses import TrustedProxies
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.rates import Rate, RateLimits
 from hubbub.core.rooms import RoomOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.hub.options import HubOptions
@@ -33,6 +35,7 @@ CHAPTERS: dict[str, type[Struct]] = {
     "The server": ServerOptions,
     "The hub": HubOptions,
     "Connections": ConnectionLimits,
+    "Rates": RateLimits,
     "Slow readers": OutboxLimits,
     "The transport": TransportLimits,
     "The store": StoreOptions,
@@ -51,6 +54,11 @@ file. A flag counts before a variable, a variable before the file, the file befo
 |---|---|---|---|
 | a value | `--port 9000` | `HUBBUB_PORT=9000` | `port = 9000` |
 | a switch | `--dev`, `--no-dev` | `HUBBUB_DEV=true` | `dev = true` |
+| a rate | `--rate-limit '20/s burst 50'` | `HUBBUB_RATE_LIMIT=off` | `rate_limit = "5/s leaky burst 20"` |
+| rates by type | `--rate-limits '{"typing": "2/s"}'` | `HUBBUB_RATE_LIMITS='{"typing": "2/s"}'` | \
+`[rate_limits]`, and below it `typing = "2/s"` |
+| networks | `--trusted-proxies 10.0.0.0/8,::1` | `HUBBUB_TRUSTED_PROXIES=10.0.0.0/8` | \
+`trusted_proxies = ["10.0.0.0/8"]` |
 | rooms | `--rooms '{"game:*": {"capacity": 4}}'` | `HUBBUB_ROOMS='{"game:*": {"capacity": 4}}'` | \
 `[rooms."game:*"]`, and below it `capacity = 4` |
 
@@ -59,7 +67,8 @@ The file is `hubbub.toml` in the folder where `hubbub serve` is started, if ther
 A name or a value that cannot be is refused at the start, with the reason; a variable that looks like an option and is
 none, in the log.
 
-Times are in seconds, sizes in bytes. Limits are those of one process.
+Times are in seconds, sizes in bytes. Limits are those of one process. How a rate is written, and what it does, is in
+[the guide to rate limits](../guides/rate-limits.md).
 """
 
 
@@ -139,17 +148,19 @@ def takes(type: Any) -> str:
 def kind(type: Any) -> str:
     """The kind of value, without its bounds."""
     if typing.get_origin(type) is dict:
-        return "[rooms](#rooms-by-pattern)"
+        return "rates by type" if Rate in typing.get_args(type) else "[rooms](#rooms-by-pattern)"
     if issubclass(type, Enum):
         return ", ".join(f"`{member.value}`" for member in type)
-    return {bool: "switch", int: "integer", float: "number", str: "text"}[type]
+    return {bool: "switch", int: "integer", float: "number", str: "text", Rate: "rate", TrustedProxies: "networks"}[
+        type
+    ]
 
 
 def default(value: Any) -> str:
     """A default as one would write it."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    if value == {}:
+    if value in ({}, TrustedProxies()):
         return "none"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 

@@ -10,16 +10,18 @@ import difflib
 import re
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
+from hubbub.core.addresses import TrustedProxies
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.rates import Rate, RateLimits
 from hubbub.core.rooms import RoomOptions, room_options
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
@@ -76,6 +78,7 @@ _SECTIONS: tuple[type[Struct], ...] = (
     ServerOptions,
     HubOptions,
     ConnectionLimits,
+    RateLimits,
     OutboxLimits,
     TransportLimits,
     StoreOptions,
@@ -126,11 +129,12 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         values["presence_events"] = True
     _check(values)
     limits = _pick(ConnectionLimits, values)
+    rates = _pick(RateLimits, values)
     outbox = _pick(OutboxLimits, values)
     return Config(
         server=_pick(ServerOptions, values),
         transport=_pick(TransportLimits, values),
-        hub=msgspec.structs.replace(_pick(HubOptions, values), limits=limits, outbox=outbox),
+        hub=msgspec.structs.replace(_pick(HubOptions, values), limits=limits, rates=rates, outbox=outbox),
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),
     )
@@ -198,16 +202,36 @@ def _convert(option: Option, value: Any, spelled: str) -> Any:
     try:
         if option.name == "rooms":
             return _rooms(value, spelled)
-        return msgspec.convert(_listed(option, value), option.type, strict=False)
+        return msgspec.convert(_listed(option, value), option.type, strict=False, dec_hook=_read)
     except msgspec.MsgspecError as error:
         # Such as "Expected `int` <= 65535".
         shown = "what it is" if option.secret else repr(value)
-        raise ConfigError(f"{spelled} cannot be {shown}: {str(error).lower()} ({option.description})") from None
+        said = str(error).lower().partition(" - at `$")[0]
+        raise ConfigError(f"{spelled} cannot be {shown}: {said} ({option.description})") from None
+
+
+# Types of ours among those of options, and how each is read.
+_READERS: Mapping[type, Callable[[Any], Any]] = {
+    Rate: Rate.parse,
+    TrustedProxies: lambda value: TrustedProxies(value if isinstance(value, list | tuple) else [value]),
+}
+
+
+def _read(kind: type, value: Any) -> Any:
+    if isinstance(value, kind):
+        return value
+    try:
+        return _READERS[kind](value)
+    except ConfigError as error:
+        # So that it is said as everything else is that msgspec refuses.
+        raise ValueError(str(error)) from None
 
 
 def _listed(option: Option, value: Any) -> Any:
-    """A list that came as text: JSON, or names with commas between them."""
-    if not isinstance(option.default, tuple) or not isinstance(value, str):
+    """A table that came as text is JSON; a list is that, or names with commas between them."""
+    if isinstance(option.default, dict) and isinstance(value, str):
+        return msgspec.json.decode(value)
+    if not isinstance(option.default, tuple | TrustedProxies) or not isinstance(value, str):
         return value
     text = value.strip()
     if text.startswith("["):

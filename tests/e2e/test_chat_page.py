@@ -60,8 +60,9 @@ class Server:
 
     def start(self) -> None:
         port = self.url.rpartition(":")[2] or "0"
-        # No grace: that somebody has gone shows at once.
-        command = [sys.executable, "-m", "hubbub", "serve", "--dev", "--port", port, "--presence-grace", "0"]
+        # No grace: that somebody has gone shows at once. No rate limit: the test types faster than a person.
+        options = ["--port", port, "--presence-grace", "0", "--rate-limit", "off"]
+        command = [sys.executable, "-m", "hubbub", "serve", "--dev", *options]
         process = self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, args=(process, lines), daemon=True).start()

@@ -22,8 +22,12 @@ from hubbub.config import load
 from hubbub.server import Server
 from support.loop import PATIENCE
 
-__all__ = ["Answer", "Child", "command", "defaults", "get", "serving"]
+__all__ = ["UNLIMITED", "Answer", "Child", "command", "defaults", "get", "serving"]
 
+
+UNLIMITED = {"rate_limit": "off"}
+"""For servers of tests: a test says in a moment what a person says in a minute, and comes from one address. The tests
+of rate limits set them themselves."""
 
 defaults: dict[str, Any] = {}
 """Options of every server that `serving` makes; set by a fixture, for the tests that run on every engine."""
@@ -36,7 +40,7 @@ async def serving(hub: Hub | None = None, *, sndbuf: int | None = None, **option
     `options` are those of `hubbub serve`, by name. The same hub may be served again afterwards: that is a
     restart. `sndbuf` bounds the kernel's send buffers, so that a client that does not read is noticed soon.
     """
-    server = Server(hub or Hub(), load({"dev": True, "port": 0, **defaults, **options}, {}))
+    server = Server(hub or Hub(), load({"dev": True, "port": 0, **UNLIMITED, **defaults, **options}, {}))
     await server.start()
     try:
         if sndbuf is not None:
@@ -128,7 +132,7 @@ async def _start(
         stdout=PIPE,
         stderr=stderr,
         cwd=cwd,
-        env=environment | variables,
+        env=environment | {"HUBBUB_RATE_LIMIT": UNLIMITED["rate_limit"]} | variables,
     )
 
 

@@ -12,7 +12,9 @@ import msgspec
 import pytest
 
 from hubbub.config import OPTIONS, Config, Option, load, misspelt
+from hubbub.core.addresses import TrustedProxies
 from hubbub.core.outbox import Overflow
+from hubbub.core.rates import OFF, Rate
 from hubbub.core.rooms import RoomOptions
 from hubbub.errors import ConfigError
 
@@ -37,6 +39,12 @@ def samples(option: Option) -> list[Any]:
         return [not option.default] * 3
     if kind in (int, float):
         return [option.default + kind(step) for step in (1, 2, 3)]
+    if kind is Rate:
+        return [Rate.parse("3/s burst 7"), Rate.parse("100/h window"), Rate(5)]
+    if kind is TrustedProxies:
+        return [TrustedProxies(found) for found in (["10.0.0.0/8"], ["::1", "192.168.0.0/16"], ["127.0.0.1"])]
+    if kind is dict and Rate in typing.get_args(option.type.__origin__):
+        return [{"typing": Rate(2)}, {"history": Rate.parse("5/m leaky"), "chat": OFF}, {"a b": Rate(1)}]
     if kind is dict:
         return [{"lobby": RoomOptions(capacity=1)}, {"game:*": RoomOptions(overflow=Overflow.LATEST)}, {"*": ROOM}]
     if issubclass(kind, Enum):
@@ -48,7 +56,7 @@ def text(value: Any) -> str:
     """A value as it is written on a command line or in the environment."""
     if isinstance(value, bool):
         return str(value).lower()
-    return msgspec.json.encode(value).decode() if isinstance(value, dict) else str(value)
+    return msgspec.json.encode(value, enc_hook=str).decode() if isinstance(value, dict) else str(value)
 
 
 def found(config: Config, option: Option) -> Any:
@@ -58,6 +66,7 @@ def found(config: Config, option: Option) -> Any:
         config.transport,
         config.hub,
         config.hub.limits,
+        config.hub.rates,
         config.hub.outbox,
         config.store,
         config.history,
@@ -73,11 +82,15 @@ def a_file(folder: Path, values: dict[str, Any]) -> Path:
     file = folder / "hubbub.toml"
     lines: list[str] = []
     for name, value in values.items():
-        lines += [f"{name} = {json.dumps(value)}"] if not isinstance(value, dict) else []
+        lines += [f"{name} = {json.dumps(value, default=str)}"] if not isinstance(value, dict) else []
     for name, table in values.items():
         for pattern, options in table.items() if isinstance(table, dict) else ():
-            lines.append(f"[{name}.{json.dumps(pattern)}]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in msgspec.to_builtins(options).items()]
+            if isinstance(options, Rate):
+                lines += [f"[{name}]"] if pattern == next(iter(table)) else []
+                lines.append(f'{json.dumps(pattern)} = "{options}"')
+            else:
+                lines.append(f"[{name}.{json.dumps(pattern)}]")
+                lines += [f"{key} = {json.dumps(value)}" for key, value in msgspec.to_builtins(options).items()]
     file.write_text("\n".join(lines), encoding="utf-8")
     return file
 

@@ -35,7 +35,7 @@ def add_to(commands: Any) -> None:
                 option.flag, action=argparse.BooleanOptionalAction, default=None, help=option.description
             )
         else:
-            shown = f" [{option.default}]" if option.default not in ({}, "", ()) else ""
+            shown = f" [{option.default}]" if str(option.default) not in ("{}", "", "()") else ""
             parser.add_argument(option.flag, default=None, metavar="X", help=option.description + shown)
     parser.set_defaults(run=_run, parser=parser)
 

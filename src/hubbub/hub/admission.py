@@ -47,7 +47,8 @@ def token_of(handshake: Handshake) -> str | None:
 
 async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refuse:
     """Let the client in as a session, or say why not."""
-    refusal = _no_place(node, handshake)
+    handshake = node.arrivals.resolve(handshake)
+    refusal = node.arrivals.take(handshake) or _no_place(node, handshake)
     if refusal is not None:
         return refusal
     subprotocol = subprotocol_of(handshake.subprotocols)

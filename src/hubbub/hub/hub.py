@@ -50,6 +50,8 @@ class HubStatistics(Struct, frozen=True, kw_only=True):
     messages_in: int
     publications: int
     errors: dict[str, int]
+    # How many users and addresses have used up something of their rates lately, by kind of meter.
+    meters: dict[str, int]
 
 
 class Hub:
@@ -288,6 +290,10 @@ class Hub:
             messages_in=node.messages_in,
             publications=node.publications,
             errors=dict(node.errors),
+            meters={
+                **(node.metering.sizes() if node.metering is not None else {"user": 0, "ip": 0}),
+                "handshake_ip": len(node.arrivals),
+            },
         )
 
     # ------------------------------------------------------------------------------------- its life

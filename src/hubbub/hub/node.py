@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubbub.core.channel import Channel
 from hubbub.core.limits import ConnectionCounts
+from hubbub.core.metering import Metering
 from hubbub.core.outbox import Overflow, Turn
 from hubbub.core.presence import Grace, LastSeen, OnlineUsers
 from hubbub.core.retries import Retries
@@ -20,6 +21,7 @@ from hubbub.core.wheel import Wheel
 from hubbub.eager import step
 from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import HubbubError, Unavailable
+from hubbub.hub.arrivals import Arrivals
 from hubbub.hub.formats import FramedJson
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Outcome
@@ -71,6 +73,10 @@ class Node:
         self._telling: dict[str, asyncio.Task[None]] = {}
 
         self.counts = ConnectionCounts(options.limits)
+
+        # What handshakes pass first; and what messages cost, or None where nothing is limited.
+        self.arrivals = Arrivals(options.rates, options.trusted_proxies, self.loop.time)
+        self.metering = None if options.rates.rate_limit.off else Metering(options.rates)
 
         # Who is online, and whose session has ended and may be back in a moment.
         self.online = OnlineUsers(LastSeen(age=int(options.presence_ttl * 1000)))

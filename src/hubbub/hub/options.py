@@ -6,8 +6,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
+from hubbub.core.addresses import TrustedProxies
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.rates import RateLimits
 from hubbub.core.rooms import RoomOptions
 
 __all__ = ["HubOptions"]
@@ -61,5 +63,12 @@ class HubOptions(Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, description="ids known at once per channel, and of what handlers kept; then the oldest go")
     ] = 100_000
     message_size: Annotated[int, Meta(ge=125, description="bytes of one message from a client")] = 65_536
+    trusted_proxies: Annotated[
+        TrustedProxies,
+        Meta(
+            description="networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; empty: nobody's"
+        ),
+    ] = TrustedProxies()
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    rates: RateLimits = field(default_factory=RateLimits)
     outbox: OutboxLimits = field(default_factory=OutboxLimits)

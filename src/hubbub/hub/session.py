@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections import deque
 from collections.abc import Coroutine, Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from hubbub.core.metering import Allowance
 from hubbub.core.outbox import Held, Outbox
+from hubbub.core.rates import Refused
 from hubbub.core.wheel import Timer
 from hubbub.eager import in_task, step
 from hubbub.hub import commands
 from hubbub.hub.routing import route
-from hubbub.protocol.codes import CloseCode
+from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.conversation import Conversation, Violation
-from hubbub.protocol.envelope import Envelope, Fault, Goodbye, Request, ServerPing
+from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Goodbye, Hello, Request, ServerPing
 from hubbub.types import Publication, inbox_channel
 
 if TYPE_CHECKING:
@@ -28,6 +31,9 @@ __all__ = ["Session", "State"]
 
 # Bytes of backlog to write before looking whether the socket still takes them.
 _BACKLOG_STEP = 65_536
+
+# What a request is called on the wire.
+_NAMES = {request: name for name, request in REQUESTS.items()}
 
 
 class State(StrEnum):
@@ -53,9 +59,11 @@ class Session:
     """
 
     __slots__ = (
+        "_allowance",
         "_busy",
         "_closing",
         "_conversation",
+        "_delay",
         "_node",
         "_paused",
         "_pinged",
@@ -102,7 +110,12 @@ class Session:
 
         # While a message waits for something, later ones of this session wait behind it, in order.
         self._busy = False
-        self._queue: deque[str | bytes] | None = None
+        # Each with when it came.
+        self._queue: deque[tuple[str | bytes, float]] | None = None
+
+        # What it may send, from its first message on; and the timer of a message whose turn has not come yet.
+        self._allowance: Allowance | None = None
+        self._delay: asyncio.TimerHandle | None = None
 
         # The queue is long: the socket is not read until it is done.
         self._paused = False
@@ -211,8 +224,12 @@ class Session:
 
     # ------------------------------------------------------------------------------------ what it says
 
-    def _handle(self, message: str | bytes) -> None:
+    def _handle(self, message: str | bytes, arrived: float | None = None) -> None:
         event = self._conversation.receive(message, self.last_seen)
+        if self._node.metering is None or self._may(event, arrived):
+            self._do(event)
+
+    def _do(self, event: Envelope | Request | Fault | Violation) -> None:
         if type(event) is Envelope:
             waiting = route(self._node, self, event)
             if waiting is not None:
@@ -226,6 +243,56 @@ class Session:
             if event.fault is not None:
                 self.fault(event.fault)
             self.close(event.code, event.reason)
+
+    def _may(self, event: Envelope | Request | Fault | Violation, arrived: float | None) -> bool:
+        """Whether the rates let it through now; where they do not, it is refused, or waits its turn."""
+        metering = self._node.metering
+        kind = type(event)
+        if metering is None or kind is Hello or kind is Violation:
+            # The handshake has paid for both.
+            return True
+        now = self._node.loop.time()
+        if arrived is None:
+            arrived = now
+        allowance = self._allowance
+        if allowance is None:
+            allowance = self._allowance = Allowance(metering, self.user, self.ip)
+        if isinstance(event, Envelope):
+            verdict = allowance.take(event.type, arrived)
+        elif isinstance(event, Request):
+            verdict = allowance.take(_NAMES[type(event)], arrived)
+        else:
+            allowance.charge(arrived)
+            return True
+        if verdict is None:
+            return True
+        # It may have waited behind others since it came.
+        left = arrived + verdict.seconds - now
+        if isinstance(verdict, Refused):
+            self._refuse(event, left, now)
+            return False
+        if left <= 0:
+            return True
+        self.wait()
+        self._delay = self._node.loop.call_later(left, self._do_late, event)
+        return False
+
+    def _do_late(self, event: Envelope | Request) -> None:
+        self._delay = None
+        self._busy = False
+        try:
+            self._do(event)
+        finally:
+            if not self._busy:
+                self.go_on()
+
+    def _refuse(self, event: Envelope | Request, seconds: float, now: float) -> None:
+        # A little more than it is: clocks are coarse, and one that comes a millisecond early is refused again.
+        retry_after = math.ceil(max(0.0, seconds) * 100 + 0.5) / 100
+        room: str | None = getattr(event, "room", None)
+        self.fault(Fault(ErrorCode.RATE_LIMITED, "too much at once: wait a little", event.id, room, retry_after))
+        if self._allowance is not None and self._allowance.refuse(now):
+            self.close(CloseCode.PROTOCOL_VIOLATION, "too many messages in spite of rate_limited")
 
     def wrong(self, fault: Fault) -> None:
         """Answer a bad message that only the hub could tell from a good one; the tenth in a minute ends it."""
@@ -251,7 +318,7 @@ class Session:
             if self._closing is not None:
                 queue.clear()
                 return
-            self._handle(queue.popleft())
+            self._handle(*queue.popleft())
         if not queue:
             self._queue = None
             if self._paused and self._writer is not None and not self._node.draining:
@@ -264,7 +331,8 @@ class Session:
             return
         if self._queue is None:
             self._queue = deque()
-        self._queue.append(message)
+        # Now, and not when its turn comes: that the server takes its time must not look like a burst.
+        self._queue.append((message, self._node.loop.time()))
         if len(self._queue) >= self._node.options.session_queue:
             # A few more may be in the transport's buffer; the socket brings no new ones.
             self.pause()
@@ -372,6 +440,8 @@ class Session:
     def _end(self, code: int, reason: str) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._delay is not None:
+            self._delay.cancel()
         self._closing = (code, reason)
         self._node.blocked.pop(self, None)
         # What did not leave the outbox was not written: the next session gets it.

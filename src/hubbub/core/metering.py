@@ -1,0 +1,110 @@
+"""What the messages of sessions cost, and what becomes of those that are too many (protocol.md §6.3)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hubbub.core.addresses import block_of
+from hubbub.core.rates import Kind, Meter, Meters, Rate, RateLimits, Refused, Wait, Window
+
+__all__ = ["Allowance", "Metering"]
+
+# Signs of life, and acknowledgements that cover all before them: little work, and who receives much sends many. At
+# once as many as an inbox holds by default, for a client that acknowledges each message of its backlog by itself.
+_SIGNS: Final = frozenset(("ack", "ping", "pong"))
+_SIGNS_RATE: Final = Rate(100, burst=1000)
+
+_STRIKES_PERIOD: Final = 60.0
+
+
+class Metering:
+    """The rates that all sessions of a node are held to, and the meters that they share."""
+
+    def __init__(self, limits: RateLimits) -> None:
+        self.rate = limits.rate_limit
+
+        # By type, of those that have a rate of their own: the name under which they are metered, and the rate.
+        self.groups: dict[str, tuple[str, Rate]] = {
+            **dict.fromkeys(_SIGNS, ("", _SIGNS_RATE)),
+            **{type: (type, rate) for type, rate in limits.rate_limits.items()},
+        }
+        self.users = None if limits.rate_limit_user.off else Meters(limits.rate_limit_user)
+        self.ips = None if limits.rate_limit_ip.off else Meters(limits.rate_limit_ip)
+        self.shares = self.users is not None or self.ips is not None
+        self.strikes = limits.rate_limit_strikes
+
+    def sizes(self) -> dict[str, int]:
+        """How many meters are kept, by what they are of."""
+        return {"user": len(self.users or ()), "ip": len(self.ips or ())}
+
+
+class Allowance:
+    """What one session may send, used up message by message."""
+
+    __slots__ = ("_block", "_grouped", "_meter", "_metering", "_refusals", "_user")
+
+    def __init__(self, metering: Metering, user: str, ip: str) -> None:
+        self._metering = metering
+        self._user = user
+        self._block = block_of(ip)
+        self._meter = metering.rate.meter()
+
+        # By group, of types with a rate of their own; None where that rate is off, or before the first of them.
+        self._grouped: dict[str, Meter | None] | None = None
+
+        # Made at the first refusal, as most sessions never have one.
+        self._refusals: Window | None = None
+
+    def take(self, type: str, now: float) -> Wait | Refused | None:
+        """A message of `type` came at `now`; None where it may go on at once.
+
+        One that is refused costs nothing. But until it may come again, nothing is let through that would have to pass
+        the same meter of this session: else what was sent behind it would overtake it.
+        """
+        metering = self._metering
+        group = metering.groups.get(type)
+        meter = self._meter if group is None else self._of_group(*group)
+        verdict = None if meter is None else meter.take(now)
+        if not isinstance(verdict, Refused):
+            if metering.shares and type not in _SIGNS:
+                return self._take_shared(meter, verdict, now)
+        elif meter is not None:
+            meter.shut = now + verdict.seconds
+        return verdict
+
+    def charge(self, now: float) -> None:
+        """A message came that is answered with an error whatever there is left: it costs all the same."""
+        if self._meter is not None:
+            self._meter.take(now)
+
+    def refuse(self, now: float) -> bool:
+        """A message was refused; whether it was one too many within a minute."""
+        if self._refusals is None:
+            self._refusals = Window(Rate(self._metering.strikes, _STRIKES_PERIOD, Kind.WINDOW))
+        return self._metering.strikes > 0 and self._refusals.take(now) is not None
+
+    def _of_group(self, group: str, rate: Rate) -> Meter | None:
+        if self._grouped is None:
+            self._grouped = {}
+        if group not in self._grouped:
+            self._grouped[group] = rate.meter()
+        return self._grouped[group]
+
+    def _take_shared(self, meter: Meter | None, verdict: Wait | Refused | None, now: float) -> Wait | Refused | None:
+        metering = self._metering
+        taken = [] if meter is None else [meter]
+        for meters, key in ((metering.users, self._user), (metering.ips, self._block)):
+            if meters is None:
+                continue
+            shared = meters.of(key, now)
+            found = shared.take(now)
+            if isinstance(found, Refused):
+                for one in taken:
+                    one.give_back()
+                if meter is not None:
+                    meter.shut = now + found.seconds
+                return found
+            taken.append(shared)
+            if found is not None and (verdict is None or found.seconds > verdict.seconds):
+                verdict = found
+        return verdict
