@@ -14,6 +14,7 @@ __all__ = ["Allowance", "Metering"]
 _SIGNS: Final = frozenset(("ack", "ping", "pong"))
 _SIGNS_RATE: Final = Rate(100, burst=1000)
 
+# Seconds in which messages in spite of a refusal are counted.
 _STRIKES_PERIOD: Final = 60.0
 
 
@@ -41,7 +42,7 @@ class Metering:
 class Allowance:
     """What one session may send, used up message by message."""
 
-    __slots__ = ("_block", "_grouped", "_meter", "_metering", "_refusals", "_user")
+    __slots__ = ("_block", "_grouped", "_meter", "_metering", "_shut", "_strikes", "_user", "offends")
 
     def __init__(self, metering: Metering, user: str, ip: str) -> None:
         self._metering = metering
@@ -52,24 +53,30 @@ class Allowance:
         # By group, of types with a rate of their own; None where that rate is off, or before the first of them.
         self._grouped: dict[str, Meter | None] | None = None
 
-        # Made at the first refusal, as most sessions never have one.
-        self._refusals: Window | None = None
+        # Until when a rate that it shares with others lets nothing of it through.
+        self._shut = 0.0
+
+        # Whether it has gone on in spite of refusals for too long, which is counted from the first such message on.
+        self.offends = False
+        self._strikes: Window | None = None
 
     def take(self, type: str, now: float) -> Wait | Refused | None:
         """A message of `type` came at `now`; None where it may go on at once.
 
         One that is refused costs nothing. But until it may come again, nothing is let through that would have to pass
-        the same meter of this session: else what was sent behind it would overtake it.
+        the same rate of this session: else what was sent behind it would overtake it. Whoever goes on sending
+        meanwhile offends, in the long run.
         """
         metering = self._metering
         group = metering.groups.get(type)
         meter = self._meter if group is None else self._of_group(*group)
         verdict = None if meter is None else meter.take(now)
-        if not isinstance(verdict, Refused):
-            if metering.shares and type not in _SIGNS:
-                return self._take_shared(meter, verdict, now)
-        elif meter is not None:
+        if isinstance(verdict, Refused) and meter is not None:
+            if now < meter.shut:
+                self._strike(now)
             meter.shut = now + verdict.seconds
+        elif metering.shares and type not in _SIGNS:
+            return self._take_shared(meter, verdict, now)
         return verdict
 
     def charge(self, now: float) -> None:
@@ -77,11 +84,11 @@ class Allowance:
         if self._meter is not None:
             self._meter.take(now)
 
-    def refuse(self, now: float) -> bool:
-        """A message was refused; whether it was one too many within a minute."""
-        if self._refusals is None:
-            self._refusals = Window(Rate(self._metering.strikes, _STRIKES_PERIOD, Kind.WINDOW))
-        return self._metering.strikes > 0 and self._refusals.take(now) is not None
+    def _strike(self, now: float) -> None:
+        if self._strikes is None:
+            self._strikes = Window(Rate(self._metering.strikes, _STRIKES_PERIOD, Kind.WINDOW))
+        if self._metering.strikes and self._strikes.take(now) is not None:
+            self.offends = True
 
     def _of_group(self, group: str, rate: Rate) -> Meter | None:
         if self._grouped is None:
@@ -93,18 +100,24 @@ class Allowance:
     def _take_shared(self, meter: Meter | None, verdict: Wait | Refused | None, now: float) -> Wait | Refused | None:
         metering = self._metering
         taken = [] if meter is None else [meter]
+        refused = None
+        if now < self._shut:
+            self._strike(now)
+            refused = Refused(self._shut - now)
         for meters, key in ((metering.users, self._user), (metering.ips, self._block)):
-            if meters is None:
+            if meters is None or refused is not None:
                 continue
             shared = meters.of(key, now)
             found = shared.take(now)
             if isinstance(found, Refused):
-                for one in taken:
-                    one.give_back()
-                if meter is not None:
-                    meter.shut = now + found.seconds
-                return found
-            taken.append(shared)
-            if found is not None and (verdict is None or found.seconds > verdict.seconds):
-                verdict = found
-        return verdict
+                refused = found
+                self._shut = now + found.seconds
+            else:
+                taken.append(shared)
+                if found is not None and (verdict is None or found.seconds > verdict.seconds):
+                    verdict = found
+        if refused is None:
+            return verdict
+        for one in taken:
+            one.give_back()
+        return refused

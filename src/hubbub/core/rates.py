@@ -293,7 +293,11 @@ class RateLimits(Struct, frozen=True, kw_only=True):
         Meta(description="rates of single types, per session, instead of rate_limit: of your own or, say, history"),
     ] = msgspec.field(default_factory=dict)
     rate_limit_strikes: Annotated[
-        int, Meta(ge=0, description="messages refused within a minute after which a session is ended; 0: never")
+        int,
+        Meta(
+            ge=0,
+            description="messages within a minute, sent in spite of a refusal, after which a session ends; 0: never",
+        ),
     ] = 600
     handshake_rate_ip: Annotated[Rate, Meta(description="handshakes from one address")] = Rate(50, burst=500)
     handshake_rate: Annotated[Rate, Meta(description="handshakes from all addresses")] = Rate(2000, burst=5000)

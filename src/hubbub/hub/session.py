@@ -269,7 +269,7 @@ class Session:
         # It may have waited behind others since it came.
         left = arrived + verdict.seconds - now
         if isinstance(verdict, Refused):
-            self._refuse(event, left, now)
+            self._refuse(event, left, allowance)
             return False
         if left <= 0:
             return True
@@ -286,12 +286,12 @@ class Session:
             if not self._busy:
                 self.go_on()
 
-    def _refuse(self, event: Envelope | Request, seconds: float, now: float) -> None:
+    def _refuse(self, event: Envelope | Request, seconds: float, allowance: Allowance) -> None:
         # A little more than it is: clocks are coarse, and one that comes a millisecond early is refused again.
         retry_after = math.ceil(max(0.0, seconds) * 100 + 0.5) / 100
         room: str | None = getattr(event, "room", None)
         self.fault(Fault(ErrorCode.RATE_LIMITED, "too much at once: wait a little", event.id, room, retry_after))
-        if self._allowance is not None and self._allowance.refuse(now):
+        if allowance.offends:
             self.close(CloseCode.PROTOCOL_VIOLATION, "too many messages in spite of rate_limited")
 
     def wrong(self, fault: Fault) -> None:

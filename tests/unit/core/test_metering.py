@@ -165,23 +165,54 @@ class TestOrder:
 
 
 class TestOffenders:
-    """Whoever goes on in spite of it is noticed; a burst that was unlucky is not."""
+    """Whoever goes on in spite of a refusal is noticed; who was unlucky, or comes when told, is not."""
 
     def test_so_many_within_a_minute(self) -> None:
+        """The tenth message takes the last token, the eleventh is refused, and each one after that is a strike."""
         alice = session(metering(rate_limit_strikes=3))
+        offends = []
+        for _ in range(15):
+            alice.take("chat", 0)
+            offends.append(alice.offends)
 
-        assert [alice.refuse(second) for second in (0, 10, 20, 30, 61)] == [False, False, False, True, False]
+        assert offends == [False] * 14 + [True]
 
-    def test_an_offline_queue_that_goes_out_at_once_is_no_offence(self) -> None:
-        """A client keeps 100 messages, and at most 1,000 in any case."""
+    def test_a_minute_later_it_is_forgotten(self) -> None:
+        alice = session(metering(rate_limit_strikes=3))
+        for minute in range(10):
+            passed(alice, 60.0 * minute, 14)
+
+        assert not alice.offends
+
+    def test_whoever_comes_when_told_never_offends(self) -> None:
+        """Though each time one is too many."""
+        alice, now = session(metering(rate_limit="1000/m burst 1", rate_limit_strikes=1)), 0.0
+        for _ in range(1000):
+            verdict = alice.take("chat", now)
+            now += verdict.seconds if verdict else 0.001
+
+        assert not alice.offends
+
+    def test_a_queue_that_goes_out_at_once_is_no_offence(self) -> None:
+        """A client of ours has at most a hundred on their way."""
         alice = session(metering())
+        passed(alice, 0, 600)
 
-        assert sum(alice.refuse(0) for _ in range(590)) == 0
+        assert not alice.offends
 
     def test_never_where_the_operator_says_so(self) -> None:
         alice = session(metering(rate_limit_strikes=0))
+        passed(alice, 0, 10_000)
 
-        assert sum(alice.refuse(0) for _ in range(10_000)) == 0
+        assert not alice.offends
+
+    @pytest.mark.parametrize("limit", ["rate_limit_user", "rate_limit_ip"])
+    def test_the_rates_of_others_count_as_well(self, limit: str) -> None:
+        """Also where the type itself has no limit."""
+        alice = session(metering(rate_limits={"cursor": OFF}, **{limit: "10/s"}))
+        passed(alice, 0, 1000, "cursor")
+
+        assert alice.offends
 
     def test_bad_messages_cost_as_much_as_others(self) -> None:
         alice = session(metering())
