@@ -49,6 +49,10 @@ async def serving(hub: Hub | None = None, *, sndbuf: int | None = None, **option
         await server.stop()
 
 
+# What stands before each record.
+_AUDIT = " INFO hubbub.audit: "
+
+
 @dataclass
 class Child:
     """`hubbub serve` as a process of its own."""
@@ -78,9 +82,20 @@ class Child:
             return await self.process.wait()
 
     def errors(self) -> str:
-        """What it has written to standard error so far."""
+        """What it has written to standard error so far, without its audit."""
+        return "".join(line for line in self._lines() if _AUDIT not in line)
+
+    def audit(self) -> list[dict[str, Any]]:
+        """The records of its audit so far, oldest first."""
+        return [json.loads(line.partition(_AUDIT)[2]) for line in self._lines() if _AUDIT in line]
+
+    def logged(self) -> str:
+        """All that it has written to standard error so far."""
+        return "".join(self._lines())
+
+    def _lines(self) -> list[str]:
         self.stderr.seek(0)
-        return self.stderr.read().decode()
+        return self.stderr.read().decode().splitlines(keepends=True)
 
     @classmethod
     @contextlib.asynccontextmanager
