@@ -161,13 +161,13 @@ class Answer:
         return json.loads(self.body)
 
 
-async def get(address: str, path: str, *lines: str) -> Answer:
+async def get(address: str, path: str, *lines: str, method: str = "GET") -> Answer:
     """GET `path` from the server at `address` with extra header `lines`; raises OSError where nobody listens."""
     host, _, port = address.removeprefix("http://").rpartition(":")
     async with asyncio.timeout(PATIENCE):
         reader, writer = await asyncio.open_connection(host, int(port))
         try:
-            request = [f"GET {path} HTTP/1.1", f"Host: {host}", *(lines or ("Connection: close",)), "", ""]
+            request = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(lines or ("Connection: close",)), "", ""]
             writer.write("\r\n".join(request).encode())
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         finally:

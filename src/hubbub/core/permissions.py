@@ -30,6 +30,15 @@ SEND: Final = "send"
 BROADCAST: Final = "broadcast"
 """The deed of writing to everyone; it has no object."""
 
+_WORDS: Final = {
+    Action.JOIN: "join {}",
+    Action.PUBLISH: "publish in {}",
+    Action.HISTORY: "read the history of {}",
+    Action.PRESENCE: "see who is in {}",
+    SEND: "write to {}, or see whether that user is online",
+    BROADCAST: "write to everyone",
+}
+
 # Answers that are remembered for one set of grants; beyond, all are forgotten, and found anew when they are needed.
 _MOST_REMEMBERED: Final = 10_000
 
@@ -148,7 +157,7 @@ class Policies:
 
     def why_not(self, identity: Identity, deed: str, name: str) -> str:
         """For a developer: which rule has denied the deed."""
-        what = {SEND: f"write to {name!r}", BROADCAST: "write to everyone"}.get(deed, f"{deed} in {name!r}")
+        what = _WORDS[deed].format(repr(name))
         known = [role for role in identity.roles if role in self._roles]
         unknown = [role for role in identity.roles if role not in self._roles]
         looked = [f"the role {role!r}" for role in (EVERYBODY, *known) if role in self._roles]
@@ -168,7 +177,7 @@ def _listed(names: Sequence[str]) -> str:
 def _grant(deed: str, name: str) -> str:
     if deed == BROADCAST:
         return "`broadcast = true`"
-    return f"`users` that match {name!r}" if deed == SEND else f"{deed!r} in `rooms` that match {name!r}"
+    return f"`users` that match {name!r}" if deed == SEND else f"{str(deed)!r} in `rooms` that match {name!r}"
 
 
 def denied(message: str = "") -> Reject:
