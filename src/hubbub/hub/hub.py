@@ -17,7 +17,7 @@ from hubbub.core.wheel import Wheel
 from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import AckTimeout, HubbubError, Unavailable
 from hubbub.hub import admission
-from hubbub.hub.hooks import AuthenticateHook, ConnectHook, Hooks, OfflineHook, OnlineHook, RoomHook
+from hubbub.hub.hooks import AuthenticateHook, Authenticator, ConnectHook, Hooks, OfflineHook, OnlineHook, RoomHook
 from hubbub.hub.node import Node
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content
@@ -319,11 +319,20 @@ class Hub:
         """
         return RoomPatterns(*self._rooms, options.rooms)
 
-    async def start(self, engine: Engine, options: HubOptions = HubOptions()) -> None:  # frozen
-        """Run the hub on `engine`; raises `HubbubError` when it runs already, `ConfigError` as `room_patterns`."""
+    async def start(
+        self,
+        engine: Engine,
+        options: HubOptions = HubOptions(),  # frozen
+        *,
+        authenticator: Authenticator | None = None,
+    ) -> None:
+        """Run the hub on `engine`, asking `authenticator` about tokens where no authenticate hook is asked.
+
+        Raises `HubbubError` when it runs already, `ConfigError` as `room_patterns`.
+        """
         if self._node is not None:
             raise HubbubError("the hub is running already")
-        node = Node(engine, options, self.room_patterns(options))
+        node = Node(engine, options, self.room_patterns(options), authenticator)
         await node.start()
         self._hooks.pipeline.threads = Threads(options.handler_threads, options.handler_queue)
         self._node = node

@@ -29,6 +29,7 @@ from hubbub.protocol.codes import CloseCode
 from hubbub.types import ALL, Publication, inbox_channel, room_of, user_of
 
 if TYPE_CHECKING:
+    from hubbub.hub.hooks import Authenticator
     from hubbub.hub.session import Session
     from hubbub.transports.base import Writer
 
@@ -43,10 +44,19 @@ _NOT_SOON = 10
 class Node:
     """One process's share of the hub: it is the engine's ear, and it owns everything that runs."""
 
-    def __init__(self, engine: Engine, options: HubOptions, patterns: RoomPatterns) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        options: HubOptions,
+        patterns: RoomPatterns,
+        authenticator: Authenticator | None = None,
+    ) -> None:
         self.engine = engine
         self.options = options
         self.patterns = patterns
+        # Who is asked about tokens; None where only the application knows who somebody is.
+        self.authenticator = authenticator
+
         self.strict = options.strict_types
         self.loop = asyncio.get_running_loop()
 
