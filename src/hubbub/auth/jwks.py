@@ -182,8 +182,9 @@ class KeySource:
 
     async def _run(self) -> None:
         while True:
-            self._wanted.clear()
             await self._refresh()
+            # Whoever asked meanwhile has got it.
+            self._wanted.clear()
             self._over.set()
             self._over = asyncio.Event()
             self._resting = True
