@@ -363,50 +363,48 @@ class TestFailing:
         run(main())
 
 
+USELESS: dict[str, Any] = {
+    "null": None,
+    "a list": [],
+    "nothing in it": {},
+    "a secret": {"kty": "oct", "k": "AAAA", "kid": "a"},
+    "no kind": key(kty=None),
+    "a kind that is a list": key(kty=["EC"]),
+    "a name that is a number": key(kid=1),
+    "called a secret": key(kty="oct"),
+    "called another kind": key(kty="RSA"),
+    "for encryption": key(use="enc"),
+    "for a number": key(use=1),
+    "for signing only": key(key_ops=["sign"]),
+    "operations that are text": key(key_ops="verify"),
+    "another algorithm": key(alg="ES384"),
+    "HS256": key(alg="HS256"),
+    "algorithms": key(alg=["ES256"]),
+    "EC without x": key(x=None),
+    "EC with a number": key(x=1),
+    "EC too short": key(x="AAAA"),
+    "EC no base64": key(x="!"),
+    "EC another curve": key(crv="P-384"),
+    "EC a curve that is not allowed": key(crv="secp256k1"),
+    "EC private": key(d="AAAA"),
+    "EC of another algorithm": key(algorithm="ES384"),
+    "RSA too small": key(algorithm="RS256", n="x" * 171),
+    "RSA tiny": key(algorithm="RS256", n="AQAB"),
+    "RSA empty": key(algorithm="RS256", n=""),
+    "RSA exponent 0": key(algorithm="RS256", e="AA"),
+    "RSA exponent 1": key(algorithm="RS256", e="AQ"),
+    "Ed25519 too short": key(algorithm="EdDSA", x="AAAA"),
+    "X25519": key(algorithm="EdDSA", crv="X25519"),
+}
+
+
 class TestKeys:
     """Of a set, those that can sign; the others are as if they were not there (RFC 7517 §5)."""
 
-    @pytest.mark.parametrize(
-        "bad",
-        [
-            None,
-            [],
-            {},
-            {"kty": "oct", "k": "AAAA", "kid": "a"},
-            {"kty": ["EC"], "kid": "a"},
-            key(kid=1),
-            key(kty="oct"),
-            key(kty="RSA"),
-            key(use="enc"),
-            key(use=1),
-            key(key_ops=["sign"]),
-            key(key_ops="verify"),
-            key(alg="ES384"),
-            key(alg="HS256"),
-            key(alg=["ES256"]),
-            key(x=None),
-            key(x=1),
-            key(x="AAAA"),
-            key(x="!"),
-            key(crv="P-384"),
-            key(crv="secp256k1"),
-            key(d="AAAA"),
-            key("weak", "RS256"),
-            key(algorithm="ES384"),
-            key(algorithm="RS256", n="AQAB"),
-            key(algorithm="RS256", e="AA"),
-            key(algorithm="RS256", e="AQ"),
-            key(algorithm="RS256", n=""),
-            key(algorithm="EdDSA", x="AAAA"),
-            key(algorithm="EdDSA", crv="X25519"),
-        ],
-        ids=lambda bad: json.dumps(bad)[:60],
-    )
-    def test_what_cannot_sign_is_passed_over(self, bad: Any) -> None:
+    @pytest.mark.parametrize("name", USELESS)
+    def test_what_cannot_sign_is_passed_over(self, name: str) -> None:
         """And does not keep the good ones out."""
-        if isinstance(bad, dict) and bad.get("kid") == "weak":
-            bad = jwk("RS256") | {"n": "x" * 100}
-        data = json.dumps({"keys": [bad, key("good")]}).encode()
+        data = json.dumps({"keys": [USELESS[name], key("good")]}).encode()
         found = keys_in(data, ("RS256", "ES256", "EdDSA"), ISSUER, "")
 
         assert [one.kid for one in found] == ["good"]
