@@ -16,15 +16,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hubbub import audit
 from hubbub.api.http import make_app
 from hubbub.config import Config, misspelt
-from hubbub.core.log import Retention
 from hubbub.engines.memory import MemoryEngine
 from hubbub.engines.sqlite.engine import SqliteEngine
 from hubbub.errors import ConfigError
 from hubbub.hub import Hub, stuck_threads
 from hubbub.telemetry.logs import set_up
-from hubbub.transports.base import Admit
+from hubbub.transports.base import Admit, Refuse
 from hubbub.transports.echo import admit_echo
 from hubbub.transports.http import Http
 from hubbub.transports.port import Port
@@ -83,7 +83,12 @@ class Server:
         if config.hub.dev:
             paths["/echo"] = admit_echo
         self._port = Port(
-            limits=config.transport, wheel=wheel, paths=paths, websocket=self._websocket.open, http=self._http.protocol
+            limits=config.transport,
+            wheel=wheel,
+            paths=paths,
+            websocket=self._websocket.open,
+            http=self._http.protocol,
+            on_refused=_record_refusal,
         )
         try:
             await self._port.open(config.server.host, config.server.port)
@@ -123,11 +128,8 @@ class Server:
 
 
 def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine:
-    patterns, history, store = hub.room_patterns(config.hub), config.history, config.store
-
-    def retention(channel: str) -> Retention:
-        return patterns.retention(channel, history)
-
+    history, store = config.history, config.store
+    retention = hub.retention(config.hub, history)
     if not store.data:
         return MemoryEngine(history, retention=retention)
     return SqliteEngine(store.data, store.durability, history, retention=retention)
@@ -140,6 +142,10 @@ def _authenticator(config: Config) -> JwtAuthenticator | None:
     from hubbub.auth.jwt import JwtAuthenticator
 
     return JwtAuthenticator(config.auth)
+
+
+def _record_refusal(ip: str, refuse: Refuse) -> None:
+    audit.record("refusal", ip=ip, status=refuse.status, code=refuse.code)
 
 
 def _why_not(error: OSError, config: Config) -> str:

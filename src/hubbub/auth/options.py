@@ -52,14 +52,10 @@ class AuthOptions(Struct, frozen=True, kw_only=True):
     jwt_leeway: Annotated[
         float, Meta(ge=0, le=300, description="seconds by which the clock of whoever makes tokens may be wrong")
     ] = 5.0
+    # The hub's, too: for so long it remembers who is revoked.
     token_age: Annotated[
-        float,
-        Meta(
-            gt=0,
-            description="seconds from now that a token may be good for at most: for so long a revocation is remembered",
-        ),
+        float, Meta(gt=0, description="seconds that a token may be good for at most; a revocation is kept so long")
     ] = 2_592_000.0
-    token_cookie: Annotated[str, Meta(description="cookie that may hold the token; empty: none")] = ""
 
     def __repr__(self) -> str:
         return f"AuthOptions(jwt_secret={'…' if self.jwt_secret else ''!r}, jwt_keys={self.jwt_keys!r}, …)"

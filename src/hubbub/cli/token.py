@@ -30,7 +30,11 @@ def add_to(commands: Any) -> None:
     parser.add_argument("user", metavar="USER", help="whose token it is")
     parser.add_argument("--role", metavar="ROLE", action="append", help="what the user is, may be given several times")
     parser.add_argument(
-        "--rooms", metavar="JSON", help='what the token grants, such as {"game:*": ["join", "publish"]}'
+        # `rooms` is also an option of the server, and something else.
+        "--rooms",
+        dest="grants",
+        metavar="JSON",
+        help='what the token grants, such as {"game:*": ["join", "publish"]}',
     )
     parser.add_argument("--expires", metavar="TIME", default="1h", help="such as 30s, 15m, 1h or 7d [1h]")
     parser.add_argument("--issuer", metavar="ISS", help="who says that he made it; default: jwt_issuer")
@@ -41,8 +45,7 @@ def add_to(commands: Any) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     lifetime = _lifetime(parsed.expires)
-    # `rooms` is also an option of the server, and something else.
-    rooms, parsed.rooms = _rooms(parsed.rooms), None
+    rooms = _rooms(parsed.grants)
     options = configuration(parsed).auth
     # Here, so that no other command waits until it is imported.
     from hubbub.auth.signing import make
