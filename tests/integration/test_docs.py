@@ -225,7 +225,7 @@ def test_commands_work(block: Block, tmp_path: Path) -> None:
                 if is_serve(words):
                     await check_serve(block, words[2:], variables, lines, tmp_path)
                 elif program == "hubbub" and words[1] == "token":
-                    status, token, _ = await command(*words[1:], **variables)
+                    status, token, _ = await command(*words[1:], cwd=tmp_path, **variables)
 
                     assert status == 0
                     assert [line for line in lines if not same_beginning(line, token)] == []
