@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from hubbub.auth.options import AuthOptions
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.outbox import OutboxLimits
@@ -50,6 +51,7 @@ class Config(Struct, frozen=True, kw_only=True):
     hub: HubOptions = msgspec.field(default_factory=HubOptions)
     history: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
     store: StoreOptions = msgspec.field(default_factory=StoreOptions)
+    auth: AuthOptions = msgspec.field(default_factory=AuthOptions)
 
 
 class Option(Struct, frozen=True):
@@ -76,6 +78,7 @@ class Option(Struct, frozen=True):
 _SECTIONS: tuple[type[Struct], ...] = (
     ServerOptions,
     HubOptions,
+    AuthOptions,
     ConnectionLimits,
     OutboxLimits,
     TransportLimits,
@@ -134,6 +137,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         hub=msgspec.structs.replace(_pick(HubOptions, values), limits=limits, outbox=outbox),
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),
+        auth=_pick(AuthOptions, values),
     )
 
 

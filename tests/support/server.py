@@ -116,9 +116,12 @@ class Child:
                 await child.process.communicate()
 
 
-async def command(*arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
-    """Run `hubbub` to its end: exit status, standard output, standard error."""
-    process = await _start(arguments, cwd, PIPE, {})
+async def command(*arguments: str, cwd: Path | None = None, **variables: str) -> tuple[int, str, str]:
+    """Run `hubbub` to its end: exit status, standard output, standard error.
+
+    `variables` are added to its environment, which otherwise has none of Hubbub's.
+    """
+    process = await _start(arguments, cwd, PIPE, variables)
     try:
         async with asyncio.timeout(PATIENCE):
             out, errors = await process.communicate()
