@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Struct
 
+from hubbub.auth.options import AuthOptions, JwtKey
 from hubbub.config import OPTIONS, Option, ServerOptions
 from hubbub.core.addresses import TrustedProxies
 from hubbub.core.limits import ConnectionLimits
@@ -34,6 +35,7 @@ PAGE = ROOT / "docs" / "reference" / "options.md"
 CHAPTERS: dict[str, type[Struct]] = {
     "The server": ServerOptions,
     "The hub": HubOptions,
+    "Tokens": AuthOptions,
     "Connections": ConnectionLimits,
     "Rates": RateLimits,
     "Slow readers": OutboxLimits,
@@ -59,11 +61,14 @@ file. A flag counts before a variable, a variable before the file, the file befo
 `[rate_limits]`, and below it `typing = "2/s"` |
 | networks | `--trusted-proxies 10.0.0.0/8,::1` | `HUBBUB_TRUSTED_PROXIES=10.0.0.0/8` | \
 `trusted_proxies = ["10.0.0.0/8"]` |
+| keys | `--jwt-keys '[{"algorithms": …}]'` | `HUBBUB_JWT_KEYS='[{"algorithms": …}]'` | `[[jwt_keys]]`, and below it \
+`algorithms = ["RS256"]` |
 | rooms | `--rooms '{"game:*": {"capacity": 4}}'` | `HUBBUB_ROOMS='{"game:*": {"capacity": 4}}'` | \
 `[rooms."game:*"]`, and below it `capacity = 4` |
 
 The file is `hubbub.toml` in the folder where `hubbub serve` is started, if there is one; `--config FILE` or
-`HUBBUB_CONFIG` names another. Its keys stand at the top level, and the tables of [rooms](#rooms-by-pattern) after them.
+`HUBBUB_CONFIG` names another. Its keys stand at the top level, and the tables of [keys](#keys-for-tokens) and of
+[rooms](#rooms-by-pattern) after them.
 A name or a value that cannot be is refused at the start, with the reason; a variable that looks like an option and is
 none, in the log.
 
@@ -82,6 +87,17 @@ patterns that match a room the more specific counts, for each option by itself:
 above say.
 
 | option of a room | takes | otherwise | |
+|---|---|---|---|
+"""
+
+KEYS = """\
+
+## Keys for tokens
+
+`jwt_keys` is a list of tables: [the guide](../guides/authentication.md#keys) has examples. Each has `algorithms`, and
+one of `secret`, `public_key`, `file` and `jwks_url`.
+
+| key of a table | takes | default | |
 |---|---|---|---|
 """
 
@@ -120,7 +136,7 @@ def page() -> str:
         raise KeyError(f"no chapter has these options: {', '.join(left)}")
     hints = typing.get_type_hints(RoomOptions, include_extras=True)
     rooms = [room_row(name, typing.get_args(hint)[0]) for name, hint in hints.items()]
-    return "\n".join(lines).replace("\n\n\n", "\n\n") + ROOMS + "".join(rooms)
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + KEYS + "".join(key_rows()) + ROOMS + "".join(rooms)
 
 
 def row(option: Option) -> str:
@@ -133,6 +149,17 @@ def room_row(name: str, type: Any) -> str:
     (meta,) = type.__metadata__
     otherwise = OTHERWISE.get(name, f"`{name}`")
     return f"| `{name}` | {takes(type)} | {otherwise} | {meta.description} |\n"
+
+
+def key_rows() -> list[str]:
+    """The table of what a key for tokens may say."""
+    rows = []
+    hints = typing.get_type_hints(JwtKey, include_extras=True)
+    for field in msgspec.structs.fields(JwtKey):
+        (meta,) = hints[field.name].__metadata__
+        otherwise = "required" if field.default is msgspec.NODEFAULT else default(field.default)
+        rows.append(f"| `{field.name}` | {takes(hints[field.name])} | {otherwise} | {meta.description} |\n")
+    return rows
 
 
 def takes(type: Any) -> str:
@@ -149,6 +176,8 @@ def kind(type: Any) -> str:
     """The kind of value, without its bounds."""
     if typing.get_origin(type) is dict:
         return "rates by type" if Rate in typing.get_args(type) else "[rooms](#rooms-by-pattern)"
+    if typing.get_origin(type) is tuple:
+        return "[keys](#keys-for-tokens)" if typing.get_args(type)[0] is JwtKey else "list"
     if issubclass(type, Enum):
         return ", ".join(f"`{member.value}`" for member in type)
     return {bool: "switch", int: "integer", float: "number", str: "text", Rate: "rate", TrustedProxies: "networks"}[
@@ -160,9 +189,9 @@ def default(value: Any) -> str:
     """A default as one would write it."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    if value in ({}, TrustedProxies()):
+    if value in ({}, (), "", TrustedProxies()):
         return "none"
-    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+    return f"`{value:.10g}`" if isinstance(value, float) else f"`{value}`"
 
 
 if __name__ == "__main__":

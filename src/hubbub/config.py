@@ -17,12 +17,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from hubbub.auth.options import AuthOptions
 from hubbub.core.addresses import TrustedProxies
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.permissions import role_options
 from hubbub.core.rates import Rate, RateLimits
-from hubbub.core.rooms import RoomOptions, room_options
+from hubbub.core.rooms import room_options
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
 from hubbub.hub.options import HubOptions
@@ -37,6 +39,9 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
     # By name: browsers and Node take `localhost` for ::1 where there is IPv6, for 127.0.0.1 where there is none.
     host: Annotated[str, Meta(description="name or address to listen on; 0.0.0.0: all")] = "localhost"
     port: Annotated[int, Meta(ge=0, le=65_535, description="port to listen on; 0: any free one")] = 8000
+    trusted_proxies: Annotated[
+        TrustedProxies, Meta(description="networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed")
+    ] = TrustedProxies()
     drain_timeout: Annotated[float, Meta(ge=0, description="seconds to say goodbye to everyone after SIGTERM")] = 30.0
     log_level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
@@ -51,6 +56,7 @@ class Config(Struct, frozen=True, kw_only=True):
     hub: HubOptions = msgspec.field(default_factory=HubOptions)
     history: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
     store: StoreOptions = msgspec.field(default_factory=StoreOptions)
+    auth: AuthOptions = msgspec.field(default_factory=AuthOptions)
 
 
 class Option(Struct, frozen=True):
@@ -77,6 +83,7 @@ class Option(Struct, frozen=True):
 _SECTIONS: tuple[type[Struct], ...] = (
     ServerOptions,
     HubOptions,
+    AuthOptions,
     ConnectionLimits,
     RateLimits,
     OutboxLimits,
@@ -137,6 +144,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         hub=msgspec.structs.replace(_pick(HubOptions, values), limits=limits, rates=rates, outbox=outbox),
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),
+        auth=_pick(AuthOptions, values),
     )
 
 
@@ -200,13 +208,14 @@ def _meant(name: str) -> str:
 
 def _convert(option: Option, value: Any, spelled: str) -> Any:
     try:
-        if option.name == "rooms":
-            return _rooms(value, spelled)
+        if option.name in _TABLES:
+            return _table(_TABLES[option.name], value, spelled)
         return msgspec.convert(_listed(option, value), option.type, strict=False, dec_hook=_read)
     except msgspec.MsgspecError as error:
         # Such as "Expected `int` <= 65535".
         shown = "what it is" if option.secret else repr(value)
-        said = str(error).lower().partition(" - at `$")[0]
+        # Where in a table or a list says nothing to who wrote it.
+        said = str(error).lower().removesuffix(" - at `$[...]`")
         raise ConfigError(f"{spelled} cannot be {shown}: {said} ({option.description})") from None
 
 
@@ -239,13 +248,17 @@ def _listed(option: Option, value: Any) -> Any:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _rooms(value: Any, spelled: str) -> dict[str, RoomOptions]:
-    """Options by pattern: a table of tables, or the same as JSON."""
+# The options that are tables of tables, each with what makes one entry out of its name and its values.
+_TABLES: Mapping[str, Callable[[str, Any], Any]] = {"rooms": room_options, "roles": role_options}
+
+
+def _table(entry: Callable[[str, Any], Any], value: Any, spelled: str) -> dict[str, Any]:
+    """A table of tables, or the same as JSON."""
     if isinstance(value, str):
         value = msgspec.json.decode(value)
     found = msgspec.convert(value, dict[str, dict[str, Any]])
     try:
-        return {pattern: room_options(pattern, options) for pattern, options in found.items()}
+        return {name: entry(name, options) for name, options in found.items()}
     except ConfigError as error:
         raise ConfigError(f"{spelled}: {error}") from None
 

@@ -14,20 +14,25 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from hubbub import audit
+from hubbub.api.forwarded import Forwarded
 from hubbub.api.http import make_app
 from hubbub.config import Config, misspelt
-from hubbub.core.log import Retention
 from hubbub.engines.memory import MemoryEngine
 from hubbub.engines.sqlite.engine import SqliteEngine
 from hubbub.errors import ConfigError
 from hubbub.hub import Hub, stuck_threads
 from hubbub.telemetry.logs import set_up
-from hubbub.transports.base import Admit
+from hubbub.transports.base import Admit, Refuse
 from hubbub.transports.echo import admit_echo
 from hubbub.transports.http import Http
 from hubbub.transports.port import Port
 from hubbub.transports.websocket import WebSocket
+
+if TYPE_CHECKING:
+    from hubbub.auth.jwt import JwtAuthenticator
 
 __all__ = ["Server", "run"]
 
@@ -40,13 +45,14 @@ _SWEEP_INTERVAL = 10.0
 class Server:
     """A hub on a port: WebSocket at /ws, HTTP beside it.
 
-    Raises `ConfigError` where the options of two room patterns contradict each other.
+    Raises `ConfigError` where the options of two room patterns contradict each other, or a key for tokens cannot be.
     """
 
     def __init__(self, hub: Hub, config: Config) -> None:
         self.hub = hub
         self.config = config
         self._engine = _engine(hub, config)
+        self._authenticator = _authenticator(config)
         self._port: Port | None = None
         self._websocket: WebSocket | None = None
         self._http: Http | None = None
@@ -63,20 +69,30 @@ class Server:
     async def start(self) -> None:
         """Listen; raises `ConfigError` when the address cannot be had, or nobody could come in."""
         config = self.config
-        if not config.hub.dev and not self.hub.authenticates:
+        if not config.hub.dev and not self.hub.authenticates and self._authenticator is None:
             raise ConfigError(
-                "nobody could come in: register an @hub.authenticate hook and run `hubbub serve module:hub`, "
-                "or try it out with `hubbub serve --dev`, where clients name themselves"
+                "nobody could come in: set HUBBUB_JWT_SECRET or jwt_keys, or register an @hub.authenticate hook and "
+                "run `hubbub serve module:hub`, or try it out with `hubbub serve --dev`, where clients name themselves"
             )
-        await self.hub.start(self._engine, config.hub)
+        await self.hub.start(self._engine, config.hub, authenticator=self._authenticator)
+        if self._authenticator is not None:
+            self._authenticator.start()
         wheel = self.hub.wheel
         self._websocket = WebSocket(config.transport, wheel)
-        self._http = Http(make_app(self.hub, dev=config.hub.dev), config.transport, wheel)
+        proxies = config.server.trusted_proxies
+        app = Forwarded(make_app(self.hub, dev=config.hub.dev), proxies)
+        self._http = Http(app, config.transport, wheel)
         paths: dict[str, Admit] = {"/ws": self.hub.admit}
         if config.hub.dev:
             paths["/echo"] = admit_echo
         self._port = Port(
-            limits=config.transport, wheel=wheel, paths=paths, websocket=self._websocket.open, http=self._http.protocol
+            limits=config.transport,
+            wheel=wheel,
+            paths=paths,
+            websocket=self._websocket.open,
+            http=self._http.protocol,
+            on_refused=_record_refusal,
+            proxies=proxies,
         )
         try:
             await self._port.open(config.server.host, config.server.port)
@@ -108,20 +124,32 @@ class Server:
             await self._http.close(timeout=1.0)
         if self._websocket is not None:
             self._websocket.abort()
+        if self._authenticator is not None:
+            await self._authenticator.close()
         # A turn for what was aborted to be told so.
         await asyncio.sleep(0)
         await self.hub.stop()
 
 
 def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine:
-    patterns, history, store = hub.room_patterns(config.hub), config.history, config.store
-
-    def retention(channel: str) -> Retention:
-        return patterns.retention(channel, history)
-
+    history, store = config.history, config.store
+    retention = hub.retention(config.hub, history)
     if not store.data:
         return MemoryEngine(history, retention=retention)
     return SqliteEngine(store.data, store.durability, history, retention=retention)
+
+
+def _authenticator(config: Config) -> JwtAuthenticator | None:
+    if not config.auth.jwt_secret and not config.auth.jwt_keys:
+        return None
+    # Here: cryptography is 9 MB, and not everybody needs it.
+    from hubbub.auth.jwt import JwtAuthenticator
+
+    return JwtAuthenticator(config.auth)
+
+
+def _record_refusal(ip: str, refuse: Refuse) -> None:
+    audit.record("refusal", ip=ip, status=refuse.status, code=refuse.code)
 
 
 def _why_not(error: OSError, config: Config) -> str:

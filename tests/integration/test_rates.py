@@ -545,7 +545,7 @@ def test_a_proxy_that_was_forgotten_is_named_in_the_log_once(caplog: pytest.LogC
 
     said = [record.getMessage() for record in caplog.records if "trusted_proxies" in record.getMessage()]
     assert said == [
-        "127.0.0.1 sends X-Forwarded-For or -Proto and is not one of trusted_proxies: all its clients count as one"
+        "127.0.0.1 sends X-Forwarded-… headers and is none of trusted_proxies: the clients of a proxy count as one"
     ]
 
 

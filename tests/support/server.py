@@ -53,6 +53,10 @@ async def serving(hub: Hub | None = None, *, sndbuf: int | None = None, **option
         await server.stop()
 
 
+# What stands before each record.
+_AUDIT = " INFO hubbub.audit: "
+
+
 @dataclass
 class Child:
     """`hubbub serve` as a process of its own."""
@@ -82,9 +86,20 @@ class Child:
             return await self.process.wait()
 
     def errors(self) -> str:
-        """What it has written to standard error so far."""
+        """What it has written to standard error so far, without its audit."""
+        return "".join(line for line in self._lines() if _AUDIT not in line)
+
+    def audit(self) -> list[dict[str, Any]]:
+        """The records of its audit so far, oldest first."""
+        return [json.loads(line.partition(_AUDIT)[2]) for line in self._lines() if _AUDIT in line]
+
+    def logged(self) -> str:
+        """All that it has written to standard error so far."""
+        return "".join(self._lines())
+
+    def _lines(self) -> list[str]:
         self.stderr.seek(0)
-        return self.stderr.read().decode()
+        return self.stderr.read().decode().splitlines(keepends=True)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -105,9 +120,12 @@ class Child:
                 await child.process.communicate()
 
 
-async def command(*arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
-    """Run `hubbub` to its end: exit status, standard output, standard error."""
-    process = await _start(arguments, cwd, PIPE, {})
+async def command(*arguments: str, cwd: Path | None = None, **variables: str) -> tuple[int, str, str]:
+    """Run `hubbub` to its end: exit status, standard output, standard error.
+
+    `variables` are added to its environment, which otherwise has none of Hubbub's.
+    """
+    process = await _start(arguments, cwd, PIPE, variables)
     try:
         async with asyncio.timeout(PATIENCE):
             out, errors = await process.communicate()
@@ -150,13 +168,13 @@ class Answer:
         return json.loads(self.body)
 
 
-async def get(address: str, path: str, *lines: str) -> Answer:
+async def get(address: str, path: str, *lines: str, method: str = "GET") -> Answer:
     """GET `path` from the server at `address` with extra header `lines`; raises OSError where nobody listens."""
     host, _, port = address.removeprefix("http://").rpartition(":")
     async with asyncio.timeout(PATIENCE):
         reader, writer = await asyncio.open_connection(host, int(port))
         try:
-            request = [f"GET {path} HTTP/1.1", f"Host: {host}", *(lines or ("Connection: close",)), "", ""]
+            request = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(lines or ("Connection: close",)), "", ""]
             writer.write("\r\n".join(request).encode())
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         finally:

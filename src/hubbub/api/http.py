@@ -1,10 +1,11 @@
-"""The HTTP side of the port: is it alive, is it ready, what does it count, and in dev mode the chat page."""
+"""The HTTP side of the port: is it alive, is it ready, what does it count, tickets, and in dev mode the chat page."""
 
 from __future__ import annotations
 
 import asyncio
 from importlib import resources
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -12,7 +13,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from hubbub.errors import Unavailable
-from hubbub.hub import Hub
+from hubbub.hub import Handshake, Hub, Refuse
 from hubbub.telemetry.metrics import CONTENT_TYPE, Metrics
 
 __all__ = ["make_app"]
@@ -52,10 +53,24 @@ def make_app(hub: Hub, *, dev: bool) -> Starlette:
     async def show_metrics(request: Request) -> Response:
         return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
+    async def give_ticket(request: Request) -> Response:
+        """A ticket for whoever proves who asks: good for one connection, for half a minute."""
+        answer = await hub.give_ticket(_as_handshake(request))
+        # What it says is for the one who asked.
+        headers = {"Cache-Control": "no-store"}
+        if not isinstance(answer, Refuse):
+            return JSONResponse(msgspec.to_builtins(answer), 201, headers=headers)
+        if answer.retry_after is not None:
+            headers["Retry-After"] = str(answer.retry_after)
+        if answer.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse({"error": {"code": answer.code, "message": answer.message}}, answer.status, headers=headers)
+
     routes: list[BaseRoute] = [
         Route("/health", health),
         Route("/ready", ready),
         Route("/metrics", show_metrics),
+        Route("/api/tickets", give_ticket, methods=["POST"]),
         # The port has taken those that ask for an upgrade: who comes here forgot to.
         Route("/ws", _upgrade_required),
     ]
@@ -76,6 +91,21 @@ class _Pages(StaticFiles):
         response = await super().get_response(path, scope)  # type: ignore[arg-type]  # Starlette's own Scope
         response.headers.update(_PAGE_HEADERS)
         return response
+
+
+def _as_handshake(request: Request) -> Handshake:
+    """A request as who decides about handshakes sees it."""
+    headers: dict[str, str] = {}
+    for name, value in request.headers.items():
+        headers[name] = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}" if name in headers else value
+    return Handshake(
+        path=request.url.path,
+        query=dict(reversed(request.query_params.multi_items())),
+        headers=headers,
+        subprotocols=(),
+        ip=request.client.host if request.client is not None else "",
+        secure=request.url.scheme == "https",
+    )
 
 
 def _unready(why: str) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -54,6 +54,16 @@ class TrustedProxies:
     def __contains__(self, ip: str) -> bool:
         address = _address(ip) if self._networks else None
         return address is not None and self._trusts(address)
+
+    def resolve(self, peer: str, secure: bool, headers: Mapping[str, str]) -> tuple[str, bool]:
+        """The client's address, and whether its connection is over TLS, of a request that came from `peer`.
+
+        `secure` is whether that one's connection is; `headers` are by lower-case name.
+        """
+        if peer not in self:
+            return peer, secure
+        client = self.client(peer, headers.get("x-forwarded-for", ""))
+        return client, self.secure(peer, secure, headers.get("x-forwarded-proto", ""))
 
     def client(self, peer: str, forwarded: str) -> str:
         """The client's address: `peer` is the connection's, `forwarded` what X-Forwarded-For says, if anything.

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from hubbub.core.addresses import TrustedProxies
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.permissions import RoleOptions
 from hubbub.core.rates import RateLimits
 from hubbub.core.rooms import RoomOptions
 
@@ -48,6 +48,14 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     rooms: Annotated[
         dict[str, RoomOptions], Meta(description="options of the rooms that match a pattern, by pattern")
     ] = field(default_factory=dict)
+    roles: Annotated[
+        dict[str, RoleOptions],
+        Meta(description="what users with a role may do, by role; without roles everybody may do all"),
+    ] = field(default_factory=dict)
+    token_cookie: Annotated[str, Meta(description="name of the cookie that may carry a token; empty: none may")] = ""
+    token_age: Annotated[
+        _Seconds, Meta(description="seconds that a token may be good for, and that revoked users are remembered")
+    ] = 2_592_000.0
     strict_types: Annotated[bool, Meta(description="refuse messages of types that no handler is registered for")] = (
         False
     )
@@ -63,12 +71,6 @@ class HubOptions(Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, description="ids known at once per channel, and of what handlers kept; then the oldest go")
     ] = 100_000
     message_size: Annotated[int, Meta(ge=125, description="bytes of one message from a client")] = 65_536
-    trusted_proxies: Annotated[
-        TrustedProxies,
-        Meta(
-            description="networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed; empty: nobody's"
-        ),
-    ] = TrustedProxies()
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     rates: RateLimits = field(default_factory=RateLimits)
     outbox: OutboxLimits = field(default_factory=OutboxLimits)

@@ -133,7 +133,7 @@ class CloseCode(IntEnum):
     """
 
     UNAUTHORIZED = 4501
-    """The token of the hello was refused."""
+    """The token of the hello was refused, or that of the session has been revoked."""
 
     FORBIDDEN = 4503
     """Known, but not allowed to connect."""
