@@ -23,11 +23,13 @@ import handshakes
 import harness
 import idle
 import latency
+import limits
 import unicast
 
 QUESTIONS = {
     "fanout": fanout.ask,
     "unicast": unicast.ask,
+    "limits": limits.ask,
     "latency": latency.ask,
     "idle": idle.ask,
     "durable": durable.ask,

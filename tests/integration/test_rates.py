@@ -16,7 +16,7 @@ from hubbub.client import connect as real_client
 from hubbub.hub.hooks import Credentials
 from support.client import FULL, Client, connect, open_client
 from support.loop import PATIENCE, eventually, run
-from support.server import get, serving
+from support.server import Answer, get, serving
 
 DEFAULT = "10/s burst 10"
 
@@ -439,6 +439,49 @@ def test_handshakes_are_counted_before_anything_is_done_for_them(name: str) -> N
             assert await refused(server.address, "x", query="token=alice") is None
 
     run(main())
+
+
+def test_requests_for_tickets_are_counted_with_handshakes() -> None:
+    """Both make the server look at a proof; and the answer has the same form."""
+
+    async def main() -> None:
+        hub = Hub()
+
+        @hub.authenticate
+        async def authenticate(credentials: Credentials) -> str | None:
+            return credentials.token
+
+        limits: dict[str, Any] = {"rate_limit": DEFAULT, "handshake_rate_ip": "2/h", "trusted_proxies": "127.0.0.1"}
+        async with serving(hub, dev=False, **limits) as server:
+
+            async def ask(client: str) -> Answer:
+                lines = ("Authorization: Bearer alice", f"X-Forwarded-For: 6.6.6.6, {client}", "Connection: close")
+                return await get(server.address, "/api/tickets", *lines, method="POST")
+
+            assert (await ask("203.0.113.5")).status == 201
+            assert await refused(server.address, "x", query="token=alice", **behind("203.0.113.5")) is None
+            answer = await ask("203.0.113.5")
+
+            assert (answer.status, answer.json()["error"]["code"]) == (429, "rate_limited")
+            assert 1790 <= int(answer.headers["retry-after"]) <= 1800
+            assert (await ask("203.0.113.6")).status == 201
+
+    run(main())
+
+
+def test_what_is_recorded_of_a_refusal_is_the_clients_address(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        limits: dict[str, Any] = {"rate_limit": DEFAULT, "handshake_rate_ip": "1/h", "trusted_proxies": "127.0.0.1"}
+        async with serving(**limits) as server:
+            for _ in range(2):
+                await refused(server.address, **behind("2001:db8::5"))
+
+    with caplog.at_level("INFO", "hubbub.audit"):
+        run(main())
+    events = [record.__dict__["audit"] for record in caplog.records if record.name == "hubbub.audit"]
+
+    assert {"event": "refusal", "ip": "2001:db8::5", "status": 429, "code": "rate_limited"} in events
+    assert {event["ip"] for event in events} == {"2001:db8::5"}
 
 
 def test_off_is_off_for_all_of_them() -> None:

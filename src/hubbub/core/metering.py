@@ -42,10 +42,11 @@ class Metering:
 class Allowance:
     """What one session may send, used up message by message."""
 
-    __slots__ = ("_block", "_grouped", "_meter", "_metering", "_shut", "_strikes", "_user", "offends")
+    __slots__ = ("_block", "_grouped", "_groups", "_meter", "_metering", "_shut", "_strikes", "_user", "offends")
 
     def __init__(self, metering: Metering, user: str, ip: str) -> None:
         self._metering = metering
+        self._groups = metering.groups
         self._user = user
         self._block = block_of(ip)
         self._meter = metering.rate.meter()
@@ -67,15 +68,15 @@ class Allowance:
         the same rate of this session: else what was sent behind it would overtake it. Whoever goes on sending
         meanwhile offends, in the long run.
         """
-        metering = self._metering
-        group = metering.groups.get(type)
+        group = self._groups.get(type)
         meter = self._meter if group is None else self._of_group(*group)
         verdict = None if meter is None else meter.take(now)
-        if isinstance(verdict, Refused) and meter is not None:
+        # Nearly always it is None, and `isinstance` of a struct takes longer than all of the above.
+        if verdict is not None and meter is not None and isinstance(verdict, Refused):
             if now < meter.shut:
                 self._strike(now)
             meter.shut = now + verdict.seconds
-        elif metering.shares and type not in _SIGNS:
+        elif self._metering.shares and type not in _SIGNS:
             return self._take_shared(meter, verdict, now)
         return verdict
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from hubbub import audit
-from hubbub.core.metering import Allowance
+from hubbub.core.metering import Allowance, Metering
 from hubbub.core.outbox import Held, Outbox
 from hubbub.core.rates import Refused
 from hubbub.core.wheel import Timer
@@ -248,7 +248,8 @@ class Session:
 
     def _handle(self, message: str | bytes, arrived: float | None = None) -> None:
         event = self._conversation.receive(message, self.last_seen)
-        if self._node.metering is None or self._may(event, arrived):
+        metering = self._node.metering
+        if metering is None or self._may(metering, event, arrived):
             self._do(event)
 
     def _do(self, event: Envelope | Request | Fault | Violation) -> None:
@@ -266,20 +267,18 @@ class Session:
                 self.fault(event.fault)
             self.close(event.code, event.reason)
 
-    def _may(self, event: Envelope | Request | Fault | Violation, arrived: float | None) -> bool:
+    def _may(self, metering: Metering, event: Envelope | Request | Fault | Violation, arrived: float | None) -> bool:
         """Whether the rates let it through now; where they do not, it is refused, or waits its turn."""
-        metering = self._node.metering
-        kind = type(event)
-        if metering is None or kind is Hello or kind is Violation:
-            # The handshake has paid for both.
-            return True
         now = self._node.loop.time()
         if arrived is None:
             arrived = now
         allowance = self._allowance
         if allowance is None:
+            if type(event) is Hello:
+                # The handshake has paid for it; and it is not known yet whose session this is.
+                return True
             allowance = self._allowance = Allowance(metering, self.user, self.ip)
-        if isinstance(event, Envelope):
+        if type(event) is Envelope:
             verdict = allowance.take(event.type, arrived)
         elif isinstance(event, Request):
             verdict = allowance.take(_NAMES[type(event)], arrived)
