@@ -72,7 +72,7 @@ def test_there_is_one_record_for_each_event_and_no_secret_in_any(tmp_path: Path)
                 {"query": f"token={CANARY}-raises"},
             ):
                 with pytest.raises(InvalidStatus):
-                    async with connect(child.address, None, **way):  # type: ignore[arg-type]  # a table of arguments
+                    async with connect(child.address, None, **way):
                         pass
             ticket = (
                 await get(

@@ -112,7 +112,7 @@ class TestExpiry:
 
                 assert (await other.closed())[0] == 4003
                 assert (await alice.closed())[0] == 4003
-                assert time.time() * 1000 >= known["a2"].expires  # type: ignore[union-attr,operator]
+                assert time.time() * 1000 >= known["a2"].expires  # type: ignore[union-attr]
                 await third.sync()
 
         run(main())
