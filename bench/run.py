@@ -19,6 +19,7 @@ from statistics import median
 
 import durable
 import fanout
+import handshakes
 import harness
 import idle
 import latency
@@ -30,6 +31,7 @@ QUESTIONS = {
     "latency": latency.ask,
     "idle": idle.ask,
     "durable": durable.ask,
+    "handshakes": handshakes.ask,
 }
 
 LINE = "{:<82} {:>9} {:>9}  {:<3} {:>7} {:>11}  {:<9} {}"
