@@ -141,8 +141,8 @@ class KeySource:
         self._cooldown = cooldown
         self._task: asyncio.Task[None] | None = None
 
-        # The one thread that fetches: while it hangs there is no second.
-        self._thread: threading.Thread | None = None
+        # Whether a thread is at it: while one hangs in the network there is no second.
+        self._fetching = False
 
         # Whether there was a fetch just now; set when somebody wants another; set when the next one is over.
         self._resting = False
@@ -158,7 +158,8 @@ class KeySource:
         self._task.add_done_callback(_ended)
 
     async def close(self) -> None:
-        """Fetch no more."""
+        """Fetch no more, and let nobody wait."""
+        self._over.set()
         if self._task is not None:
             task, self._task = self._task, None
             task.cancel()
@@ -214,7 +215,7 @@ class KeySource:
 
     async def _fetched(self) -> bytes:
         # Not in the loop's pool: leaving would wait for it, and a thread in it for a network that is gone.
-        if self._thread is not None and self._thread.is_alive():
+        if self._fetching:
             raise TimeoutError
         loop = asyncio.get_running_loop()
         outcome: asyncio.Future[bytes] = loop.create_future()
@@ -233,12 +234,13 @@ class KeySource:
                 data = _get(self._url)
             except Exception as error:
                 failure = error if isinstance(error, OSError | ValueError) else ValueError(type(error).__name__)
+            self._fetching = False
             # The loop may be gone, and whoever asked with it.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, data, failure)
 
-        self._thread = threading.Thread(target=work, name="hubbub-jwks", daemon=True)
-        self._thread.start()
+        self._fetching = True
+        threading.Thread(target=work, name="hubbub-jwks", daemon=True).start()
         return await outcome
 
 

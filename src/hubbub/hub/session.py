@@ -88,6 +88,7 @@ class Session:
         "last_seen",
         "outbox",
         "permissions",
+        "proved_by",
         "room_names",
         "since",
         "user",
@@ -96,7 +97,7 @@ class Session:
     outbox: Outbox[Session]
 
     def __init__(
-        self, node: Node, hooks: Hooks, *, identity: Identity | None, ip: str, device: str, full: bool
+        self, node: Node, hooks: Hooks, *, identity: Identity | None, proved_by: str, ip: str, device: str, full: bool
     ) -> None:
         self.id = "s-" + secrets.token_hex(8)
         # Empty until `hello` has said who it is, where the handshake did not.
@@ -104,6 +105,8 @@ class Session:
         # What has been proved, and the same as far as it is about rights; None while nothing has been.
         self.identity: Identity | None = None
         self.permissions: Permissions | None = None
+        # How: header, query, subprotocol, ticket, cookie, hello, auth, application or user_id.
+        self.proved_by = proved_by
         # Whether what it asks for needs a look at its rights.
         self.guarded = hooks.authorize is not None
         self.ip = ip
@@ -151,7 +154,7 @@ class Session:
         self._expiry: Timer | None = None
 
         if identity is not None:
-            self.prove(identity)
+            self.prove(identity, proved_by)
 
     def __repr__(self) -> str:
         return f"<Session {self.id} user={self.user!r} {self.state}>"
@@ -422,9 +425,10 @@ class Session:
 
     # ----------------------------------------------------------------------------- how it lives and ends
 
-    def prove(self, identity: Identity) -> None:
+    def prove(self, identity: Identity, by: str) -> None:
         """It is known whose session this is; or anew, with a new token."""
         node = self._node
+        self.proved_by = by
         self.user = identity.user
         self.identity = identity
         self.permissions = node.policies.of(identity)
@@ -441,7 +445,8 @@ class Session:
         self.since = node.now_ms()
         self.handshake = None
         node.counts.add_user(self.user)
-        audit.record("connect", session=self.id, user=self.user, ip=self.ip, way="full" if self.full else "plain")
+        way = "full" if self.full else "plain"
+        audit.record("connect", session=self.id, user=self.user, ip=self.ip, by=self.proved_by, way=way)
         if self._timer is not None:
             self._timer.cancel()
         delay = node.options.envelope_ping_interval if self.full else node.options.ping_interval
@@ -494,7 +499,7 @@ class Session:
         # The wheel does not notice when the clock is set back.
         if self.identity is not None and self._closing is None:
             if self.identity.expires is not None and self.identity.expires > self._node.now_ms():
-                self.prove(self.identity)
+                self.prove(self.identity, self.proved_by)
             else:
                 self.close(CloseCode.TOKEN_EXPIRED, "the token has expired: come back with a new one")
 

@@ -144,9 +144,13 @@ class TestFetching:
                 publisher.free.clear()
                 async with checking(publisher) as authenticator:
                     await eventually(lambda: publisher.asked)
+                    waiting = asyncio.ensure_future(ask(authenticator, shown()))
+                    await asyncio.sleep(0)
                     async with asyncio.timeout(2):
                         await authenticator.close()
                         await authenticator.close()
+                        with pytest.raises(Unavailable):
+                            await waiting
 
         run(main())
 

@@ -90,6 +90,7 @@ class TestRefused:
         for name in NO_FAULT_OF_ONE_KEY:
             assert ask(BAD[name](), AuthOptions(jwt_secret=SECRET, jwt_audience=AUDIENCE)).user == "alice"
 
+    @pytest.mark.alone
     def test_what_is_refused_is_refused_fast(self) -> None:
         """10 MB are not looked through."""
         authenticator = JwtAuthenticator(OPTIONS)
@@ -324,6 +325,7 @@ class TestNames:
         assert ask(said()).token_id not in said()
 
 
+@pytest.mark.alone
 def test_a_check_takes_no_longer_than_it_may() -> None:
     """60 µs with HS256, by the processor's clock; in truth a quarter of that."""
     authenticator = JwtAuthenticator(AuthOptions(jwt_secret=SECRET))
