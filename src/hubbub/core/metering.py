@@ -57,7 +57,7 @@ class Allowance:
         # Until when a rate that it shares with others lets nothing of it through.
         self._shut = 0.0
 
-        # Whether it has gone on in spite of refusals for too long, which is counted from the first such message on.
+        # Whether it has gone on in spite of refusals for too long; counted from the first such message on.
         self.offends = False
         self._strikes: Window | None = None
 
@@ -86,9 +86,10 @@ class Allowance:
             self._meter.take(now)
 
     def _strike(self, now: float) -> None:
-        if self._strikes is None:
-            self._strikes = Window(Rate(self._metering.strikes, _STRIKES_PERIOD, Kind.WINDOW))
-        if self._metering.strikes and self._strikes.take(now) is not None:
+        most = self._metering.strikes
+        if most and self._strikes is None:
+            self._strikes = Window(Rate(most, _STRIKES_PERIOD, Kind.WINDOW))
+        if self._strikes is not None and self._strikes.take(now) is not None:
             self.offends = True
 
     def _of_group(self, group: str, rate: Rate) -> Meter | None:
