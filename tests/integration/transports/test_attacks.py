@@ -233,7 +233,7 @@ def test_a_dribbled_head_costs_little(attacked: Attacked, pause: float) -> None:
     cpu = attacked.cpu
     with attacked.connect() as sock:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            for byte in b"GET /ws HTTP/1.1\r\nX: ".ljust(16_384 + 2, b"a"):
+            for byte in b"GET /ws HTTP/1.1\r\nX: ".ljust(16_384 + 4, b"a"):
                 sock.send(bytes((byte,)))
                 until = time.perf_counter() + pause
                 while time.perf_counter() < until:
