@@ -19,11 +19,13 @@ from msgspec import Struct
 from hubbub.config import OPTIONS, Option, ServerOptions
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
+from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
 from hubbub.core.rooms import RoomOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.hub.options import HubOptions
 from hubbub.transports.base import TransportLimits
+from hubbub.transports.tls import TlsOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "options.md"
@@ -31,7 +33,9 @@ PAGE = ROOT / "docs" / "reference" / "options.md"
 # The chapters of the page, and the struct that each is about.
 CHAPTERS: dict[str, type[Struct]] = {
     "The server": ServerOptions,
+    "TLS": TlsOptions,
     "The hub": HubOptions,
+    "Pages": OriginOptions,
     "Connections": ConnectionLimits,
     "Slow readers": OutboxLimits,
     "The transport": TransportLimits,
@@ -50,6 +54,8 @@ file. A flag counts before a variable, a variable before the file, the file befo
 | | flag | variable | TOML |
 |---|---|---|---|
 | a value | `--port 9000` | `HUBBUB_PORT=9000` | `port = 9000` |
+| a list | `--origins https://a.example,https://b.example` | `HUBBUB_ORIGINS=https://a.example` | \
+`origins = ["https://a.example"]` |
 | a switch | `--dev`, `--no-dev` | `HUBBUB_DEV=true` | `dev = true` |
 | rooms | `--rooms '{"game:*": {"capacity": 4}}'` | `HUBBUB_ROOMS='{"game:*": {"capacity": 4}}'` | \
 `[rooms."game:*"]`, and below it `capacity = 4` |
@@ -138,6 +144,8 @@ def takes(type: Any) -> str:
 
 def kind(type: Any) -> str:
     """The kind of value, without its bounds."""
+    if typing.get_origin(type) is tuple:
+        return "list of text"
     if typing.get_origin(type) is dict:
         return "[rooms](#rooms-by-pattern)"
     if issubclass(type, Enum):
@@ -149,7 +157,7 @@ def default(value: Any) -> str:
     """A default as one would write it."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    if value == {}:
+    if value in ({}, (), ""):
         return "none"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 

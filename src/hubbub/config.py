@@ -19,12 +19,14 @@ from msgspec import Meta, Struct
 
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
+from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
 from hubbub.core.rooms import RoomOptions, room_options
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
 from hubbub.hub.options import HubOptions
 from hubbub.transports.base import TransportLimits
+from hubbub.transports.tls import TlsOptions
 
 __all__ = ["OPTIONS", "Config", "Option", "ServerOptions", "load", "misspelt"]
 
@@ -45,6 +47,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """All options of a server."""
 
     server: ServerOptions = msgspec.field(default_factory=ServerOptions)
+    tls: TlsOptions = msgspec.field(default_factory=TlsOptions)
     transport: TransportLimits = msgspec.field(default_factory=TransportLimits)
     hub: HubOptions = msgspec.field(default_factory=HubOptions)
     history: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
@@ -74,7 +77,9 @@ class Option(Struct, frozen=True):
 
 _SECTIONS: tuple[type[Struct], ...] = (
     ServerOptions,
+    TlsOptions,
     HubOptions,
+    OriginOptions,
     ConnectionLimits,
     OutboxLimits,
     TransportLimits,
@@ -129,8 +134,11 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
     outbox = _pick(OutboxLimits, values)
     return Config(
         server=_pick(ServerOptions, values),
+        tls=_pick(TlsOptions, values),
         transport=_pick(TransportLimits, values),
-        hub=msgspec.structs.replace(_pick(HubOptions, values), limits=limits, outbox=outbox),
+        hub=msgspec.structs.replace(
+            _pick(HubOptions, values), limits=limits, outbox=outbox, origin=_pick(OriginOptions, values)
+        ),
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),
     )
@@ -198,11 +206,21 @@ def _convert(option: Option, value: Any, spelled: str) -> Any:
     try:
         if option.name == "rooms":
             return _rooms(value, spelled)
-        return msgspec.convert(_listed(option, value), option.type, strict=False)
+        found = msgspec.convert(_listed(option, value), option.type, strict=False)
     except msgspec.MsgspecError as error:
         # Such as "Expected `int` <= 65535".
         shown = "what it is" if option.secret else repr(value)
         raise ConfigError(f"{spelled} cannot be {shown}: {str(error).lower()} ({option.description})") from None
+    if option.name == "origins":
+        _look_at_origins(found, spelled)
+    return found
+
+
+def _look_at_origins(origins: tuple[str, ...], spelled: str) -> None:
+    try:
+        OriginOptions(origins=origins)
+    except ConfigError as error:
+        raise ConfigError(f"{spelled}: {error}") from None
 
 
 def _listed(option: Option, value: Any) -> Any:

@@ -39,6 +39,8 @@ def samples(option: Option) -> list[Any]:
         return [option.default + kind(step) for step in (1, 2, 3)]
     if kind is dict:
         return [{"lobby": RoomOptions(capacity=1)}, {"game:*": RoomOptions(overflow=Overflow.LATEST)}, {"*": ROOM}]
+    if kind is tuple:
+        return [("https://a.example",), ("https://a.example", "http://b.example:8080"), ("any",)]
     if issubclass(kind, Enum):
         return [*(others := [value for value in kind if value != option.default]), *others, *others][:3]
     return ["debug", "warning", "error"]
@@ -48,6 +50,8 @@ def text(value: Any) -> str:
     """A value as it is written on a command line or in the environment."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ", ".join(value)
     return msgspec.json.encode(value).decode() if isinstance(value, dict) else str(value)
 
 
@@ -55,10 +59,12 @@ def found(config: Config, option: Option) -> Any:
     """What the option is set to, in every part of the configuration that has it."""
     parts = [
         config.server,
+        config.tls,
         config.transport,
         config.hub,
         config.hub.limits,
         config.hub.outbox,
+        config.hub.origin,
         config.store,
         config.history,
     ]
@@ -149,11 +155,15 @@ class TestSpelling:
         assert msgspec.convert(option.default, option.type, strict=False) == option.default
 
 
+# Options that take any text as far as the configuration can tell; and one that says more about what is wrong.
+ANY_TEXT = ("host", "data", "tls_cert", "tls_key", "origins")
+
+
 class TestErrors:
     """A wrong option is one sentence that names it and says what it may be."""
 
     @pytest.mark.parametrize(
-        "option", [option for option in OPTIONS.values() if option.name not in ("host", "data")], ids=by_name
+        "option", [option for option in OPTIONS.values() if option.name not in ANY_TEXT], ids=by_name
     )
     def test_a_value_that_it_cannot_have(self, option: Option, tmp_path: Path) -> None:
         """Named as its user spelled it, with what was said and what the option is."""
@@ -170,6 +180,13 @@ class TestErrors:
             assert "'nonsense'" in said
             assert option.description in said
             assert "\n" not in said
+
+    def test_an_origin_that_no_browser_sends(self) -> None:
+        """Named as its user spelled it; what can be wrong is in `unit/core/test_origins.py`."""
+        for flags, environment in (({"origins": "a.example"}, {}), ({}, {"HUBBUB_ORIGINS": '["a.example"]'})):
+            spelled = "--origins" if flags else "HUBBUB_ORIGINS"
+            with pytest.raises(ConfigError, match=f"^{spelled}: the origin 'a.example' has no scheme: write https://"):
+                load(flags, environment)
 
     @pytest.mark.parametrize(
         ("name", "value", "bound"),

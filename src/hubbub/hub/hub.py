@@ -17,6 +17,7 @@ from hubbub.core.wheel import Wheel
 from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import AckTimeout, HubbubError, Unavailable
 from hubbub.hub import admission
+from hubbub.hub.door import screen
 from hubbub.hub.hooks import AuthenticateHook, ConnectHook, Hooks, OfflineHook, OnlineHook, RoomHook
 from hubbub.hub.node import Node
 from hubbub.hub.options import HubOptions
@@ -331,6 +332,10 @@ class Hub:
     async def admit(self, handshake: Handshake) -> Accept | Refuse:
         """Let a client in as a session, or say why not: what a transport asks at each handshake."""
         return await admission.admit(self._running, self._hooks, handshake)
+
+    def screen(self, handshake: Handshake) -> Handshake | Refuse:
+        """The handshake to go on with, or a refusal: for paths that are not the hub's; `admit` does it by itself."""
+        return screen(self._running.options, handshake)
 
     async def check(self) -> None:
         """Raise `Unavailable` unless the hub can do its work: the engine is asked the real way round."""
