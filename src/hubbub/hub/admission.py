@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from hubbub.eager import in_task
 from hubbub.errors import Reject
+from hubbub.hub.door import screen
 from hubbub.hub.formats import CODECS, subprotocol_of
 from hubbub.hub.hooks import Credentials, Hooks
 from hubbub.hub.pipeline import user_named
@@ -47,6 +48,10 @@ def token_of(handshake: Handshake) -> str | None:
 
 async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refuse:
     """Let the client in as a session, or say why not."""
+    screened = screen(node.options, handshake)
+    if isinstance(screened, Refuse):
+        return screened
+    handshake = screened
     refusal = _no_place(node, handshake)
     if refusal is not None:
         return refusal
