@@ -10,7 +10,7 @@ import difflib
 import re
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +21,8 @@ from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
-from hubbub.core.rooms import RoomOptions, room_options
+from hubbub.core.permissions import role_options
+from hubbub.core.rooms import room_options
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
 from hubbub.hub.options import HubOptions
@@ -204,8 +205,8 @@ def _meant(name: str) -> str:
 
 def _convert(option: Option, value: Any, spelled: str) -> Any:
     try:
-        if option.name == "rooms":
-            return _rooms(value, spelled)
+        if option.name in _TABLES:
+            return _table(_TABLES[option.name], value, spelled)
         found = msgspec.convert(_listed(option, value), option.type, strict=False)
     except msgspec.MsgspecError as error:
         # Such as "Expected `int` <= 65535".
@@ -233,13 +234,17 @@ def _listed(option: Option, value: Any) -> Any:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _rooms(value: Any, spelled: str) -> dict[str, RoomOptions]:
-    """Options by pattern: a table of tables, or the same as JSON."""
+# The options that are tables of tables, each with what makes one entry out of its name and its values.
+_TABLES: Mapping[str, Callable[[str, Any], Any]] = {"rooms": room_options, "roles": role_options}
+
+
+def _table(entry: Callable[[str, Any], Any], value: Any, spelled: str) -> dict[str, Any]:
+    """A table of tables, or the same as JSON."""
     if isinstance(value, str):
         value = msgspec.json.decode(value)
     found = msgspec.convert(value, dict[str, dict[str, Any]])
     try:
-        return {pattern: room_options(pattern, options) for pattern, options in found.items()}
+        return {name: entry(name, options) for name, options in found.items()}
     except ConfigError as error:
         raise ConfigError(f"{spelled}: {error}") from None
 

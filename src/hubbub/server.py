@@ -15,9 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from hubbub import audit
 from hubbub.api.http import make_app
 from hubbub.config import Config, misspelt
-from hubbub.core.log import Retention
 from hubbub.engines.memory import MemoryEngine
 from hubbub.engines.sqlite.engine import SqliteEngine
 from hubbub.errors import ConfigError
@@ -85,6 +85,7 @@ class Server:
             websocket=self._websocket.open,
             http=self._http.protocol,
             tls=tls,
+            on_refused=_record_refusal,
         )
         try:
             await self._port.open(config.server.host, config.server.port)
@@ -140,14 +141,15 @@ class Server:
 
 
 def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine:
-    patterns, history, store = hub.room_patterns(config.hub), config.history, config.store
-
-    def retention(channel: str) -> Retention:
-        return patterns.retention(channel, history)
-
+    history, store = config.history, config.store
+    retention = hub.retention(config.hub, history)
     if not store.data:
         return MemoryEngine(history, retention=retention)
     return SqliteEngine(store.data, store.durability, history, retention=retention)
+
+
+def _record_refusal(ip: str, refuse: Refuse) -> None:
+    audit.record("refusal", ip=ip, status=refuse.status, code=refuse.code)
 
 
 def _why_not(error: OSError, config: Config) -> str:

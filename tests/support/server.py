@@ -50,6 +50,10 @@ async def serving(hub: Hub | None = None, *, sndbuf: int | None = None, **option
         await server.stop()
 
 
+# What stands before each record.
+_AUDIT = " INFO hubbub.audit: "
+
+
 @dataclass
 class Child:
     """`hubbub serve` as a process of its own."""
@@ -79,9 +83,20 @@ class Child:
             return await self.process.wait()
 
     def errors(self) -> str:
-        """What it has written to standard error so far."""
+        """What it has written to standard error so far, without its audit."""
+        return "".join(line for line in self._lines() if _AUDIT not in line)
+
+    def audit(self) -> list[dict[str, Any]]:
+        """The records of its audit so far, oldest first."""
+        return [json.loads(line.partition(_AUDIT)[2]) for line in self._lines() if _AUDIT in line]
+
+    def logged(self) -> str:
+        """All that it has written to standard error so far."""
+        return "".join(self._lines())
+
+    def _lines(self) -> list[str]:
         self.stderr.seek(0)
-        return self.stderr.read().decode()
+        return self.stderr.read().decode().splitlines(keepends=True)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -147,7 +162,7 @@ class Answer:
         return json.loads(self.body)
 
 
-async def get(address: str, path: str, *lines: str) -> Answer:
+async def get(address: str, path: str, *lines: str, method: str = "GET") -> Answer:
     """GET `path` from the server at `address` with extra header `lines`; raises OSError where nobody listens."""
     scheme, _, place = address.partition("://")
     host, _, port = place.rpartition(":")
@@ -155,7 +170,7 @@ async def get(address: str, path: str, *lines: str) -> Answer:
     async with asyncio.timeout(PATIENCE):
         reader, writer = await asyncio.open_connection(host, int(port), ssl=tls)
         try:
-            request = [f"GET {path} HTTP/1.1", f"Host: {host}", *(lines or ("Connection: close",)), "", ""]
+            request = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(lines or ("Connection: close",)), "", ""]
             writer.write("\r\n".join(request).encode())
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         finally:

@@ -13,8 +13,10 @@ import pytest
 
 from hubbub.config import OPTIONS, Config, Option, load, misspelt
 from hubbub.core.outbox import Overflow
+from hubbub.core.permissions import RoleOptions
 from hubbub.core.rooms import RoomOptions
 from hubbub.errors import ConfigError
+from hubbub.types import Action
 
 # Every option of a room, none at its default.
 ROOM = RoomOptions(
@@ -37,6 +39,12 @@ def samples(option: Option) -> list[Any]:
         return [not option.default] * 3
     if kind in (int, float):
         return [option.default + kind(step) for step in (1, 2, 3)]
+    if option.name == "roles":
+        return [
+            {"player": RoleOptions(rooms={"game:*": (Action.JOIN,)})},
+            {"*": RoleOptions(users=("support",))},
+            {"staff": RoleOptions(broadcast=True)},
+        ]
     if kind is dict:
         return [{"lobby": RoomOptions(capacity=1)}, {"game:*": RoomOptions(overflow=Overflow.LATEST)}, {"*": ROOM}]
     if kind is tuple:
@@ -83,7 +91,11 @@ def a_file(folder: Path, values: dict[str, Any]) -> Path:
     for name, table in values.items():
         for pattern, options in table.items() if isinstance(table, dict) else ():
             lines.append(f"[{name}.{json.dumps(pattern)}]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in msgspec.to_builtins(options).items()]
+            for key, value in msgspec.to_builtins(options).items():
+                inner = (
+                    ", ".join(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in value.items()) if key == "rooms" else ""
+                )
+                lines.append(f"{key} = {{{inner}}}" if key == "rooms" else f"{key} = {json.dumps(value)}")
     file.write_text("\n".join(lines), encoding="utf-8")
     return file
 
@@ -156,7 +168,7 @@ class TestSpelling:
 
 
 # Options that take any text as far as the configuration can tell; and one that says more about what is wrong.
-ANY_TEXT = ("host", "data", "tls_cert", "tls_key", "origins")
+ANY_TEXT = ("host", "data", "tls_cert", "tls_key", "token_cookie", "origins")
 
 
 class TestErrors:

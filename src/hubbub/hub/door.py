@@ -12,7 +12,7 @@ from hubbub.hub.options import HubOptions
 from hubbub.protocol.codes import ErrorCode
 from hubbub.transports.base import Handshake, Refuse
 
-__all__ = ["screen"]
+__all__ = ["over_tls", "screen"]
 
 log = logging.getLogger("hubbub.hub")
 
@@ -22,14 +22,20 @@ _NOT_TLS: Final = Refuse(
 _NOT_THIS_PAGE: Final = Refuse(status=403, code=ErrorCode.FORBIDDEN, message="this page may not connect")
 
 
+def over_tls(options: HubOptions, request: Handshake) -> Refuse | None:
+    """A refusal for a request that should have come over TLS, and did not."""
+    return _NOT_TLS if options.require_tls and not request.secure else None
+
+
 def screen(options: HubOptions, handshake: Handshake) -> Handshake | Refuse:
     """The handshake to go on with, or why it ends here; before anything in it is believed.
 
     A page that is let in only because every page is goes on without its cookies: the browser sent them whether or
     not somebody wanted it to.
     """
-    if options.require_tls and not handshake.secure:
-        return _NOT_TLS
+    refusal = over_tls(options, handshake)
+    if refusal is not None:
+        return refusal
     headers = handshake.headers
     origin = headers.get("origin")
     found = standing(options.origin, origin, headers.get("host", ""), secure=handshake.secure, dev=options.dev)

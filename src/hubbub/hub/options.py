@@ -9,6 +9,7 @@ from msgspec import Meta, Struct, field
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.permissions import RoleOptions
 from hubbub.core.rooms import RoomOptions
 
 __all__ = ["HubOptions"]
@@ -50,6 +51,14 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     rooms: Annotated[
         dict[str, RoomOptions], Meta(description="options of the rooms that match a pattern, by pattern")
     ] = field(default_factory=dict)
+    roles: Annotated[
+        dict[str, RoleOptions],
+        Meta(description="what users with a role may do, by role; without roles everybody may do all"),
+    ] = field(default_factory=dict)
+    token_cookie: Annotated[str, Meta(description="name of the cookie that may carry a token; empty: none may")] = ""
+    token_age: Annotated[
+        _Seconds, Meta(description="seconds that a token may be good for, and that revoked users are remembered")
+    ] = 2_592_000.0
     strict_types: Annotated[bool, Meta(description="refuse messages of types that no handler is registered for")] = (
         False
     )

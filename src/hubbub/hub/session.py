@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from hubbub import audit
 from hubbub.core.outbox import Held, Outbox
 from hubbub.core.wheel import Timer
 from hubbub.eager import in_task, step
@@ -17,14 +18,18 @@ from hubbub.hub.routing import route
 from hubbub.protocol.codes import CloseCode
 from hubbub.protocol.conversation import Conversation, Violation
 from hubbub.protocol.envelope import Envelope, Fault, Goodbye, Request, ServerPing
-from hubbub.types import Publication, inbox_channel
+from hubbub.types import Identity, Publication, inbox_channel
 
 if TYPE_CHECKING:
+    from hubbub.core.permissions import Permissions
     from hubbub.hub.hooks import Hooks
     from hubbub.hub.node import Node
     from hubbub.transports.base import Handshake, Writer
 
 __all__ = ["Session", "State"]
+
+# Close codes that say that the client broke a rule.
+_VIOLATIONS = frozenset((1002, 1007, 1009, int(CloseCode.PROTOCOL_VIOLATION)))
 
 # Bytes of backlog to write before looking whether the socket still takes them.
 _BACKLOG_STEP = 65_536
@@ -56,6 +61,7 @@ class Session:
         "_busy",
         "_closing",
         "_conversation",
+        "_expiry",
         "_node",
         "_paused",
         "_pinged",
@@ -65,12 +71,15 @@ class Session:
         "_writer",
         "device",
         "full",
+        "guarded",
         "handshake",
         "hooks",
         "id",
+        "identity",
         "ip",
         "last_seen",
         "outbox",
+        "permissions",
         "room_names",
         "since",
         "user",
@@ -78,10 +87,17 @@ class Session:
 
     outbox: Outbox[Session]
 
-    def __init__(self, node: Node, hooks: Hooks, *, user: str, ip: str, device: str, full: bool) -> None:
+    def __init__(
+        self, node: Node, hooks: Hooks, *, identity: Identity | None, ip: str, device: str, full: bool
+    ) -> None:
         self.id = "s-" + secrets.token_hex(8)
         # Empty until `hello` has said who it is, where the handshake did not.
-        self.user = user
+        self.user = ""
+        # What has been proved, and the same as far as it is about rights; None while nothing has been.
+        self.identity: Identity | None = None
+        self.permissions: Permissions | None = None
+        # Whether what it asks for needs a look at its rights.
+        self.guarded = hooks.authorize is not None
         self.ip = ip
         # What the client calls itself, as far as it said so.
         self.device = device
@@ -117,6 +133,12 @@ class Session:
         self._closing: tuple[int, str] | None = None
 
         self._timer: Timer | None = None
+
+        # Ends the session when its token ends.
+        self._expiry: Timer | None = None
+
+        if identity is not None:
+            self.prove(identity)
 
     def __repr__(self) -> str:
         return f"<Session {self.id} user={self.user!r} {self.state}>"
@@ -333,12 +355,26 @@ class Session:
 
     # ----------------------------------------------------------------------------- how it lives and ends
 
+    def prove(self, identity: Identity) -> None:
+        """It is known whose session this is; or anew, with a new token."""
+        node = self._node
+        self.user = identity.user
+        self.identity = identity
+        self.permissions = node.policies.of(identity)
+        self.guarded = self.permissions is not None or self.hooks.authorize is not None
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        if identity.expires is not None:
+            self._expiry = node.wheel.after((identity.expires - node.now_ms()) / 1000, self._expire)
+
     def open(self) -> None:
         """From now on it is a session among others: counted as its user's, and watched."""
         node = self._node
         self.since = node.now_ms()
         self.handshake = None
         node.counts.add_user(self.user)
+        audit.record("connect", session=self.id, user=self.user, ip=self.ip, way="full" if self.full else "plain")
         if self._timer is not None:
             self._timer.cancel()
         delay = node.options.envelope_ping_interval if self.full else node.options.ping_interval
@@ -370,16 +406,30 @@ class Session:
             self._end(CloseCode.ABNORMAL, "aborted")
 
     def _end(self, code: int, reason: str) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._expiry):
+            if timer is not None:
+                timer.cancel()
         self._closing = (code, reason)
         self._node.blocked.pop(self, None)
         # What did not leave the outbox was not written: the next session gets it.
         self._node.unwritten.pop(self, None)
         self.outbox.close()
+        if code in _VIOLATIONS:
+            audit.record("violation", session=self.id, user=self.user, ip=self.ip, code=code)
+        lasted = self._node.now_ms() - self.since if self.since else None
+        # Not the reason: it may be the client's own words.
+        audit.record("disconnect", session=self.id, user=self.user, ip=self.ip, code=code, lasted=lasted)
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         self._node.run(commands.depart(self._node, self, code, reason))
+
+    def _expire(self) -> None:
+        # The wheel does not notice when the clock is set back.
+        if self.identity is not None and self._closing is None:
+            if self.identity.expires is not None and self.identity.expires > self._node.now_ms():
+                self.prove(self.identity)
+            else:
+                self.close(CloseCode.TOKEN_EXPIRED, "the token has expired: come back with a new one")
 
     def _no_hello(self) -> None:
         # One that came in time may still wait for the application.

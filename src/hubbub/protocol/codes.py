@@ -129,7 +129,7 @@ class CloseCode(IntEnum):
     """A first message that is no valid hello, ten bad messages in a minute, or a flood of control frames."""
 
     UNAUTHORIZED = 4501
-    """The token of the hello was refused."""
+    """The token of the hello was refused, or that of the session has been revoked."""
 
     FORBIDDEN = 4503
     """Known, but not allowed to connect."""

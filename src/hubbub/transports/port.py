@@ -76,11 +76,13 @@ class Port:
         http: Callable[[], asyncio.Protocol],
         tls: ssl.SSLContext | None = None,
         capacity: int = 10_000,
+        on_refused: Callable[[str, Refuse], object] = lambda ip, refuse: None,
     ) -> None:
         """`paths` are where WebSockets are, and who decides there; `websocket` takes over a connection that
         was let in (with the bytes that came behind its handshake), `http` makes a protocol for one that wants
         no WebSocket. With `tls` all is spoken in TLS. `capacity` is how many connections may be deciding what
-        they want, those included that are still shaking hands.
+        they want, those included that are still shaking hands. `on_refused` hears of each refusal, with the
+        peer's address.
         """
         self.limits = limits
         self.wheel = wheel
@@ -90,6 +92,7 @@ class Port:
         # For those that come from now on: it may be replaced at any time.
         self.tls = tls
         self.capacity = capacity
+        self.on_refused = on_refused
 
         # Those still here, oldest first.
         self.gates: OrderedDict[Gate, None] = OrderedDict()
@@ -288,6 +291,8 @@ class Gate(asyncio.Protocol):
 
     def _refuse(self, refuse: Refuse) -> None:
         self._port.refused += 1
+        peer = self._transport.get_extra_info("peername")
+        self._port.on_refused(_plain_ip(peer[0]) if peer else "", refuse)
         self._decided = True
         self._reads = 0
         # It keeps its deadline and its place among the gates until it hangs up.
