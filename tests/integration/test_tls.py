@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import InvalidStatus
 
 from contract.transports.harness import TEXT, frame, handshake
 from hubbub.client import connect as hubbub_connect
@@ -309,6 +311,42 @@ class TestRenewal:
                 assert await self.served(child) == "the first"
 
         run(main())
+
+
+class TestRequired:
+    """`require_tls`: what did not come over TLS is refused, and who watches over the server is not."""
+
+    def test_plain_connections_are_refused_everywhere_but_for_probes(self) -> None:
+        async def main() -> None:
+            async with serving(require_tls=True) as server:
+                for path in ("/ws?user_id=alice", "/echo"):
+                    with pytest.raises(InvalidStatus) as refused:
+                        await open_websocket(server.address.replace("http", "ws", 1) + path, proxy=None)
+                    assert refused.value.response.status_code == 403
+                    error = json.loads(refused.value.response.body or b"")["error"]
+                    assert error == {"code": "forbidden", "message": OVER_TLS_ONLY}
+                for path in ("/", "/web/client.js", "/api/tickets", "/ws", "/nowhere", "/health/x"):
+                    # That a proxy which nobody trusts says so counts for nothing.
+                    for lines in (["Connection: close"], ["Connection: close", "X-Forwarded-Proto: https"]):
+                        answer = await get(server.address, path, *lines)
+                        assert (answer.status, answer.json()["error"]["message"]) == (403, OVER_TLS_ONLY)
+                for path in ("/health", "/ready", "/metrics"):
+                    assert (await get(server.address, path)).status == 200
+
+        run(main())
+
+    def test_own_tls_is_tls(self, pair: dict[str, Any]) -> None:
+        async def main() -> None:
+            async with serving(**pair, require_tls=True) as server, connect(server.address, "alice") as alice:
+                await alice.say("me")
+                await alice.expect("chat")
+
+                assert (await get(server.address, "/")).status == 200
+
+        run(main())
+
+
+OVER_TLS_ONLY = "this server is reached over TLS only: use wss:// or https://"
 
 
 @contextlib.contextmanager
