@@ -25,10 +25,11 @@ from hubbub.engines.sqlite.engine import SqliteEngine
 from hubbub.errors import ConfigError
 from hubbub.hub import Hub, stuck_threads
 from hubbub.telemetry.logs import set_up
-from hubbub.transports.base import Admit, Refuse
+from hubbub.transports.base import Accept, Admit, Handshake, Refuse
 from hubbub.transports.echo import admit_echo
 from hubbub.transports.http import Http
 from hubbub.transports.port import Port
+from hubbub.transports.tls import server_context
 from hubbub.transports.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ _SWEEP_INTERVAL = 10.0
 
 
 class Server:
-    """A hub on a port: WebSocket at /ws, HTTP beside it.
+    """A hub on a port: WebSocket at /ws, HTTP beside it, both in TLS where there is a certificate.
 
     Raises `ConfigError` where the options of two room patterns contradict each other, or a key for tokens cannot be.
     """
@@ -62,13 +63,15 @@ class Server:
         """Where it listens, as a URL without a path."""
         assert self._port is not None
         host, port = self._port.addresses[0]
+        scheme = "http" if self._port.tls is None else "https"
         if self.config.server.host == "localhost" or host in ("0.0.0.0", "::"):  # noqa: S104  # comparing
             host = "localhost"
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     async def start(self) -> None:
-        """Listen; raises `ConfigError` when the address cannot be had, or nobody could come in."""
+        """Listen; raises `ConfigError` when the address or the certificate cannot be had, or nobody could come in."""
         config = self.config
+        tls = server_context(config.tls)
         if not config.hub.dev and not self.hub.authenticates and self._authenticator is None:
             raise ConfigError(
                 "nobody could come in: set HUBBUB_JWT_SECRET or jwt_keys, or register an @hub.authenticate hook and "
@@ -84,13 +87,14 @@ class Server:
         self._http = Http(app, config.transport, wheel)
         paths: dict[str, Admit] = {"/ws": self.hub.admit}
         if config.hub.dev:
-            paths["/echo"] = admit_echo
+            paths["/echo"] = self._admit_echo
         self._port = Port(
             limits=config.transport,
             wheel=wheel,
             paths=paths,
             websocket=self._websocket.open,
             http=self._http.protocol,
+            tls=tls,
             on_refused=_record_refusal,
             proxies=proxies,
         )
@@ -100,6 +104,24 @@ class Server:
             await self.stop()
             raise ConfigError(_why_not(error, config)) from error
         self._sweep()
+
+    async def _admit_echo(self, handshake: Handshake) -> Accept | Refuse:
+        screened = self.hub.screen(handshake)
+        return screened if isinstance(screened, Refuse) else await admit_echo(screened)
+
+    def reload_certificate(self) -> None:
+        """Read certificate and key again, for connections from now on; those that stand keep theirs.
+
+        A pair that cannot be used is logged, and the one before it stays.
+        """
+        if self._port is None or self._port.tls is None:
+            return
+        try:
+            self._port.tls = server_context(self.config.tls)
+        except ConfigError as error:
+            log.error("the certificate stays the one before: %s", error)
+        else:
+            log.info("the certificate in %s is served from now on", self.config.tls.tls_cert)
 
     def _sweep(self) -> None:
         self._engine.sweep()
@@ -196,6 +218,8 @@ async def _serve(hub: Hub, config: Config) -> int:
 
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, interrupted)
+    if config.tls.tls_cert:
+        loop.add_signal_handler(signal.SIGHUP, server.reload_certificate)
     try:
         await server.start()
         _quiet_collector()
