@@ -19,17 +19,21 @@ from statistics import median
 
 import durable
 import fanout
+import handshakes
 import harness
 import idle
 import latency
+import limits
 import unicast
 
 QUESTIONS = {
     "fanout": fanout.ask,
     "unicast": unicast.ask,
+    "limits": limits.ask,
     "latency": latency.ask,
     "idle": idle.ask,
     "durable": durable.ask,
+    "handshakes": handshakes.ask,
 }
 
 LINE = "{:<82} {:>9} {:>9}  {:<3} {:>7} {:>11}  {:<9} {}"

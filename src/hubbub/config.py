@@ -10,21 +10,27 @@ import difflib
 import re
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
+from hubbub.auth.options import AuthOptions
+from hubbub.core.addresses import TrustedProxies
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
+from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
-from hubbub.core.rooms import RoomOptions, room_options
+from hubbub.core.permissions import role_options
+from hubbub.core.rates import Rate, RateLimits
+from hubbub.core.rooms import room_options
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
 from hubbub.hub.options import HubOptions
 from hubbub.transports.base import TransportLimits
+from hubbub.transports.tls import TlsOptions
 
 __all__ = ["OPTIONS", "Config", "Option", "ServerOptions", "load", "misspelt"]
 
@@ -35,6 +41,9 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
     # By name: browsers and Node take `localhost` for ::1 where there is IPv6, for 127.0.0.1 where there is none.
     host: Annotated[str, Meta(description="name or address to listen on; 0.0.0.0: all")] = "localhost"
     port: Annotated[int, Meta(ge=0, le=65_535, description="port to listen on; 0: any free one")] = 8000
+    trusted_proxies: Annotated[
+        TrustedProxies, Meta(description="networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed")
+    ] = TrustedProxies()
     drain_timeout: Annotated[float, Meta(ge=0, description="seconds to say goodbye to everyone after SIGTERM")] = 30.0
     log_level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
@@ -45,10 +54,12 @@ class Config(Struct, frozen=True, kw_only=True):
     """All options of a server."""
 
     server: ServerOptions = msgspec.field(default_factory=ServerOptions)
+    tls: TlsOptions = msgspec.field(default_factory=TlsOptions)
     transport: TransportLimits = msgspec.field(default_factory=TransportLimits)
     hub: HubOptions = msgspec.field(default_factory=HubOptions)
     history: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
     store: StoreOptions = msgspec.field(default_factory=StoreOptions)
+    auth: AuthOptions = msgspec.field(default_factory=AuthOptions)
 
 
 class Option(Struct, frozen=True):
@@ -74,8 +85,12 @@ class Option(Struct, frozen=True):
 
 _SECTIONS: tuple[type[Struct], ...] = (
     ServerOptions,
+    TlsOptions,
     HubOptions,
+    AuthOptions,
+    OriginOptions,
     ConnectionLimits,
+    RateLimits,
     OutboxLimits,
     TransportLimits,
     StoreOptions,
@@ -126,13 +141,18 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         values["presence_events"] = True
     _check(values)
     limits = _pick(ConnectionLimits, values)
+    rates = _pick(RateLimits, values)
     outbox = _pick(OutboxLimits, values)
     return Config(
         server=_pick(ServerOptions, values),
+        tls=_pick(TlsOptions, values),
         transport=_pick(TransportLimits, values),
-        hub=msgspec.structs.replace(_pick(HubOptions, values), limits=limits, outbox=outbox),
+        hub=msgspec.structs.replace(
+            _pick(HubOptions, values), limits=limits, rates=rates, outbox=outbox, origin=_pick(OriginOptions, values)
+        ),
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),
+        auth=_pick(AuthOptions, values),
     )
 
 
@@ -196,18 +216,49 @@ def _meant(name: str) -> str:
 
 def _convert(option: Option, value: Any, spelled: str) -> Any:
     try:
-        if option.name == "rooms":
-            return _rooms(value, spelled)
-        return msgspec.convert(_listed(option, value), option.type, strict=False)
+        if option.name in _TABLES:
+            return _table(_TABLES[option.name], value, spelled)
+        found = msgspec.convert(_listed(option, value), option.type, strict=False, dec_hook=_read)
     except msgspec.MsgspecError as error:
         # Such as "Expected `int` <= 65535".
         shown = "what it is" if option.secret else repr(value)
-        raise ConfigError(f"{spelled} cannot be {shown}: {str(error).lower()} ({option.description})") from None
+        # Where in a table or a list says nothing to who wrote it.
+        said = str(error).lower().removesuffix(" - at `$[...]`")
+        raise ConfigError(f"{spelled} cannot be {shown}: {said} ({option.description})") from None
+    if option.name == "origins":
+        _look_at_origins(found, spelled)
+    return found
+
+
+# Types of ours among those of options, and how each is read.
+_READERS: Mapping[type, Callable[[Any], Any]] = {
+    Rate: Rate.parse,
+    TrustedProxies: lambda value: TrustedProxies(value if isinstance(value, list | tuple) else [value]),
+}
+
+
+def _read(kind: type, value: Any) -> Any:
+    if isinstance(value, kind):
+        return value
+    try:
+        return _READERS[kind](value)
+    except ConfigError as error:
+        # So that it is said as everything else is that msgspec refuses.
+        raise ValueError(str(error)) from None
+
+
+def _look_at_origins(origins: tuple[str, ...], spelled: str) -> None:
+    try:
+        OriginOptions(origins=origins)
+    except ConfigError as error:
+        raise ConfigError(f"{spelled}: {error}") from None
 
 
 def _listed(option: Option, value: Any) -> Any:
-    """A list that came as text: JSON, or names with commas between them."""
-    if not isinstance(option.default, tuple) or not isinstance(value, str):
+    """A table that came as text is JSON; a list is that, or names with commas between them."""
+    if isinstance(option.default, dict) and isinstance(value, str):
+        return msgspec.json.decode(value)
+    if not isinstance(option.default, tuple | TrustedProxies) or not isinstance(value, str):
         return value
     text = value.strip()
     if text.startswith("["):
@@ -215,13 +266,17 @@ def _listed(option: Option, value: Any) -> Any:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _rooms(value: Any, spelled: str) -> dict[str, RoomOptions]:
-    """Options by pattern: a table of tables, or the same as JSON."""
+# The options that are tables of tables, each with what makes one entry out of its name and its values.
+_TABLES: Mapping[str, Callable[[str, Any], Any]] = {"rooms": room_options, "roles": role_options}
+
+
+def _table(entry: Callable[[str, Any], Any], value: Any, spelled: str) -> dict[str, Any]:
+    """A table of tables, or the same as JSON."""
     if isinstance(value, str):
         value = msgspec.json.decode(value)
     found = msgspec.convert(value, dict[str, dict[str, Any]])
     try:
-        return {pattern: room_options(pattern, options) for pattern, options in found.items()}
+        return {name: entry(name, options) for name, options in found.items()}
     except ConfigError as error:
         raise ConfigError(f"{spelled}: {error}") from None
 

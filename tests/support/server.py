@@ -20,10 +20,15 @@ from typing import IO, Any
 from hubbub import Hub
 from hubbub.config import load
 from hubbub.server import Server
+from support.certificates import AUTHORITY
 from support.loop import PATIENCE
 
-__all__ = ["Answer", "Child", "command", "defaults", "get", "serving"]
+__all__ = ["UNLIMITED", "Answer", "Child", "command", "defaults", "get", "serving"]
 
+
+UNLIMITED = {"rate_limit": "off"}
+"""For servers of tests: a test says in a moment what a person says in a minute, and comes from one address. The tests
+of rate limits set them themselves."""
 
 defaults: dict[str, Any] = {}
 """Options of every server that `serving` makes; set by a fixture, for the tests that run on every engine."""
@@ -36,7 +41,7 @@ async def serving(hub: Hub | None = None, *, sndbuf: int | None = None, **option
     `options` are those of `hubbub serve`, by name. The same hub may be served again afterwards: that is a
     restart. `sndbuf` bounds the kernel's send buffers, so that a client that does not read is noticed soon.
     """
-    server = Server(hub or Hub(), load({"dev": True, "port": 0, **defaults, **options}, {}))
+    server = Server(hub or Hub(), load({"dev": True, "port": 0, **UNLIMITED, **defaults, **options}, {}))
     await server.start()
     try:
         if sndbuf is not None:
@@ -49,13 +54,17 @@ async def serving(hub: Hub | None = None, *, sndbuf: int | None = None, **option
         await server.stop()
 
 
+# What stands before each record.
+_AUDIT = " INFO hubbub.audit: "
+
+
 @dataclass
 class Child:
     """`hubbub serve` as a process of its own."""
 
     process: Process
     stderr: IO[bytes]
-    # Where it listens, as `http://host:port`; empty before `ready`.
+    # Where it listens, as `http://host:port` or `https://…`; empty before `ready`.
     address: str = ""
 
     async def ready(self) -> str:
@@ -63,7 +72,7 @@ class Child:
         assert self.process.stdout is not None
         async with asyncio.timeout(PATIENCE):
             while line := (await self.process.stdout.readline()).decode():
-                if match := re.search(r"ready on (http://\S+)", line):
+                if match := re.search(r"ready on (https?://\S+)", line):
                     self.address = match.group(1)
                     return self.address
         raise AssertionError(f"the server did not start: {self.errors()}")
@@ -78,9 +87,20 @@ class Child:
             return await self.process.wait()
 
     def errors(self) -> str:
-        """What it has written to standard error so far."""
+        """What it has written to standard error so far, without its audit."""
+        return "".join(line for line in self._lines() if _AUDIT not in line)
+
+    def audit(self) -> list[dict[str, Any]]:
+        """The records of its audit so far, oldest first."""
+        return [json.loads(line.partition(_AUDIT)[2]) for line in self._lines() if _AUDIT in line]
+
+    def logged(self) -> str:
+        """All that it has written to standard error so far."""
+        return "".join(self._lines())
+
+    def _lines(self) -> list[str]:
         self.stderr.seek(0)
-        return self.stderr.read().decode()
+        return self.stderr.read().decode().splitlines(keepends=True)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -101,9 +121,12 @@ class Child:
                 await child.process.communicate()
 
 
-async def command(*arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
-    """Run `hubbub` to its end: exit status, standard output, standard error."""
-    process = await _start(arguments, cwd, PIPE, {})
+async def command(*arguments: str, cwd: Path | None = None, **variables: str) -> tuple[int, str, str]:
+    """Run `hubbub` to its end: exit status, standard output, standard error.
+
+    `variables` are added to its environment, which otherwise has none of Hubbub's.
+    """
+    process = await _start(arguments, cwd, PIPE, variables)
     try:
         async with asyncio.timeout(PATIENCE):
             out, errors = await process.communicate()
@@ -128,7 +151,7 @@ async def _start(
         stdout=PIPE,
         stderr=stderr,
         cwd=cwd,
-        env=environment | variables,
+        env=environment | {"HUBBUB_RATE_LIMIT": UNLIMITED["rate_limit"]} | variables,
     )
 
 
@@ -146,13 +169,15 @@ class Answer:
         return json.loads(self.body)
 
 
-async def get(address: str, path: str, *lines: str) -> Answer:
+async def get(address: str, path: str, *lines: str, method: str = "GET") -> Answer:
     """GET `path` from the server at `address` with extra header `lines`; raises OSError where nobody listens."""
-    host, _, port = address.removeprefix("http://").rpartition(":")
+    scheme, _, place = address.partition("://")
+    host, _, port = place.rpartition(":")
+    tls = AUTHORITY.trusted if scheme == "https" else None
     async with asyncio.timeout(PATIENCE):
-        reader, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=tls)
         try:
-            request = [f"GET {path} HTTP/1.1", f"Host: {host}", *(lines or ("Connection: close",)), "", ""]
+            request = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(lines or ("Connection: close",)), "", ""]
             writer.write("\r\n".join(request).encode())
             head, _, body = (await reader.read()).partition(b"\r\n\r\n")
         finally:

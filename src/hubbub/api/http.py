@@ -1,24 +1,30 @@
-"""The HTTP side of the port: is it alive, is it ready, what does it count, and in dev mode the chat page."""
+"""The HTTP side of the port: is it alive, is it ready, what does it count, tickets, and in dev mode the chat page."""
 
 from __future__ import annotations
 
 import asyncio
 from importlib import resources
 
+import msgspec
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hubbub.errors import Unavailable
-from hubbub.hub import Hub
+from hubbub.hub import Handshake, Hub, Refuse
 from hubbub.telemetry.metrics import CONTENT_TYPE, Metrics
 
 __all__ = ["make_app"]
 
 # Seconds for the engine to prove itself.
 _READY_TIMEOUT = 2.0
+
+# For whoever watches over the server, from inside, where nobody speaks TLS.
+_PROBES = frozenset(("/health", "/ready", "/metrics"))
 
 # The pages need nothing from elsewhere, and nothing inline.
 _PAGE_HEADERS = {
@@ -52,10 +58,20 @@ def make_app(hub: Hub, *, dev: bool) -> Starlette:
     async def show_metrics(request: Request) -> Response:
         return Response(metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
+    async def give_ticket(request: Request) -> Response:
+        """A ticket for whoever proves who asks: good for one connection, for half a minute."""
+        answer = await hub.give_ticket(_as_handshake(request))
+        # What it says is for the one who asked.
+        headers = {"Cache-Control": "no-store"}
+        if isinstance(answer, Refuse):
+            return _refused(answer, headers)
+        return JSONResponse(msgspec.to_builtins(answer), 201, headers=headers)
+
     routes: list[BaseRoute] = [
         Route("/health", health),
         Route("/ready", ready),
         Route("/metrics", show_metrics),
+        Route("/api/tickets", give_ticket, methods=["POST"]),
         # The port has taken those that ask for an upgrade: who comes here forgot to.
         Route("/ws", _upgrade_required),
     ]
@@ -66,7 +82,21 @@ def make_app(hub: Hub, *, dev: bool) -> Starlette:
             return FileResponse(f"{web}/index.html", headers=_PAGE_HEADERS)
 
         routes += [Route("/", page), Mount("/web", _Pages(directory=web))]
-    return Starlette(routes=routes, exception_handlers={404: _not_found})
+    return Starlette(routes=routes, exception_handlers={404: _not_found}, middleware=[Middleware(_OverTls, hub=hub)])
+
+
+class _OverTls:
+    """Asks the hub whether a request may have come as it did, probes excepted."""
+
+    def __init__(self, app: ASGIApp, hub: Hub) -> None:
+        self._app = app
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = None
+        if scope["type"] == "http" and scope["path"] not in _PROBES:
+            refusal = self._hub.over_tls(_as_handshake(Request(scope)))
+        await (self._app if refusal is None else _refused(refusal))(scope, receive, send)
 
 
 class _Pages(StaticFiles):
@@ -76,6 +106,31 @@ class _Pages(StaticFiles):
         response = await super().get_response(path, scope)  # type: ignore[arg-type]  # Starlette's own Scope
         response.headers.update(_PAGE_HEADERS)
         return response
+
+
+def _as_handshake(request: Request) -> Handshake:
+    """A request as who decides about handshakes sees it."""
+    headers: dict[str, str] = {}
+    for name, value in request.headers.items():
+        headers[name] = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}" if name in headers else value
+    return Handshake(
+        path=request.url.path,
+        query=dict(reversed(request.query_params.multi_items())),
+        headers=headers,
+        subprotocols=(),
+        ip=request.client.host if request.client is not None else "",
+        secure=request.url.scheme == "https",
+    )
+
+
+def _refused(refuse: Refuse, headers: dict[str, str] | None = None) -> Response:
+    """A refusal as the port would write it."""
+    headers = dict(headers or {})
+    if refuse.retry_after is not None:
+        headers["Retry-After"] = str(refuse.retry_after)
+    if refuse.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse({"error": {"code": refuse.code, "message": refuse.message}}, refuse.status, headers=headers)
 
 
 def _unready(why: str) -> Response:

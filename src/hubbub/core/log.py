@@ -33,6 +33,8 @@ class Retention(Struct, frozen=True, kw_only=True):
     size: int = 1000
     # Seconds.
     age: float = 86_400.0
+    # Not dropped to make room for other channels.
+    pinned: bool = False
 
 
 class HistoryLimits(Struct, frozen=True, kw_only=True):

@@ -247,7 +247,7 @@ class MemoryEngine:
             log = self._logs.pop(channel)
             size = log.size
             # A tenth at a time, so that no single channel pays for all.
-            for _ in range(min(len(log), max(1, len(log) // 10))):
+            for _ in range(0 if self._retention(channel).pinned else min(len(log), max(1, len(log) // 10))):
                 log.drop_oldest()
             self._bytes += log.size - size
             self._logs[channel] = log

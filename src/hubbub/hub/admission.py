@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from hubbub.eager import in_task
+from msgspec import Struct
+
+from hubbub import audit
 from hubbub.errors import Reject
+from hubbub.hub.door import screen
 from hubbub.hub.formats import CODECS, subprotocol_of
-from hubbub.hub.hooks import Credentials, Hooks
-from hubbub.hub.pipeline import user_named
+from hubbub.hub.hooks import Hooks
+from hubbub.hub.identity import check, identify, not_proven, shown_by
 from hubbub.hub.session import Session
 from hubbub.protocol.codes import HANDSHAKE, RETRYABLE, ErrorCode
 from hubbub.protocol.conversation import is_name
 from hubbub.transports.base import Accept, Handshake, Refuse
+from hubbub.types import Identity
 
 if TYPE_CHECKING:
     from hubbub.hub.node import Node
 
-__all__ = ["admit", "token_of"]
+__all__ = ["Ticket", "admit", "give_ticket"]
 
 log = logging.getLogger("hubbub.hub")
-
-_BEARER: Final = "bearer."
 
 # The HTTP status that says what a code says; of two, the one that is not about HTTP itself.
 _status: Final[dict[str, int]] = {code: status for status, code in sorted(HANDSHAKE.items(), reverse=True)}
@@ -34,19 +35,22 @@ _status: Final[dict[str, int]] = {code: status for status, code in sorted(HANDSH
 _RETRY_AFTER: Final = 5
 
 
-def token_of(handshake: Handshake) -> str | None:
-    """The bearer token that a handshake carries: in a header, the query or the list of subprotocols."""
-    scheme, _, token = handshake.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip()
-    if handshake.query.get("token"):
-        return handshake.query["token"]
-    riding = (name.removeprefix(_BEARER) for name in handshake.subprotocols if name.startswith(_BEARER))
-    return next((token for token in riding if token), None)
+class Ticket(Struct, frozen=True):
+    """What `POST /api/tickets` answers: good once, as `?ticket=`, until `expires` (ms since the Unix epoch)."""
+
+    ticket: str
+    expires: int
 
 
 async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refuse:
     """Let the client in as a session, or say why not."""
+    refusal = node.arrivals.take(handshake.ip)
+    if refusal is not None:
+        return refusal
+    screened = screen(node.options, handshake)
+    if isinstance(screened, Refuse):
+        return screened
+    handshake = screened
     refusal = _no_place(node, handshake)
     if refusal is not None:
         return refusal
@@ -58,19 +62,21 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
             message=f"none of the offered subprotocols is spoken here: offer {CODECS[0]}, or none for the plain way",
         )
     try:
-        user = await _identify(node, hooks, handshake, full=subprotocol is not None)
+        identity, by = await _identify(node, hooks, handshake)
+        if identity is None and subprotocol is None:
+            raise not_proven()
+        # Again: authentication may have waited, and the last place gone, or the token been revoked meanwhile.
+        # From here on nothing waits.
+        if identity is not None:
+            check(node, identity)
     except Reject as error:
         return _refusal(error)
     except TimeoutError:
-        log.error("authentication took too long")
-        return Refuse(
-            status=503, code=ErrorCode.UNAVAILABLE, message="authentication took too long", retry_after=_RETRY_AFTER
-        )
-    # Again: authentication may have waited, and the last place gone meanwhile. From here on nothing waits.
+        return _too_slow()
     refusal = _no_place(node, handshake)
     if refusal is not None:
         return refusal
-    if user and node.counts.user_full(user):
+    if identity is not None and node.counts.user_full(identity.user):
         return Refuse(
             status=429,
             code=ErrorCode.RATE_LIMITED,
@@ -80,7 +86,8 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
     session = Session(
         node,
         hooks,
-        user=user,
+        identity=identity,
+        proved_by=by,
         ip=handshake.ip,
         device=handshake.headers.get("user-agent", "")[:200],
         full=subprotocol is not None,
@@ -88,6 +95,43 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
     if session.full:
         session.handshake = handshake
     return Accept(session, subprotocol)
+
+
+async def give_ticket(node: Node, hooks: Hooks, handshake: Handshake) -> Ticket | Refuse:
+    """A ticket for whoever asks with a good proof, whose `handshake` is a request like another; or why not."""
+    refusal = node.arrivals.take(handshake.ip)
+    if refusal is not None:
+        return refusal
+    screened = screen(node.options, handshake)
+    if isinstance(screened, Refuse):
+        return screened
+    handshake = screened
+    if node.draining:
+        return _draining()
+    try:
+        identity, by = await _identify(node, hooks, handshake)
+        if identity is None:
+            raise not_proven()
+        audit.record("authentication", outcome="ok", by=by, user=identity.user, ip=handshake.ip)
+        ticket = secrets.token_urlsafe(24)
+        return Ticket(ticket, node.tickets.issue(ticket, identity, node.now_ms()))
+    except Reject as error:
+        return _refusal(error)
+    except TimeoutError:
+        return _too_slow()
+
+
+def _too_slow() -> Refuse:
+    log.error("authentication took too long")
+    return Refuse(
+        status=503, code=ErrorCode.UNAVAILABLE, message="authentication took too long", retry_after=_RETRY_AFTER
+    )
+
+
+def _draining() -> Refuse:
+    return Refuse(
+        status=503, code=ErrorCode.UNAVAILABLE, message="the server is shutting down: try another", retry_after=1
+    )
 
 
 def _refusal(error: Reject) -> Refuse:
@@ -100,12 +144,7 @@ def _refusal(error: Reject) -> Refuse:
 
 def _no_place(node: Node, handshake: Handshake) -> Refuse | None:
     if node.draining:
-        return Refuse(
-            status=503,
-            code=ErrorCode.UNAVAILABLE,
-            message="the server is shutting down: try another",
-            retry_after=1,
-        )
+        return _draining()
     if node.counts.full():
         return Refuse(status=503, code=ErrorCode.UNAVAILABLE, message="the server is full", retry_after=10)
     if node.counts.ip_full(handshake.ip):
@@ -118,28 +157,40 @@ def _no_place(node: Node, handshake: Handshake) -> Refuse | None:
     return None
 
 
-async def _identify(node: Node, hooks: Hooks, handshake: Handshake, *, full: bool) -> str:
-    """The user that the handshake proves; empty where `hello` is going to say it; raises `Reject`."""
+async def _identify(node: Node, hooks: Hooks, handshake: Handshake) -> tuple[Identity | None, str]:
+    """Whom the handshake proves, and by what; None where it does not say, as where `hello` is going to.
+
+    Raises `Reject`.
+    """
+    shown = shown_by(handshake, node.options.token_cookie)
+    ticket = handshake.query.get("ticket")
+    # Before a cookie, which the browser sends whatever the page wants.
+    if ticket is not None and (shown.token is None or shown.by == "cookie"):
+        return _redeem(node, ticket, handshake.ip), "ticket"
     named = ""
     if node.options.dev:
-        named = handshake.query.get("user_id", "") or "guest-" + secrets.token_hex(2)
-        if not is_name(named):
+        named = handshake.query.get("user_id", "")
+        if named and not is_name(named):
             raise Reject(ErrorCode.BAD_MESSAGE, "user_id must be 1 to 128 characters, none of them a control character")
-    if hooks.authenticate is None:
-        if not named:
+    if hooks.authenticate is None and node.authenticator is None:
+        if not node.options.dev:
             raise Reject(ErrorCode.UNAUTHORIZED, "this server knows no way to tell who you are")
-        return named
-    token = token_of(handshake)
-    await in_task()
-    async with asyncio.timeout(node.options.hook_timeout):
-        user = user_named(await hooks.call_one(hooks.authenticate, Credentials(token, handshake)))
-    if user:
-        return user
+        # Nobody here knows tokens, so none can be wrong.
+        return Identity(user=named or "guest-" + secrets.token_hex(2), issued=node.now_ms()), "user_id"
     # Whoever shows a token means it: one that is wrong is refused, whatever else would let them in.
-    if token is None:
-        if named and handshake.query.get("user_id"):
-            return named
-        if full:
-            # `hello` may bring the token.
-            return ""
-    raise Reject(ErrorCode.UNAUTHORIZED, "the token is missing or not valid")
+    identity = await identify(node, hooks, shown, handshake, handshake.ip)
+    if identity is None and named:
+        return Identity(user=named, issued=node.now_ms()), "user_id"
+    return identity, shown.by
+
+
+def _redeem(node: Node, ticket: str, ip: str) -> Identity:
+    try:
+        identity = node.tickets.redeem(ticket, node.now_ms())
+        if identity is None:
+            raise Reject(ErrorCode.UNAUTHORIZED, "the ticket is used, expired or not valid: get a new one")
+        check(node, identity)
+    except Reject as error:
+        audit.record("authentication", outcome=error.code, by="ticket", ip=ip)
+        raise
+    return identity

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from hubbub import audit
+from hubbub.core.permissions import SEND, denied
 from hubbub.eager import in_task
 from hubbub.errors import NotJoined, Reject
-from hubbub.hub.hooks import Credentials
-from hubbub.hub.pipeline import user_named
+from hubbub.hub.authorization import authorize, may
+from hubbub.hub.identity import Shown, check, identify, not_proven
 from hubbub.hub.presence import came, keep_place, put_in, take_out, take_over, tell_members, user_online, went
 from hubbub.hub.recovery import Recovery
 from hubbub.hub.routing import fault_of
@@ -40,7 +41,7 @@ from hubbub.protocol.envelope import (
     UsersOnline,
     Welcome,
 )
-from hubbub.types import ALL, Position, Publication, inbox_channel, room_channel
+from hubbub.types import ALL, Action, Position, Publication, inbox_channel, room_channel
 
 if TYPE_CHECKING:
     from hubbub.hub.node import Node
@@ -163,20 +164,18 @@ def _close_code(error: Exception) -> CloseCode:
 
 
 async def _authenticate_hello(node: Node, session: Session, request: Hello) -> None:
-    if session.user and request.token is None:
+    shown = Shown(request.token, "hello")
+    known = session.hooks.authenticate is not None or node.authenticator is not None
+    if session.identity is not None and not (known and request.token is not None):
         return
-    authenticate = session.hooks.authenticate
-    user = session.user
-    if authenticate is not None:
-        await in_task()
-        async with asyncio.timeout(node.options.hook_timeout):
-            credentials = Credentials(request.token, session.handshake)
-            user = user_named(await session.hooks.call_one(authenticate, credentials))
-    if not user:
-        raise Reject(ErrorCode.UNAUTHORIZED, "the token is missing or not valid")
-    if node.counts.user_full(user):
+    identity = await identify(node, session.hooks, shown, session.handshake, session.ip)
+    if identity is None:
+        raise not_proven()
+    if node.counts.user_full(identity.user):
         raise Reject(ErrorCode.RATE_LIMITED, "this user has too many connections", retry_after=10)
-    session.user = user
+    # Again, for a revocation in the meantime found no session that was this user's.
+    check(node, identity)
+    session.prove(identity, shown.by)
 
 
 async def _welcome(node: Node, session: Session, request: Hello) -> None:
@@ -205,6 +204,7 @@ async def _welcome(node: Node, session: Session, request: Hello) -> None:
                 user=session.user,
                 time=node.now_ms(),
                 ping=int(node.options.envelope_ping_interval * 1000),
+                expires=session.identity.expires if session.identity is not None else None,
                 limits={"message": node.options.message_size},
                 positions={
                     "inbox": inbox.position,
@@ -289,13 +289,14 @@ async def join(node: Node, session: Session, request: Join) -> None:
     since = Position(*request.since) if request.since is not None else None
     recovery = await _enter(node, session, request.room, since, request.last)
     try:
+        shown = await may(node, session, Action.PRESENCE, request.room)
         members, count = await node.engine.members(recovery.name, _MEMBERS_IN_JOINED)
     except BaseException:
         # A member that hears nothing would be worse than none.
         await leave_room(node, session, request.room)
         raise
     joined = Joined(request.room, recovery.position, recovery.recovered, count, id=request.id)
-    if count <= _MEMBERS_IN_JOINED:
+    if shown and count <= _MEMBERS_IN_JOINED:
         joined.members = members
     session.send(joined, recovery.name)
     await recovery.finish()
@@ -305,6 +306,12 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
     """Put the session into `room`; its live messages are held until the recovery is finished."""
     names = session.room_names
     is_new = names is None or room not in names
+    readable = True
+    if session.guarded:
+        readable = await _authorize_join(node, session, room, asks=since is not None or last is not None)
+        if not readable and last is not None:
+            raise denied()
+        names = session.room_names
     if is_new:
         if names is not None and len(names) >= node.options.rooms_per_session:
             raise Reject(ErrorCode.FORBIDDEN, "this session is in too many rooms: leave one first")
@@ -318,7 +325,8 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
         await node.channel(name)
         recovery = Recovery(node, session, name)
         if since is not None:
-            await recovery.begin(since)
+            # What was missed is the room's history, too.
+            await (recovery.begin(since) if readable else recovery.unrecovered())
         elif last is not None:
             await recovery.latest(last)
         else:
@@ -333,6 +341,17 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
         # It went while the engine was asked: `depart` may not have seen this room.
         await leave_room(node, session, room, later=True)
     return recovery
+
+
+async def _authorize_join(node: Node, session: Session, room: str, *, asks: bool) -> bool:
+    """Raise `Reject` unless the session may be in `room`; whether it may have what it `asks` of the past."""
+    try:
+        await authorize(node, session, Action.JOIN, room)
+    except Reject:
+        # It may have been allowed when it came.
+        await leave_room(node, session, room)
+        raise
+    return not asks or await may(node, session, Action.HISTORY, room)
 
 
 @_answers
@@ -367,6 +386,8 @@ async def presence(node: Node, session: Session, request: Presence) -> None:
     """Who is in a room that one is in."""
     if session.room_names is None or request.room not in session.room_names:
         raise NotJoined
+    if session.guarded:
+        await authorize(node, session, Action.PRESENCE, request.room)
     members, count = await node.engine.members(room_channel(request.room), _MEMBERS_IN_PRESENCE)
     session.send(PresenceList(request.room, members, count, request.id))
 
@@ -382,6 +403,8 @@ async def history(node: Node, session: Session, request: History) -> None:
         name = inbox_channel(session.user)
     elif session.room_names is not None and room in session.room_names:
         name = room_channel(room)
+        if session.guarded:
+            await authorize(node, session, Action.HISTORY, room)
     else:
         raise NotJoined
     if request.after is not None:
@@ -424,6 +447,10 @@ async def acknowledge(node: Node, session: Session, request: AckUpTo) -> None:
 @_answers
 async def users(node: Node, session: Session, request: Users) -> None:
     """Who of some users is online."""
+    if session.guarded:
+        for user in request.ids:
+            if user != session.user:
+                await authorize(node, session, SEND, user)
     found = {user: user_online(node, user) for user in request.ids}
     session.send(UsersOnline(found, request.id))
 
@@ -442,18 +469,32 @@ async def pong(node: Node, session: Session, request: Pong) -> None:
 @_answers
 async def authenticate(node: Node, session: Session, request: Auth) -> None:
     """A new token on a connection that stands."""
-    hook = session.hooks.authenticate
-    if hook is not None:
-        await in_task()
-        async with asyncio.timeout(node.options.hook_timeout):
-            user = user_named(await session.hooks.call_one(hook, Credentials(request.token, None)))
-        if not user:
-            raise Reject(ErrorCode.UNAUTHORIZED, "the token is not valid")
-        if user != session.user:
-            raise Reject(ErrorCode.CONFLICT, "the token belongs to another user: connect anew")
-    elif not node.options.dev:
-        raise Reject(ErrorCode.UNAUTHORIZED, "this server takes no tokens")
-    session.send(Ack(request.id))
+    if session.hooks.authenticate is None and node.authenticator is None:
+        if not node.options.dev:
+            raise Reject(ErrorCode.UNAUTHORIZED, "this server takes no tokens")
+        session.send(Ack(request.id))
+        return
+    identity = await identify(node, session.hooks, Shown(request.token, "auth"), None, session.ip)
+    if identity is None:
+        raise not_proven()
+    if identity.user != session.user:
+        raise Reject(ErrorCode.CONFLICT, "the token belongs to another user: connect anew")
+    check(node, identity)
+    if session.ending:
+        return
+    audit.record("authentication", outcome="ok", by="auth", user=session.user, ip=session.ip, session=session.id)
+    session.prove(identity, "auth")
+    session.send(Ack(request.id, expires=identity.expires))
+    if session.guarded:
+        await _leave_forbidden(node, session)
+
+
+async def _leave_forbidden(node: Node, session: Session) -> None:
+    """Take the session out of the rooms in which its new token does not let it be."""
+    for room in list(session.room_names or ()):
+        if not await may(node, session, Action.JOIN, room):
+            await leave_room(node, session, room)
+            session.send(Left(room, code=ErrorCode.FORBIDDEN), room_channel(room))
 
 
 HANDLERS: Final[dict[type[Request], Command]] = {

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AuthenticateHook",
     "Authenticator",
+    "AuthorizeHook",
     "ConnectHook",
     "Credentials",
     "Hook",
@@ -63,6 +64,7 @@ class Hooks:
     def __init__(self) -> None:
         self.pipeline = Pipeline()
         self.authenticate: Hook | None = None
+        self.authorize: Hook | None = None
         self.connect: list[Hook] = []
         self.disconnect: list[Hook] = []
         self.join: list[Hook] = []
@@ -94,4 +96,5 @@ ConnectHook = Callable[["Session"], Awaitable[None] | None]
 OnlineHook = Callable[[str], Awaitable[None] | None]
 OfflineHook = Callable[[str, int], Awaitable[None] | None]
 RoomHook = Callable[["Session", str], Awaitable[None] | None]
+AuthorizeHook = Callable[["Session", str, str], Awaitable[bool | None] | bool | None]
 AuthenticateHook = Callable[[Credentials], "Awaitable[str | Identity | None] | str | Identity | None"]

@@ -5,29 +5,43 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
 import msgspec
 from msgspec import Struct
 
+from hubbub.core.log import HistoryLimits, Retention
 from hubbub.core.outbox import Overflow
 from hubbub.core.rooms import RoomOptions, RoomPatterns, room_options
 from hubbub.core.wheel import Wheel
 from hubbub.engines.base import Accepted, Engine
-from hubbub.errors import AckTimeout, HubbubError, Unavailable
+from hubbub.errors import AckTimeout, HubbubError, Reject, Unavailable
 from hubbub.hub import admission
-from hubbub.hub.hooks import AuthenticateHook, ConnectHook, Hooks, OfflineHook, OnlineHook, RoomHook
+from hubbub.hub.admission import Ticket
+from hubbub.hub.door import over_tls, screen
+from hubbub.hub.hooks import (
+    AuthenticateHook,
+    Authenticator,
+    AuthorizeHook,
+    ConnectHook,
+    Hooks,
+    OfflineHook,
+    OnlineHook,
+    RoomHook,
+)
 from hubbub.hub.node import Node
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content
 from hubbub.hub.receipts import Acknowledgements
+from hubbub.hub.revocation import LOG_SIZE, REVOCATIONS, keep_out, revoke_token, revoke_user
 from hubbub.hub.session import Session
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode
 from hubbub.protocol.envelope import Member
 from hubbub.protocol.json import CONTROL
 from hubbub.transports.base import Accept, Handshake, Refuse
-from hubbub.types import ALL, Acknowledged, Publication, inbox_channel, room_channel
+from hubbub.types import ALL, Acknowledged, Publication, inbox_channel, room_channel, token_id
 
 __all__ = ["Hub", "HubStatistics"]
 
@@ -50,6 +64,8 @@ class HubStatistics(Struct, frozen=True, kw_only=True):
     messages_in: int
     publications: int
     errors: dict[str, int]
+    # How many users and addresses have used up something of their rates lately, by kind of meter.
+    meters: dict[str, int]
 
 
 class Hub:
@@ -95,10 +111,24 @@ class Hub:
         return middleware
 
     def authenticate(self, hook: AuthenticateHook) -> AuthenticateHook:
-        """Let `hook` say who a client is: it gets `Credentials` and returns the user id, or None to refuse."""
+        """Let `hook` say who a client is: it gets `Credentials` and returns the user id, an `Identity`, or None.
+
+        What it does not know, a token may still prove by itself, where the server has keys for tokens.
+        """
         if self._hooks.authenticate is not None:
             raise HubbubError("there is an authenticate hook already: a hub has one")
         self._hooks.authenticate = hook
+        return hook
+
+    def authorize(self, hook: AuthorizeHook) -> AuthorizeHook:
+        """Let `hook(session, deed, name)` say what a session may do: True, False, or None to leave it to the policies.
+
+        `deed` is `join`, `publish`, `history` or `presence` in the room `name`, `send` to the user `name`, or
+        `broadcast`. Where it returns None and there are no policies, the answer is no.
+        """
+        if self._hooks.authorize is not None:
+            raise HubbubError("there is an authorize hook already: a hub has one")
+        self._hooks.authorize = hook
         return hook
 
     def on_connect(self, hook: ConnectHook) -> ConnectHook:
@@ -270,12 +300,46 @@ class Hub:
         return node.sessions_of(user)
 
     async def disconnect(self, user: str, reason: str = "disconnected by an operator") -> int:
-        """End every session of `user` with 4504, which clients do not come back from; returns how many."""
+        """End every session of `user` with 4504, which clients do not come back from; returns how many.
+
+        The tokens that they came with stay out until they would have expired; with a new one the user may come
+        back. Raises `Unavailable` where that could not be told to everybody; the sessions have ended all the same.
+        """
+        node = self._running
         # Those too that are still on their way in: they have a user, and listen to nothing yet.
-        found = [session for session in self._running.sessions.values() if session.user == user]
+        found = [session for session in node.sessions.values() if session.user == user]
         for session in found:
             session.close(CloseCode.DISCONNECTED, reason)
+        await keep_out(node, found)
         return len(found)
+
+    async def revoke(self, *, user: str | None = None, token: str | None = None) -> int:
+        """Let `token`, or every token of `user` that was made until now, be good no more; returns how many it ends.
+
+        Their sessions are closed with 4501, and the tokens stay out until they would have expired. A user whose
+        tokens your own authenticate hook knows is kept out by the hook alone: let it forget them first. Raises
+        `Unavailable` where that could not be told to everybody, or not be remembered; the sessions on this node
+        have ended all the same.
+        """
+        node = self._running
+        if (user is None) == (token is None):
+            raise HubbubError("revoke either a user or a token: `hub.revoke(user=…)` or `hub.revoke(token=…)`")
+        if user is not None:
+            _check("name", user, 128)
+            return await revoke_user(node, user)
+        assert token is not None
+        # As the whole, and as what a JWT's signature is made over: the same token can be signed in several ways.
+        names = {token_id(token)} | ({token_id(token.rpartition(".")[0])} if token.count(".") == 2 else set())
+        expires = None
+        if node.authenticator is not None:
+            try:
+                expires = (await node.authenticator.identify(token, time.time())).expires
+            except Unavailable:
+                raise
+            except Reject:
+                # Not one that is good now; it may be one that will be.
+                pass
+        return await revoke_token(node, names, expires)
 
     def statistics(self) -> HubStatistics:
         """How many of everything there are."""
@@ -288,6 +352,10 @@ class Hub:
             messages_in=node.messages_in,
             publications=node.publications,
             errors=dict(node.errors),
+            meters={
+                **(node.metering.sizes() if node.metering is not None else {"user": 0, "ip": 0}),
+                "handshake_ip": len(node.arrivals),
+            },
         )
 
     # ------------------------------------------------------------------------------------- its life
@@ -307,30 +375,64 @@ class Hub:
         """The running hub's timers, for transports to share."""
         return self._running.wheel
 
+    def retention(self, options: HubOptions, limits: HistoryLimits) -> Callable[[str], Retention]:
+        """How much each channel keeps: what an engine for this hub asks.
+
+        Raises `ConfigError` where two room patterns contradict each other.
+        """
+        patterns = self._room_patterns(options)
+        revocations = Retention(size=LOG_SIZE, age=options.token_age, pinned=True)
+
+        def retention(channel: str) -> Retention:
+            return revocations if channel == REVOCATIONS else patterns.retention(channel, limits)
+
+        return retention
+
     @property
     def authenticates(self) -> bool:
         """Whether an authenticate hook is registered."""
         return self._hooks.authenticate is not None
 
-    def room_patterns(self, options: HubOptions) -> RoomPatterns:
-        """What holds in which room, by `room` and by `options` together; an engine asks it how much to keep.
-
-        Raises `ConfigError` where two patterns contradict each other.
-        """
+    def _room_patterns(self, options: HubOptions) -> RoomPatterns:
         return RoomPatterns(*self._rooms, options.rooms)
 
-    async def start(self, engine: Engine, options: HubOptions = HubOptions()) -> None:  # frozen
-        """Run the hub on `engine`; raises `HubbubError` when it runs already, `ConfigError` as `room_patterns`."""
+    async def start(
+        self, engine: Engine, options: HubOptions = HubOptions(), *, authenticator: Authenticator | None = None
+    ) -> None:
+        """Run the hub on `engine`; `authenticator` knows tokens that prove themselves.
+
+        Raises `HubbubError` when it runs already, `ConfigError` as `retention` does.
+        """
         if self._node is not None:
             raise HubbubError("the hub is running already")
-        node = Node(engine, options, self.room_patterns(options))
+        node = Node(engine, options, self._room_patterns(options), authenticator)
         await node.start()
         self._hooks.pipeline.threads = Threads(options.handler_threads, options.handler_queue)
         self._node = node
 
     async def admit(self, handshake: Handshake) -> Accept | Refuse:
         """Let a client in as a session, or say why not: what a transport asks at each handshake."""
-        return await admission.admit(self._running, self._hooks, handshake)
+        node = self._running
+        answer = await admission.admit(node, self._hooks, handshake)
+        if isinstance(answer, Refuse):
+            node.count_error(answer.code)
+        return answer
+
+    async def give_ticket(self, request: Handshake) -> Ticket | Refuse:
+        """A ticket for whoever asks with a good proof, which lets in once; or why not."""
+        node = self._running
+        answer = await admission.give_ticket(node, self._hooks, request)
+        if isinstance(answer, Refuse):
+            node.count_error(answer.code)
+        return answer
+
+    def screen(self, handshake: Handshake) -> Handshake | Refuse:
+        """The handshake to go on with, or a refusal: for paths that are not the hub's; `admit` does it by itself."""
+        return screen(self._running.options, handshake)
+
+    def over_tls(self, request: Handshake) -> Refuse | None:
+        """A refusal for a request that should have come over TLS; the same is a part of `screen`."""
+        return over_tls(self._running.options, request)
 
     async def check(self) -> None:
         """Raise `Unavailable` unless the hub can do its work: the engine is asked the real way round."""

@@ -12,23 +12,30 @@ from typing import TYPE_CHECKING, Any
 
 from hubbub.core.channel import Channel
 from hubbub.core.limits import ConnectionCounts
+from hubbub.core.metering import Metering
 from hubbub.core.outbox import Overflow, Turn
+from hubbub.core.permissions import Policies
 from hubbub.core.presence import Grace, LastSeen, OnlineUsers
 from hubbub.core.retries import Retries
+from hubbub.core.revocations import Revocations
 from hubbub.core.rooms import RoomPatterns
+from hubbub.core.tickets import Tickets
 from hubbub.core.wheel import Wheel
 from hubbub.eager import step
 from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import HubbubError, Unavailable
+from hubbub.hub.arrivals import Arrivals
 from hubbub.hub.formats import FramedJson
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Outcome
 from hubbub.hub.receipts import SERVER_INBOX, Receipts
+from hubbub.hub.revocation import REVOCATIONS, hear_revocation, learn_revocations
 from hubbub.protocol import json
 from hubbub.protocol.codes import CloseCode
 from hubbub.types import ALL, Publication, inbox_channel, room_of, user_of
 
 if TYPE_CHECKING:
+    from hubbub.hub.hooks import Authenticator
     from hubbub.hub.session import Session
     from hubbub.transports.base import Writer
 
@@ -43,8 +50,11 @@ _NOT_SOON = 10
 class Node:
     """One process's share of the hub: it is the engine's ear, and it owns everything that runs."""
 
-    def __init__(self, engine: Engine, options: HubOptions, patterns: RoomPatterns) -> None:
+    def __init__(
+        self, engine: Engine, options: HubOptions, patterns: RoomPatterns, authenticator: Authenticator | None = None
+    ) -> None:
         self.engine = engine
+        self.authenticator = authenticator
         self.options = options
         self.patterns = patterns
         self.strict = options.strict_types
@@ -71,6 +81,15 @@ class Node:
         self._telling: dict[str, asyncio.Task[None]] = {}
 
         self.counts = ConnectionCounts(options.limits)
+
+        # What handshakes pass first; and what messages cost, or None where nothing is limited.
+        self.arrivals = Arrivals(options.rates, self.loop.time)
+        self.metering = None if options.rates.rate_limit.off else Metering(options.rates)
+
+        # What may be done, which proofs are good no more, and which tickets are out.
+        self.policies = Policies(options.roles)
+        self.revocations = Revocations()
+        self.tickets = Tickets()
 
         # Who is online, and whose session has ended and may be back in a moment.
         self.online = OnlineUsers(LastSeen(age=int(options.presence_ttl * 1000)))
@@ -118,7 +137,8 @@ class Node:
     async def start(self) -> None:
         """Start the engine and the clock."""
         await self.engine.start(self)
-        await self.engine.listen([ALL])
+        await self.engine.listen([ALL, REVOCATIONS])
+        await learn_revocations(self)
         self._tick()
 
     async def stop(self) -> None:
@@ -155,6 +175,8 @@ class Node:
         if listening is None:
             if channel == SERVER_INBOX:
                 self.receipts.came(publication)
+            elif channel == REVOCATIONS:
+                hear_revocation(self, publication)
             return
         self.publications += 1
         skip = None

@@ -7,7 +7,10 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from hubbub.core.limits import ConnectionLimits
+from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.permissions import RoleOptions
+from hubbub.core.rates import RateLimits
 from hubbub.core.rooms import RoomOptions
 
 __all__ = ["HubOptions"]
@@ -21,6 +24,9 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     dev: Annotated[
         bool,
         Meta(description="anyone may name themselves with ?user_id=, with a chat page and /echo: for trying out"),
+    ] = False
+    require_tls: Annotated[
+        bool, Meta(description="refuse who came without TLS, to this server or to a trusted proxy; not /health, /ready")
     ] = False
     ping_interval: Annotated[_Seconds, Meta(description="seconds of silence after which a plain client is pinged")] = (
         54.0
@@ -46,6 +52,14 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     rooms: Annotated[
         dict[str, RoomOptions], Meta(description="options of the rooms that match a pattern, by pattern")
     ] = field(default_factory=dict)
+    roles: Annotated[
+        dict[str, RoleOptions],
+        Meta(description="what users with a role may do, by role; without roles everybody may do all"),
+    ] = field(default_factory=dict)
+    token_cookie: Annotated[str, Meta(description="name of the cookie that may carry a token; empty: none may")] = ""
+    token_age: Annotated[
+        _Seconds, Meta(description="seconds that a token may be good for, and that revoked users are remembered")
+    ] = 2_592_000.0
     strict_types: Annotated[bool, Meta(description="refuse messages of types that no handler is registered for")] = (
         False
     )
@@ -62,4 +76,6 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     ] = 100_000
     message_size: Annotated[int, Meta(ge=125, description="bytes of one message from a client")] = 65_536
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    rates: RateLimits = field(default_factory=RateLimits)
     outbox: OutboxLimits = field(default_factory=OutboxLimits)
+    origin: OriginOptions = field(default_factory=OriginOptions)

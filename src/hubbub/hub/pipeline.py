@@ -35,6 +35,7 @@ __all__ = [
     "Pipeline",
     "Threads",
     "encode_content",
+    "pass_on",
     "stuck_threads",
     "user_named",
 ]
@@ -287,7 +288,7 @@ class Pipeline:
     def _innermost(self, type: str) -> Next:
         registered = self._handlers.get(type)
         if registered is None:
-            return _pass
+            return pass_on
         handler, decode = registered
         is_async = inspect.iscoroutinefunction(handler)
 
@@ -304,7 +305,8 @@ class Pipeline:
         return call
 
 
-async def _pass(message: Message[Any]) -> Message[Any] | None:
+async def pass_on(message: Message[Any]) -> Message[Any] | None:
+    """What a message goes through that no handler is for."""
     return message
 
 

@@ -52,6 +52,11 @@ class Recovery:
         self.position = await self._node.engine.position(self.name)
         self.seq = self.position.seq
 
+    async def unrecovered(self) -> None:
+        """Start from now, though more was asked: it may not be told."""
+        await self.fresh()
+        self.recovered = False
+
     async def begin(self, since: Position) -> None:
         """Start after `since`, if everything that followed it is still there."""
         page = await self._node.engine.after(self.name, since.seq, _PAGE)

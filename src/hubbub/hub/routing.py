@@ -12,7 +12,8 @@ import msgspec
 
 from hubbub.eager import in_task
 from hubbub.errors import AckTimeout, NotJoined, Reject
-from hubbub.hub.pipeline import Message, Next, Outcome
+from hubbub.hub.authorization import authorize_envelope, refuse_envelope
+from hubbub.hub.pipeline import Message, Next, Outcome, pass_on
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, ErrorCode
 from hubbub.protocol.conversation import check
 from hubbub.protocol.envelope import Ack, Envelope, Fault
@@ -41,14 +42,33 @@ def route(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any, An
         pipeline = session.hooks.pipeline
         if node.strict and not pipeline.handles(envelope.type):
             raise Reject(ErrorCode.UNKNOWN_TYPE, "no handler is registered for this type")
-        if pipeline.used:
-            chain = pipeline.chain(envelope.type)
-            if chain is not None:
-                return _handle(node, session, envelope, chain)
-        return _publish(node, session, envelope)
+        if session.guarded:
+            if session.hooks.authorize is not None:
+                return _route_guarded(node, session, envelope)
+            refuse_envelope(node, session, envelope)
+        return _route(node, session, envelope)
     except Exception as error:
         session.fault(fault_of(error, envelope, session))
         return None
+
+
+def _route(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any, Any, None] | None:
+    pipeline = session.hooks.pipeline
+    if pipeline.used:
+        chain = pipeline.chain(envelope.type)
+        if chain is not None:
+            return _handle(node, session, envelope, chain)
+    return _publish(node, session, envelope)
+
+
+async def _route_guarded(node: Node, session: Session, envelope: Envelope) -> None:
+    try:
+        await authorize_envelope(node, session, envelope)
+    except Exception as error:
+        session.fault(fault_of(error, envelope, session))
+    else:
+        # It may be a task by now: what waits for the engine has to be waited for here.
+        await _handle(node, session, envelope, session.hooks.pipeline.chain(envelope.type) or pass_on)
 
 
 def _publish(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any, Any, None] | None:

@@ -227,10 +227,11 @@ class Joined(_Answer, tag="joined"):
 
 
 class Left(_Answer, tag="left"):
-    """The answer to `leave`; also sent unasked when the session is taken out of a room."""
+    """The answer to `leave`; also sent unasked, with a code, when the session is taken out of a room."""
 
     room: str
     id: str | None = None
+    code: str | None = None
 
 
 class Ack(_Answer, tag="ack"):
@@ -242,6 +243,8 @@ class Ack(_Answer, tag="ack"):
     seq: int | None = None
     epoch: str | None = None
     duplicate: bool = False
+    # Only in the answer to `auth`: when the new token ends, in milliseconds since the Unix epoch.
+    expires: int | None = None
 
 
 class Receipt(_Answer, tag="receipt"):

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from hubbub.hub.admission import token_of
+from hubbub.hub.identity import shown_by
 from hubbub.transports.base import Handshake
 
 
-def a_handshake(authorization: str = "", token: str = "", subprotocols: tuple[str, ...] = ()) -> Handshake:
+def a_handshake(
+    authorization: str = "", token: str = "", subprotocols: tuple[str, ...] = (), cookie: str = ""
+) -> Handshake:
+    headers = {"authorization": authorization, "cookie": cookie}
     return Handshake(
         path="/ws",
         query={"token": token} if token else {},
-        headers={"authorization": authorization} if authorization else {},
+        headers={name: value for name, value in headers.items() if value},
         subprotocols=subprotocols,
         ip="192.0.2.1",
     )
+
+
+def token_of(handshake: Handshake, cookie: str = "") -> str | None:
+    return shown_by(handshake, cookie).token
 
 
 @pytest.mark.parametrize(
@@ -50,3 +57,14 @@ def test_an_empty_subprotocol_token_is_none() -> None:
     """`bearer.` carries nothing: in the full way the proof may still follow in `hello`."""
     assert token_of(a_handshake(subprotocols=("hubbub.v1.json", "bearer."))) is None
     assert token_of(a_handshake(subprotocols=("bearer.", "bearer.t3"))) == "t3"
+
+
+def test_a_cookie_counts_where_the_operator_named_it_and_last() -> None:
+    """A browser sends cookies whatever the page wants; and one that nobody named is nobody's token."""
+    handshake = a_handshake(cookie="a=1; session=t4; session=t5")
+
+    assert token_of(handshake) is None
+    assert token_of(handshake, "session") == "t4"
+    assert token_of(handshake, "other") is None
+    assert token_of(a_handshake(token="t2", cookie="session=t4"), "session") == "t2"
+    assert token_of(a_handshake(subprotocols=("bearer.t3",), cookie="session=t4"), "session") == "t3"

@@ -101,6 +101,10 @@ class Heads:
         retention = self._retention(name)
         return seq - retention.size, now - int(min(retention.age, _FOR_EVER) * 1000)
 
+    def pinned(self, name: str) -> bool:
+        """Whether the channel keeps what it has, however full the file is."""
+        return self._retention(name).pinned
+
     def remember(self, head: Head, key: tuple[str, str], seq: int, now: int) -> None:
         """The (from, id) `key` has been used for `seq`; beyond `dedupe_size` the oldest go."""
         known = head.known

@@ -85,11 +85,12 @@ class Sweep:
         for row in rows:
             id, first, last, oldest, name = row.split(b" ", 4)
             channel = name.decode()
-            if self._has_work(channel, int(first), int(last), int(oldest), now, full=full):
+            over = full and not self._heads.pinned(channel)
+            if self._has_work(channel, int(first), int(last), int(oldest), now, full=over):
                 if worked == _WORK:
                     return True
                 worked += 1
-                self._work_on(channel, now, full=full)
+                self._work_on(channel, now, full=over)
             self._swept = int(id)
         if len(rows) < _SWEEP:
             self._swept = 0

@@ -1,0 +1,132 @@
+"""Tokens that are good no more: told to every node through a channel, like everything, and kept in its log.
+
+So a node that comes up later knows them too, and with a store on disk a restart forgets none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from hubbub import audit
+from hubbub.core.revocations import Revocation
+from hubbub.errors import Unavailable
+from hubbub.protocol.codes import CloseCode
+from hubbub.types import Publication
+
+if TYPE_CHECKING:
+    from hubbub.hub.node import Node
+    from hubbub.hub.session import Session
+
+__all__ = ["LOG_SIZE", "REVOCATIONS", "hear_revocation", "keep_out", "learn_revocations", "revoke_token", "revoke_user"]
+
+log = logging.getLogger("hubbub.hub")
+
+REVOCATIONS: Final = "server:revocations"
+"""The channel of revocations, to which every node listens and no client can."""
+
+LOG_SIZE: Final = 1_000_000
+"""Revocations that the channel's log keeps, for those who come up later; most have ended by then."""
+
+# Publications that one read of the log takes.
+_PAGE: Final = 500
+
+# Seconds between two looks at what has ended.
+_SWEEP: Final = 60.0
+
+_decode = msgspec.json.Decoder(Revocation)
+
+
+async def learn_revocations(node: Node) -> None:
+    """Read what was revoked before this node listened to the channel."""
+    seq = 0
+    while True:
+        page = await node.engine.after(REVOCATIONS, seq, _PAGE)
+        for publication in page.publications:
+            seq = publication.seq or seq
+            hear_revocation(node, publication)
+        if not page.more or not page.publications:
+            break
+    _sweep(node)
+
+
+def _sweep(node: Node) -> None:
+    node.revocations.sweep(node.now_ms())
+    node.wheel.after(_SWEEP, lambda: _sweep(node))
+
+
+def hear_revocation(node: Node, publication: Publication) -> None:
+    """Something has been revoked, here or elsewhere: remember it, and end whoever lives by it."""
+    try:
+        revocation = _decode.decode(publication.content)
+    except msgspec.DecodeError:
+        # Of a newer node, perhaps: nothing here may fail because of it.
+        log.error("a revocation could not be read, and is ignored")
+        return
+    if not node.revocations.add(revocation, node.now_ms()):
+        log.error("too many tokens are revoked: one that was is not kept out, but for who is here")
+    _end(node, revocation)
+
+
+def _end(node: Node, revocation: Revocation) -> int:
+    """End the sessions that live by what is revoked; how many."""
+    concerned = [
+        session
+        for session in node.sessions.values()
+        if session.identity is not None and revocation.concerns(session.identity) and not session.ending
+    ]
+    for session in concerned:
+        identity = session.identity
+        if revocation.user is not None and identity is not None and identity.token_id:
+            # Where the application vouches for tokens, it does so anew each time: this one is known to be older.
+            node.revocations.add(_of_token(node, identity.token_id, identity.expires), node.now_ms())
+        session.close(CloseCode.UNAUTHORIZED, "the token has been revoked")
+    return len(concerned)
+
+
+def _of_token(node: Node, name: str, expires: int | None) -> Revocation:
+    now = node.now_ms()
+    return Revocation(at=now, until=expires or now + _age(node), token_id=name)
+
+
+def _age(node: Node) -> int:
+    return int(node.options.token_age * 1000)
+
+
+async def revoke_user(node: Node, user: str) -> int:
+    """Revoke every token of `user` that was made until now; how many sessions that ends.
+
+    At once on this node, whatever the engine says; raises `Unavailable` where the others could not be told, or
+    where no more can be remembered.
+    """
+    now = node.now_ms()
+    return await _revoke(node, [Revocation(at=now, until=now + _age(node), user=user)])
+
+
+async def revoke_token(node: Node, names: Iterable[str], expires: int | None) -> int:
+    """Revoke the token that has these names, and ends at `expires`; else as `revoke_user`."""
+    return await _revoke(node, [_of_token(node, name, expires) for name in names])
+
+
+async def keep_out(node: Node, sessions: Iterable[Session]) -> None:
+    """Revoke the tokens that `sessions` came with; raises `Unavailable` as `revoke_user` does."""
+    identities = [session.identity for session in sessions if session.identity is not None]
+    ends = {identity.token_id: identity.expires for identity in identities if identity.token_id}
+    await _revoke(node, [_of_token(node, name, expires) for name, expires in ends.items()])
+
+
+async def _revoke(node: Node, revocations: list[Revocation]) -> int:
+    # All of them here before anything waits.
+    remembered = [node.revocations.add(revocation, node.now_ms()) for revocation in revocations]
+    ended = sum(_end(node, revocation) for revocation in revocations)
+    if not all(remembered):
+        raise Unavailable("too many tokens are revoked at once: let tokens live less long", retry_after=60)
+    for revocation in revocations:
+        audit.record("revocation", user=revocation.user, token=revocation.token_id)
+        publication = Publication("revoke", time=revocation.at)
+        publication.content = msgspec.Raw(msgspec.json.encode(revocation))
+        await node.engine.publish(REVOCATIONS, publication)
+    return ended
