@@ -22,6 +22,7 @@ import fanout
 import harness
 import idle
 import latency
+import storm
 import unicast
 
 QUESTIONS = {
@@ -30,6 +31,7 @@ QUESTIONS = {
     "latency": latency.ask,
     "idle": idle.ask,
     "durable": durable.ask,
+    "storm": storm.ask,
 }
 
 LINE = "{:<82} {:>9} {:>9}  {:<3} {:>7} {:>11}  {:<9} {}"
