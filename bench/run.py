@@ -19,18 +19,22 @@ from statistics import median
 
 import durable
 import fanout
+import handshakes
 import harness
 import idle
 import latency
+import limits
 import storm
 import unicast
 
 QUESTIONS = {
     "fanout": fanout.ask,
     "unicast": unicast.ask,
+    "limits": limits.ask,
     "latency": latency.ask,
     "idle": idle.ask,
     "durable": durable.ask,
+    "handshakes": handshakes.ask,
     "storm": storm.ask,
 }
 

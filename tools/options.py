@@ -16,11 +16,15 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Struct
 
+from hubbub.auth.options import AuthOptions, JwtKey
 from hubbub.config import OPTIONS, Option, ServerOptions
+from hubbub.core.addresses import TrustedProxies
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.permissions import RoleOptions
+from hubbub.core.rates import Rate, RateLimits
 from hubbub.core.rooms import RoomOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.hub.options import HubOptions
@@ -35,8 +39,10 @@ CHAPTERS: dict[str, type[Struct]] = {
     "The server": ServerOptions,
     "TLS": TlsOptions,
     "The hub": HubOptions,
+    "Tokens": AuthOptions,
     "Pages": OriginOptions,
     "Connections": ConnectionLimits,
+    "Rates": RateLimits,
     "Slow readers": OutboxLimits,
     "The transport": TransportLimits,
     "The store": StoreOptions,
@@ -57,15 +63,26 @@ file. A flag counts before a variable, a variable before the file, the file befo
 | a list | `--origins https://a.example,https://b.example` | `HUBBUB_ORIGINS=https://a.example` | \
 `origins = ["https://a.example"]` |
 | a switch | `--dev`, `--no-dev` | `HUBBUB_DEV=true` | `dev = true` |
+| a rate | `--rate-limit '20/s burst 50'` | `HUBBUB_RATE_LIMIT=off` | `rate_limit = "5/s leaky burst 20"` |
+| rates by type | `--rate-limits '{"typing": "2/s"}'` | `HUBBUB_RATE_LIMITS='{"typing": "2/s"}'` | \
+`[rate_limits]`, and below it `typing = "2/s"` |
+| networks | `--trusted-proxies 10.0.0.0/8,::1` | `HUBBUB_TRUSTED_PROXIES=10.0.0.0/8` | \
+`trusted_proxies = ["10.0.0.0/8"]` |
+| keys | `--jwt-keys '[{"algorithms": …}]'` | `HUBBUB_JWT_KEYS='[{"algorithms": …}]'` | `[[jwt_keys]]`, and below it \
+`algorithms = ["RS256"]` |
+| roles | `--roles '{"player": {"rooms": …}}'` | `HUBBUB_ROLES='{"player": {"rooms": …}}'` | `[roles.player]`, and \
+below it `rooms = …` |
 | rooms | `--rooms '{"game:*": {"capacity": 4}}'` | `HUBBUB_ROOMS='{"game:*": {"capacity": 4}}'` | \
 `[rooms."game:*"]`, and below it `capacity = 4` |
 
 The file is `hubbub.toml` in the folder where `hubbub serve` is started, if there is one; `--config FILE` or
-`HUBBUB_CONFIG` names another. Its keys stand at the top level, and the tables of [rooms](#rooms-by-pattern) after them.
+`HUBBUB_CONFIG` names another. Its keys stand at the top level, and the tables of [keys](#keys-for-tokens) and of
+[rooms](#rooms-by-pattern) after them.
 A name or a value that cannot be is refused at the start, with the reason; a variable that looks like an option and is
 none, in the log.
 
-Times are in seconds, sizes in bytes. Limits are those of one process.
+Times are in seconds, sizes in bytes. Limits are those of one process. How a rate is written, and what it does, is in
+[the guide to rate limits](../guides/rate-limits.md).
 """
 
 
@@ -79,6 +96,17 @@ patterns that match a room the more specific counts, for each option by itself:
 above say.
 
 | option of a room | takes | otherwise | |
+|---|---|---|---|
+"""
+
+KEYS = """\
+
+## Keys for tokens
+
+`jwt_keys` is a list of tables: [the guide](../guides/authentication.md#keys) has examples. Each has `algorithms`, and
+one of `secret`, `public_key`, `file` and `jwks_url`.
+
+| key of a table | takes | default | |
 |---|---|---|---|
 """
 
@@ -117,7 +145,7 @@ def page() -> str:
         raise KeyError(f"no chapter has these options: {', '.join(left)}")
     hints = typing.get_type_hints(RoomOptions, include_extras=True)
     rooms = [room_row(name, typing.get_args(hint)[0]) for name, hint in hints.items()]
-    return "\n".join(lines).replace("\n\n\n", "\n\n") + ROOMS + "".join(rooms)
+    return "\n".join(lines).replace("\n\n\n", "\n\n") + KEYS + "".join(key_rows()) + ROOMS + "".join(rooms)
 
 
 def row(option: Option) -> str:
@@ -132,6 +160,17 @@ def room_row(name: str, type: Any) -> str:
     return f"| `{name}` | {takes(type)} | {otherwise} | {meta.description} |\n"
 
 
+def key_rows() -> list[str]:
+    """The table of what a key for tokens may say."""
+    rows = []
+    hints = typing.get_type_hints(JwtKey, include_extras=True)
+    for field in msgspec.structs.fields(JwtKey):
+        (meta,) = hints[field.name].__metadata__
+        otherwise = "required" if field.default is msgspec.NODEFAULT else default(field.default)
+        rows.append(f"| `{field.name}` | {takes(hints[field.name])} | {otherwise} | {meta.description} |\n")
+    return rows
+
+
 def takes(type: Any) -> str:
     """What values there are, in words."""
     bounds = []
@@ -142,24 +181,34 @@ def takes(type: Any) -> str:
     return " ".join((kind(type), ", ".join(bounds))).strip()
 
 
+_TABLES = {
+    RoomOptions: "[rooms](#rooms-by-pattern)",
+    RoleOptions: "[roles](../guides/permissions.md#roles)",
+    Rate: "rates by type",
+}
+
+
 def kind(type: Any) -> str:
     """The kind of value, without its bounds."""
-    if typing.get_origin(type) is tuple:
-        return "list of text"
     if typing.get_origin(type) is dict:
-        return "[rooms](#rooms-by-pattern)"
+        (of,) = (kind for kind in _TABLES if kind in typing.get_args(type))
+        return _TABLES[of]
+    if typing.get_origin(type) is tuple:
+        return "[keys](#keys-for-tokens)" if typing.get_args(type)[0] is JwtKey else "list"
     if issubclass(type, Enum):
         return ", ".join(f"`{member.value}`" for member in type)
-    return {bool: "switch", int: "integer", float: "number", str: "text"}[type]
+    return {bool: "switch", int: "integer", float: "number", str: "text", Rate: "rate", TrustedProxies: "networks"}[
+        type
+    ]
 
 
 def default(value: Any) -> str:
     """A default as one would write it."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    if value in ({}, (), ""):
+    if value in ({}, (), "", TrustedProxies()):
         return "none"
-    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+    return f"`{value:.10g}`" if isinstance(value, float) else f"`{value}`"
 
 
 if __name__ == "__main__":

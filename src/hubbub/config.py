@@ -17,11 +17,14 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from hubbub.auth.options import AuthOptions
+from hubbub.core.addresses import TrustedProxies
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
 from hubbub.core.permissions import role_options
+from hubbub.core.rates import Rate, RateLimits
 from hubbub.core.rooms import room_options
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
@@ -38,6 +41,9 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
     # By name: browsers and Node take `localhost` for ::1 where there is IPv6, for 127.0.0.1 where there is none.
     host: Annotated[str, Meta(description="name or address to listen on; 0.0.0.0: all")] = "localhost"
     port: Annotated[int, Meta(ge=0, le=65_535, description="port to listen on; 0: any free one")] = 8000
+    trusted_proxies: Annotated[
+        TrustedProxies, Meta(description="networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed")
+    ] = TrustedProxies()
     drain_timeout: Annotated[float, Meta(ge=0, description="seconds to say goodbye to everyone after SIGTERM")] = 30.0
     log_level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
@@ -53,6 +59,7 @@ class Config(Struct, frozen=True, kw_only=True):
     hub: HubOptions = msgspec.field(default_factory=HubOptions)
     history: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
     store: StoreOptions = msgspec.field(default_factory=StoreOptions)
+    auth: AuthOptions = msgspec.field(default_factory=AuthOptions)
 
 
 class Option(Struct, frozen=True):
@@ -80,8 +87,10 @@ _SECTIONS: tuple[type[Struct], ...] = (
     ServerOptions,
     TlsOptions,
     HubOptions,
+    AuthOptions,
     OriginOptions,
     ConnectionLimits,
+    RateLimits,
     OutboxLimits,
     TransportLimits,
     StoreOptions,
@@ -132,16 +141,18 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         values["presence_events"] = True
     _check(values)
     limits = _pick(ConnectionLimits, values)
+    rates = _pick(RateLimits, values)
     outbox = _pick(OutboxLimits, values)
     return Config(
         server=_pick(ServerOptions, values),
         tls=_pick(TlsOptions, values),
         transport=_pick(TransportLimits, values),
         hub=msgspec.structs.replace(
-            _pick(HubOptions, values), limits=limits, outbox=outbox, origin=_pick(OriginOptions, values)
+            _pick(HubOptions, values), limits=limits, rates=rates, outbox=outbox, origin=_pick(OriginOptions, values)
         ),
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),
+        auth=_pick(AuthOptions, values),
     )
 
 
@@ -207,14 +218,33 @@ def _convert(option: Option, value: Any, spelled: str) -> Any:
     try:
         if option.name in _TABLES:
             return _table(_TABLES[option.name], value, spelled)
-        found = msgspec.convert(_listed(option, value), option.type, strict=False)
+        found = msgspec.convert(_listed(option, value), option.type, strict=False, dec_hook=_read)
     except msgspec.MsgspecError as error:
         # Such as "Expected `int` <= 65535".
         shown = "what it is" if option.secret else repr(value)
-        raise ConfigError(f"{spelled} cannot be {shown}: {str(error).lower()} ({option.description})") from None
+        # Where in a table or a list says nothing to who wrote it.
+        said = str(error).lower().removesuffix(" - at `$[...]`")
+        raise ConfigError(f"{spelled} cannot be {shown}: {said} ({option.description})") from None
     if option.name == "origins":
         _look_at_origins(found, spelled)
     return found
+
+
+# Types of ours among those of options, and how each is read.
+_READERS: Mapping[type, Callable[[Any], Any]] = {
+    Rate: Rate.parse,
+    TrustedProxies: lambda value: TrustedProxies(value if isinstance(value, list | tuple) else [value]),
+}
+
+
+def _read(kind: type, value: Any) -> Any:
+    if isinstance(value, kind):
+        return value
+    try:
+        return _READERS[kind](value)
+    except ConfigError as error:
+        # So that it is said as everything else is that msgspec refuses.
+        raise ValueError(str(error)) from None
 
 
 def _look_at_origins(origins: tuple[str, ...], spelled: str) -> None:
@@ -225,8 +255,10 @@ def _look_at_origins(origins: tuple[str, ...], spelled: str) -> None:
 
 
 def _listed(option: Option, value: Any) -> Any:
-    """A list that came as text: JSON, or names with commas between them."""
-    if not isinstance(option.default, tuple) or not isinstance(value, str):
+    """A table that came as text is JSON; a list is that, or names with commas between them."""
+    if isinstance(option.default, dict) and isinstance(value, str):
+        return msgspec.json.decode(value)
+    if not isinstance(option.default, tuple | TrustedProxies) or not isinstance(value, str):
         return value
     text = value.strip()
     if text.startswith("["):

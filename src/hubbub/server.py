@@ -14,10 +14,13 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hubbub import audit
+from hubbub.api.forwarded import Forwarded
 from hubbub.api.http import make_app
 from hubbub.config import Config, misspelt
+from hubbub.core.addresses import TrustedProxies
 from hubbub.engines.memory import MemoryEngine
 from hubbub.engines.sqlite.engine import SqliteEngine
 from hubbub.errors import ConfigError
@@ -30,6 +33,9 @@ from hubbub.transports.port import Port
 from hubbub.transports.tls import server_context
 from hubbub.transports.websocket import WebSocket
 
+if TYPE_CHECKING:
+    from hubbub.auth.jwt import JwtAuthenticator
+
 __all__ = ["Server", "run"]
 
 log = logging.getLogger("hubbub.server")
@@ -41,13 +47,14 @@ _SWEEP_INTERVAL = 10.0
 class Server:
     """A hub on a port: WebSocket at /ws, HTTP beside it, both in TLS where there is a certificate.
 
-    Raises `ConfigError` where the options of two room patterns contradict each other.
+    Raises `ConfigError` where the options of two room patterns contradict each other, or a key for tokens cannot be.
     """
 
     def __init__(self, hub: Hub, config: Config) -> None:
         self.hub = hub
         self.config = config
         self._engine = _engine(hub, config)
+        self._authenticator = _authenticator(config)
         self._port: Port | None = None
         self._websocket: WebSocket | None = None
         self._http: Http | None = None
@@ -66,15 +73,23 @@ class Server:
         """Listen; raises `ConfigError` when the address or the certificate cannot be had, or nobody could come in."""
         config = self.config
         tls = server_context(config.tls)
-        if not config.hub.dev and not self.hub.authenticates:
+        if not config.hub.dev and not self.hub.authenticates and self._authenticator is None:
             raise ConfigError(
-                "nobody could come in: register an @hub.authenticate hook and run `hubbub serve module:hub`, "
-                "or try it out with `hubbub serve --dev`, where clients name themselves"
+                "nobody could come in: set HUBBUB_JWT_SECRET or jwt_keys, or register an @hub.authenticate hook and "
+                "run `hubbub serve module:hub`, or try it out with `hubbub serve --dev`, where clients name themselves"
             )
-        await self.hub.start(self._engine, config.hub)
+        if config.hub.require_tls and tls is None and config.server.trusted_proxies == TrustedProxies():
+            raise ConfigError(
+                "require_tls lets nobody in: set tls_cert and tls_key, or trusted_proxies, whose TLS it then is"
+            )
+        await self.hub.start(self._engine, config.hub, authenticator=self._authenticator)
+        if self._authenticator is not None:
+            self._authenticator.start()
         wheel = self.hub.wheel
         self._websocket = WebSocket(config.transport, wheel)
-        self._http = Http(make_app(self.hub, dev=config.hub.dev), config.transport, wheel)
+        proxies = config.server.trusted_proxies
+        app = Forwarded(make_app(self.hub, dev=config.hub.dev), proxies)
+        self._http = Http(app, config.transport, wheel)
         paths: dict[str, Admit] = {"/ws": self.hub.admit}
         if config.hub.dev:
             paths["/echo"] = self._admit_echo
@@ -86,6 +101,7 @@ class Server:
             http=self._http.protocol,
             tls=tls,
             on_refused=_record_refusal,
+            proxies=proxies,
         )
         try:
             await self._port.open(config.server.host, config.server.port)
@@ -135,6 +151,8 @@ class Server:
             await self._http.close(timeout=1.0)
         if self._websocket is not None:
             self._websocket.abort()
+        if self._authenticator is not None:
+            await self._authenticator.close()
         # A turn for what was aborted to be told so.
         await asyncio.sleep(0)
         await self.hub.stop()
@@ -146,6 +164,15 @@ def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine:
     if not store.data:
         return MemoryEngine(history, retention=retention)
     return SqliteEngine(store.data, store.durability, history, retention=retention)
+
+
+def _authenticator(config: Config) -> JwtAuthenticator | None:
+    if not config.auth.jwt_secret and not config.auth.jwt_keys:
+        return None
+    # Here: cryptography is 9 MB, and not everybody needs it.
+    from hubbub.auth.jwt import JwtAuthenticator
+
+    return JwtAuthenticator(config.auth)
 
 
 def _record_refusal(ip: str, refuse: Refuse) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 __all__ = ["SERVE", "DeadServerError", "Server"]
 
-SERVE = (sys.executable, "-m", "hubbub", "serve", "--dev")
+# All come from one address, each in a hurry.
+SERVE = (sys.executable, "-m", "hubbub", "serve", "--dev", "--rate-limit", "off")
 """The command that starts a server; `--port` and more options are added to it."""
 
 _READY = re.compile(rb"ready on http://([^\s:]+):(\d+)")

@@ -49,7 +49,9 @@ EXPECTED_WHILE_AWAY = re.compile(r"WebSocket connection to .* failed|Failed to l
 class Server:
     """`hubbub serve --dev` in a process of its own, which can be ended and started again at the same address."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate_limit: str = "off") -> None:
+        # Off, for the tests type faster than a person.
+        self._rate_limit = rate_limit
         self.url = ""
         self.was_away = False
         self._process: subprocess.Popen[str] | None = None
@@ -61,7 +63,8 @@ class Server:
     def start(self) -> None:
         port = self.url.rpartition(":")[2] or "0"
         # No grace: that somebody has gone shows at once.
-        command = [sys.executable, "-m", "hubbub", "serve", "--dev", "--port", port, "--presence-grace", "0"]
+        options = ["--port", port, "--presence-grace", "0", "--rate-limit", self._rate_limit]
+        command = [sys.executable, "-m", "hubbub", "serve", "--dev", *options]
         process = self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, args=(process, lines), daemon=True).start()
@@ -705,3 +708,38 @@ def test_text_has_enough_contrast(windows: Windows, scheme: Any) -> None:
     )
 
     assert [pair for pair in ratios if pair[2] < 4.5] == []
+
+
+def test_a_burst_that_is_too_fast_goes_out_later_in_order_and_once(browser: Browser) -> None:
+    """`rate_limited` is no failure (spec/client.md 7): the client waits, and nothing of it is seen."""
+    server = Server("20/s burst 10")
+    server.start()
+    try:
+        page = browser.new_page()
+        page.goto(f"{server.url}/?user_id=alice")
+        heard = page.evaluate(
+            """address => new Promise(async (resolve, reject) => {
+                const { HubbubClient } = await import("/web/client.js");
+                const client = new HubbubClient(address);
+                const [heard, accepted, sent] = [[], [], []];
+                client.addEventListener("failed", event => reject(event.detail.code));
+                client.addEventListener("accepted", event => accepted.push(event.detail.id));
+                client.addEventListener("message", event => {
+                    heard.push(event.detail.message.content);
+                    if (heard.length === 60) resolve({ heard, accepted, sent });
+                });
+                client.addEventListener("joined", event => {
+                    if (event.detail.room !== "burst") return;
+                    for (let number = 0; number < 60; number++)
+                        sent.push(client.send({ type: "chat", room: "burst", content: number }));
+                });
+                for (const room of ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "burst"]) client.join(room);
+                client.connect();
+            })""",
+            f"{server.ws}?user_id=bob",
+        )
+
+        assert heard["heard"] == list(range(60))
+        assert heard["accepted"] == heard["sent"][: len(heard["accepted"])]
+    finally:
+        server.end()

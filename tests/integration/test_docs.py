@@ -55,6 +55,7 @@ NOT_RUN = re.compile(r"<!-- not run: .+ -->\s*\Z")
 FILE_NAME = re.compile(r"# (\w+\.(?:py|toml))\n")
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 SHOWN_ADDRESS = re.compile(r"(?:localhost|127\.0\.0\.1):8000")
+SHOWN_TOKEN = re.compile(r"eyJ[\w.-]*…")
 REAL_EPOCH = re.compile(r"[0-9a-f]{8}\.\d+")
 
 # What is another value each time.
@@ -122,20 +123,20 @@ def is_serve(words: list[str]) -> bool:
     return Path(words[0]).name == "hubbub" and words[1:2] == ["serve"]
 
 
-def serve_options(block: Block) -> list[str]:
-    """The arguments of the last `hubbub serve` that the page has shown; the demo's before any."""
-    options = ["--dev"]
+def serve_options(block: Block) -> tuple[list[str], dict[str, str]]:
+    """The arguments of the last `hubbub serve` that the page has shown, and its variables; the demo's before any."""
+    options, set_for_it = ["--dev"], dict[str, str]()
     for shown in block.before:
         if shown.language == "console" and not shown.exempt:
-            for words, _, lines in commands_of(shown):
+            for words, variables, lines in commands_of(shown):
                 if words[:2] == ["make", "run"]:
-                    options = ["--dev"]
+                    options, set_for_it = ["--dev"], {}
                 elif is_serve(words) and not lines_of_refusal(lines):
-                    options = words[2:]
+                    options, set_for_it = words[2:], variables
     if "--port" in options:
         at = options.index("--port")
         options = options[:at] + options[at + 2 :]
-    return options
+    return options, set_for_it
 
 
 def lines_of_refusal(lines: list[str]) -> list[str]:
@@ -163,7 +164,8 @@ def write_files(block: Block, folder: Path) -> dict[str, str]:
 async def served(block: Block, folder: Path) -> AsyncIterator[Child]:
     """The server that the page last started."""
     write_files(block, folder)
-    async with Child.spawned(*serve_options(block), cwd=folder) as child:
+    options, variables = serve_options(block)
+    async with Child.spawned(*options, cwd=folder, **variables) as child:
         yield child
 
 
@@ -214,13 +216,19 @@ def test_commands_work(block: Block, tmp_path: Path) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
             server: Child | None = None
+            token = ""
             for words, variables, lines in commands_of(block):
                 program = Path(words[0]).name
                 load({}, variables)
                 if program in OTHERS:
                     continue
                 if is_serve(words):
-                    await check_serve(block, words[2:], lines, tmp_path)
+                    await check_serve(block, words[2:], variables, lines, tmp_path)
+                elif program == "hubbub" and words[1] == "token":
+                    status, token, _ = await command(*words[1:], cwd=tmp_path, **variables)
+
+                    assert status == 0
+                    assert [line for line in lines if not same_beginning(line, token)] == []
                 elif program == "hubbub":
                     await check_command(words[1:], lines)
                 elif program == "make":
@@ -228,22 +236,29 @@ def test_commands_work(block: Block, tmp_path: Path) -> None:
                 else:
                     if server is None:
                         server = await stack.enter_async_context(served(block, tmp_path))
-                    await talk(words, lines, server, tmp_path)
+                    await talk([SHOWN_TOKEN.sub(token.strip(), word) for word in words], lines, server, tmp_path)
 
     run(main())
 
 
-async def check_serve(block: Block, options: list[str], lines: list[str], folder: Path) -> None:
+def same_beginning(shown: str, token: str) -> bool:
+    """Whether the header of the token is as it is shown: the rest is another one each time."""
+    return SHOWN_TOKEN.fullmatch(shown) is not None and shown.split(".")[0] == token.split(".")[0]
+
+
+async def check_serve(
+    block: Block, options: list[str], variables: dict[str, str], lines: list[str], folder: Path
+) -> None:
     """The server starts and says what is shown, or refuses with the sentence that is shown."""
     write_files(block, folder)
     if refusal := lines_of_refusal(lines):
-        status, _, errors = await command("serve", *options, cwd=folder)
+        status, _, errors = await command("serve", *options, cwd=folder, **variables)
 
         assert (status, errors.splitlines()) == (2, refusal)
         return
     if "--port" in options:
         options = options[: options.index("--port")] + options[options.index("--port") + 2 :]
-    async with Child.spawned(*options, cwd=folder) as child:
+    async with Child.spawned(*options, cwd=folder, **variables) as child:
         child.signal(signal.SIGTERM)
         assert child.process.stdout is not None
         said = f"Hubbub is ready on {child.address}\n" + (await child.process.stdout.read()).decode()
@@ -279,11 +294,12 @@ async def talk(words: list[str], lines: list[str], server: Child, folder: Path) 
     if words[0] == "curl":
         url = urlsplit(next(word for word in words if "://" in word))
         headers = [value for option, value in pairwise(words) if option == "-H"]
-        answer = await get(server.address, url.path, *headers)
+        method = words[words.index("-X") + 1] if "-X" in words else "GET"
+        answer = await get(server.address, url.path, *headers, "Content-Length: 0", "Connection: close", method=method)
         status = next((int(line.split()[1]) for line in lines if line.startswith("HTTP/1.1 ")), 200)
         body = [line for line in lines if not line.startswith("HTTP/1.1 ")]
 
-        assert answer.status == status
+        assert answer.status == (201 if method == "POST" and status == 200 else status)
         assert [line for line in body if line not in answer.body.decode().splitlines()] == []
     elif words[0] == "python":
         script = folder / words[1]

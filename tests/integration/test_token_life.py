@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from hubbub import Credentials, Hub, HubbubError, Identity, Unavailable
+from hubbub.auth.jwt import JwtAuthenticator
 from hubbub.core.revocations import Revocations
 from support.client import FULL, connect
 from support.loop import run
 from support.server import Answer, get, serving
+from support.tokens import SECRET, claims, private_key, public_pem, token
 
 # The wheel's slot and a turn: a timer may be so late.
 LATE = 1.0
@@ -112,7 +115,7 @@ class TestExpiry:
 
                 assert (await other.closed())[0] == 4003
                 assert (await alice.closed())[0] == 4003
-                assert time.time() * 1000 >= known["a2"].expires  # type: ignore[union-attr,operator]
+                assert time.time() * 1000 >= known["a2"].expires  # type: ignore[union-attr]
                 await third.sync()
 
         run(main())
@@ -361,3 +364,100 @@ class TestTickets:
                 assert (await get(server.address, "/api/tickets")).status == 405
 
         run(main())
+
+
+class TestJwt:
+    """The same with tokens that prove themselves: what is revoked is the token, however it is spelled."""
+
+    KEYS = (
+        {"kid": "h", "algorithms": ["HS256"], "secret": SECRET},
+        {"kid": "e", "algorithms": ["ES256"], "public_key": public_pem("ES256")},
+    )
+
+    def test_a_revoked_token_is_out_in_every_spelling(self) -> None:
+        """ECDSA has two signatures for each token, and anybody can make the one of the other."""
+
+        async def main() -> None:
+            mine = token(today(), algorithm="ES256", key=private_key("ES256"), kid="e")
+            other = turned(mine)
+            async with (
+                serving(dev=False, jwt_keys=self.KEYS) as server,
+                connect(server.address, None, query=f"token={mine}") as alice,
+                connect(server.address, None, query=f"token={other}") as twin,
+            ):
+                assert other != mine and await server.hub.revoke(token=other) == 2
+                assert [(await client.closed())[0] for client in (alice, twin)] == [4501, 4501]
+                for spelled in (mine, other):
+                    await refused(server.address, f"token={spelled}")
+
+        run(main())
+
+    def test_a_token_that_is_not_good_yet_can_be_revoked(self) -> None:
+        async def main() -> None:
+            soon = token(today(nbf=time.time() + 6), kid="h")
+            async with serving(dev=False, jwt_keys=self.KEYS, jwt_leeway=5) as server:
+                await refused(server.address, f"token={soon}")
+                await server.hub.revoke(token=soon)
+                identity = await JwtAuthenticator(server.config.auth).identify(soon, time.time() + 10)
+
+                assert server.hub._running.revocations.concern(identity)
+
+        run(main())
+
+    def test_a_users_token_without_its_time_is_out(self) -> None:
+        """It may have been made before. One that says it was made after is in."""
+
+        async def main() -> None:
+            timeless = today()
+            timeless.pop("iat", None)
+            async with serving(dev=False, jwt_keys=self.KEYS) as server:
+                async with connect(server.address, None, query=f"token={token(timeless, kid='h')}") as alice:
+                    await server.hub.revoke(user=timeless["sub"])
+
+                    assert (await alice.closed())[0] == 4501
+                await refused(server.address, f"token={token(timeless, kid='h')}")
+                await refused(server.address, f"token={token(timeless | {'iat': int(time.time())}, kid='h')}")
+                later = token(timeless | {"iat": time.time() + 1}, kid="h")
+                async with connect(server.address, None, query=f"token={later}") as alice:
+                    await alice.sync()
+
+        run(main())
+
+    def test_a_cookie_carries_it_where_the_operator_says_so(self) -> None:
+        async def main() -> None:
+            good = {"Cookie": f"a=b; sid={token(today(), kid='h')}"}
+            async with (
+                serving(dev=False, jwt_keys=self.KEYS, token_cookie="sid") as server,
+                connect(server.address, None, headers=good, full=True) as alice,
+            ):
+                assert alice.welcome["user"] == today()["sub"]
+            async with serving(dev=False, jwt_keys=self.KEYS) as server:
+                with pytest.raises(InvalidStatus, match="401"):
+                    async with connect(server.address, None, headers=good):
+                        pass
+
+        run(main())
+
+    def test_a_hook_comes_first_and_the_keys_take_what_it_does_not_know(self) -> None:
+        async def main() -> None:
+            async with serving(a_hub({"a": "alice"}), dev=False, jwt_keys=self.KEYS) as server:
+                for query in ("token=a", f"token={token(today(sub='bob'), kid='h')}"):
+                    async with connect(server.address, None, query=query) as client:
+                        await client.sync()
+                await refused(server.address, "token=x")
+
+        run(main())
+
+
+def today(**more: Any) -> dict[str, Any]:
+    """Claims that are good now."""
+    return claims(iat=time.time() - 60, exp=time.time() + 7_200, **more)
+
+
+def turned(token: str) -> str:
+    """The other ES256 signature of a token: (r, n − s)."""
+    text, _, signature = token.rpartition(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    made = raw[:32] + (order - int.from_bytes(raw[32:])).to_bytes(32)
+    return f"{text}.{base64.urlsafe_b64encode(made).rstrip(b'=').decode()}"

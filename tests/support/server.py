@@ -23,8 +23,12 @@ from hubbub.server import Server
 from support.certificates import AUTHORITY
 from support.loop import PATIENCE
 
-__all__ = ["Answer", "Child", "command", "defaults", "get", "serving"]
+__all__ = ["UNLIMITED", "Answer", "Child", "command", "defaults", "get", "serving"]
 
+
+UNLIMITED = {"rate_limit": "off"}
+"""For servers of tests: a test says in a moment what a person says in a minute, and comes from one address. The tests
+of rate limits set them themselves."""
 
 defaults: dict[str, Any] = {}
 """Options of every server that `serving` makes; set by a fixture, for the tests that run on every engine."""
@@ -37,7 +41,7 @@ async def serving(hub: Hub | None = None, *, sndbuf: int | None = None, **option
     `options` are those of `hubbub serve`, by name. The same hub may be served again afterwards: that is a
     restart. `sndbuf` bounds the kernel's send buffers, so that a client that does not read is noticed soon.
     """
-    server = Server(hub or Hub(), load({"dev": True, "port": 0, **defaults, **options}, {}))
+    server = Server(hub or Hub(), load({"dev": True, "port": 0, **UNLIMITED, **defaults, **options}, {}))
     await server.start()
     try:
         if sndbuf is not None:
@@ -117,9 +121,12 @@ class Child:
                 await child.process.communicate()
 
 
-async def command(*arguments: str, cwd: Path | None = None) -> tuple[int, str, str]:
-    """Run `hubbub` to its end: exit status, standard output, standard error."""
-    process = await _start(arguments, cwd, PIPE, {})
+async def command(*arguments: str, cwd: Path | None = None, **variables: str) -> tuple[int, str, str]:
+    """Run `hubbub` to its end: exit status, standard output, standard error.
+
+    `variables` are added to its environment, which otherwise has none of Hubbub's.
+    """
+    process = await _start(arguments, cwd, PIPE, variables)
     try:
         async with asyncio.timeout(PATIENCE):
             out, errors = await process.communicate()
@@ -144,7 +151,7 @@ async def _start(
         stdout=PIPE,
         stderr=stderr,
         cwd=cwd,
-        env=environment | variables,
+        env=environment | {"HUBBUB_RATE_LIMIT": UNLIMITED["rate_limit"]} | variables,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NoReturn
 
-from hubbub.cli import connect, serve
+from hubbub.cli import connect, serve, token
 from hubbub.errors import HubbubError
 
 __all__ = ["main"]
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     serve.add_to(commands)
     connect.add_to(commands)
+    token.add_to(commands)
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         parsed.parser.unknown(unknown[0])

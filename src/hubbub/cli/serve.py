@@ -6,10 +6,10 @@ import argparse
 import importlib
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
-from hubbub.config import OPTIONS, load
+from hubbub.cli.options import add_options, configuration
+from hubbub.config import OPTIONS
 from hubbub.errors import ConfigError
 from hubbub.hub import Hub
 from hubbub.server import run
@@ -26,26 +26,12 @@ def add_to(commands: Any) -> None:
         "TOML file (port); flags come before variables, variables before the file.",
     )
     parser.add_argument("app", nargs="?", metavar="MODULE:HUB", help="your hub, such as app:hub; default: a plain one")
-    parser.add_argument(
-        "--config", metavar="FILE", help="TOML file with options; default: hubbub.toml, if there is one"
-    )
-    for option in OPTIONS.values():
-        if option.default is False:
-            parser.add_argument(
-                option.flag, action=argparse.BooleanOptionalAction, default=None, help=option.description
-            )
-        else:
-            shown = f" [{option.default}]" if option.default not in ({}, "", ()) else ""
-            parser.add_argument(option.flag, default=None, metavar="X", help=option.description + shown)
+    add_options(parser, OPTIONS.values())
     parser.set_defaults(run=_run, parser=parser)
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    flags = {name: getattr(parsed, name) for name in OPTIONS if getattr(parsed, name) is not None}
-    named = parsed.config or os.environ.get("HUBBUB_CONFIG")
-    default = Path("hubbub.toml")
-    file = Path(named) if named else default if default.exists() else None
-    config = load(flags, os.environ, file)
+    config = configuration(parsed)
     hub = _find(parsed.app) if parsed.app else Hub()
     return run(hub, config)
 

@@ -185,7 +185,7 @@ class Client:
         return error
 
     def on(self, name: EventName | Literal["message"], callback: Callable[[Any], object]) -> None:
-        """Call `callback` with each event of this name (spec/client.md §8); it must not block.
+        """Call `callback` with each event of this name (spec/client.md §9); it must not block.
 
         With one for `message`, messages come there, in order with the other events, and not by `async for`:
         each is handled when the call returns.

@@ -89,7 +89,7 @@ class Unanswered(HubbubError):
         self.code = code
 
 
-# ------------------------------------------------------------------------------------ what is told (§8)
+# ------------------------------------------------------------------------------------ what is told (§9)
 
 
 class StateChange(Struct, frozen=True, kw_only=True):

@@ -25,12 +25,13 @@ from hubbub.client.events import (
     StateChange,
     Unanswered,
 )
+from hubbub.client.line import Line
 from hubbub.client.places import Item
 from hubbub.client.receiving import INBOX, Receiving
 from hubbub.client.requests import Request, Requests, Rooms
 from hubbub.client.retry import delay, is_final
 from hubbub.client.sending import Sending
-from hubbub.protocol.codes import CLOSE_REASON, CloseCode
+from hubbub.protocol.codes import CLOSE_REASON, CloseCode, ErrorCode
 from hubbub.protocol.envelope import (
     Fault,
     Gap,
@@ -90,9 +91,10 @@ class Machine:
         self.tries: int | None = None
 
         self._agenda = Agenda(prefix, random)
-        self._sending = Sending(self._agenda)
+        self._line = Line(self._agenda)
+        self._sending = Sending(self._agenda, self._line)
         self._receiving = Receiving(self._agenda, acknowledges=acknowledges)
-        self._requests = Requests(self._agenda)
+        self._requests = Requests(self._agenda, self._line)
         self._rooms = Rooms(self._agenda, self._requests, self._receiving)
         self._chunks = Chunks()
         self._renews = renews
@@ -300,6 +302,7 @@ class Machine:
             self._received_opening(message, now)
         else:
             self._received_open(message, now)
+            self._line.go_on(now)
             self._resume_if_needed(now)
 
     def _read(self, text: str | bytes, now: float) -> Any:
@@ -374,6 +377,8 @@ class Machine:
     def _error(self, fault: Fault, now: float) -> None:
         if self._sending.refused(fault, now):
             return
+        if fault.code == ErrorCode.RATE_LIMITED and self._requests.hold_back(fault, now):
+            return
         request = self._requests.take(fault.id)
         if request is not None and request.type != "auth":
             self._rooms.refused(request, fault, now)
@@ -412,6 +417,7 @@ class Machine:
             self._lost(now, Reason(int(CloseCode.NORMAL), "a message is missing"))
             return
         self._rooms.tick(now)
+        self._line.go_on(now)
         if self._steady_at is not None and now >= self._steady_at:
             self._steady_at = None
             self.attempt = 0
@@ -423,7 +429,8 @@ class Machine:
         own = [self._deadline, self._probe_due, self._steady_at, self._renew_at]
         if self.connected:
             own.append(self._heard + _SILENCE)
-        return chain(own, self._sending.dues(), self._receiving.dues(), self._requests.dues(), self._rooms.dues())
+        parts = (self._line, self._sending, self._receiving, self._requests, self._rooms)
+        return chain(own, *(part.dues() for part in parts))
 
     # ------------------------------------------------------------------------------------ the surroundings (3.5)
 
@@ -513,6 +520,7 @@ class Machine:
         if self._has_socket:
             self._has_socket = False
             self._agenda.add(Drop(self._socket, int(code)))
+        self._line.clear()
         self._sending.disconnected()
         self._receiving.disconnected()
         self._rooms.disconnected()

@@ -124,7 +124,7 @@ class Receiving:
             if channel == INBOX:
                 self._inbox_moved(moved, now)
 
-    # -------------------------------------------------------------------------------- the inbox's cursor (§7)
+    # -------------------------------------------------------------------------------- the inbox's cursor (§8)
 
     def _inbox_moved(self, count: int, now: float) -> None:
         place = self._places[INBOX]

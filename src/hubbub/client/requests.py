@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct
@@ -10,6 +11,7 @@ from msgspec import Struct
 from hubbub.client import wire
 from hubbub.client.agenda import Agenda
 from hubbub.client.events import RoomLeft, Unanswered
+from hubbub.client.line import Line
 from hubbub.client.receiving import Receiving
 from hubbub.client.retry import can_help, delay
 from hubbub.client.sending import rejection
@@ -20,6 +22,8 @@ from hubbub.types import Position, room_channel
 __all__ = ["Request", "Requests", "Rooms"]
 
 _TIMEOUT: Final = 10.0
+# Seconds for one to be asked, where the server holds it up.
+_PATIENCE: Final = 60.0
 _MOST_REQUESTS: Final = 100
 _MOST_ROOMS: Final = 100
 
@@ -30,8 +34,10 @@ class Request(Struct, kw_only=True, eq=False):
     id: str
     type: str
     room: str | None = None
-    # When to give up; None: not on the wire yet.
+    # When to give up; None: there is no session yet.
     due: float | None = None
+    # Why it was held up, where it was.
+    fault: Fault | None = None
     # Whether somebody waits for the answer, or the machine asked for itself.
     awaited: bool = True
 
@@ -39,8 +45,9 @@ class Request(Struct, kw_only=True, eq=False):
 class Requests:
     """Questions without an answer, by id."""
 
-    def __init__(self, agenda: Agenda) -> None:
+    def __init__(self, agenda: Agenda, line: Line) -> None:
         self._agenda = agenda
+        self._line = line
         self._waiting: dict[str, Request] = {}
 
     @property
@@ -57,18 +64,36 @@ class Requests:
         self._waiting[request.id] = request
 
     def ask(self, request: Request, fields: dict[str, Any], now: float) -> None:
-        """Put it on the wire."""
-        request.due = self._agenda.at(now + _TIMEOUT)
+        """Put it on the wire when it is its turn."""
+        request.due = self._agenda.at(now + _PATIENCE)
         self._waiting[request.id] = request
-        self._agenda.write({"type": request.type, **fields, "id": request.id})
+        envelope = {"type": request.type, **fields, "id": request.id}
+        self._line.add(request.id, request.type, partial(self._put_on_wire, request, envelope), now)
+
+    def _put_on_wire(self, request: Request, envelope: dict[str, Any], now: float) -> None:
+        request.due = self._agenda.at(now + _TIMEOUT)
+        self._agenda.write(envelope)
+
+    def hold_back(self, fault: Fault, now: float) -> bool:
+        """The server takes no more for now; whether it was about one of these, which is asked again."""
+        request = self._waiting.get(fault.id) if fault.id is not None else None
+        if request is None or not self._line.refuse(request.id, request.type, fault.retry_after, now):
+            return False
+        request.fault = fault
+        request.due = self._agenda.at(now + _PATIENCE)
+        return True
 
     def take(self, id: str | None) -> Request | None:
         """The one with this id, which has its answer now."""
-        return self._waiting.pop(id, None) if id is not None else None
+        request = self._waiting.pop(id, None) if id is not None else None
+        if request is not None:
+            self._line.remove(request.id)
+        return request
 
     def settle(self, request: Request, outcome: Any) -> None:
         """Answer one."""
         self._waiting.pop(request.id, None)
+        self._line.remove(request.id)
         if request.awaited:
             self._agenda.settle(request.id, outcome)
 
@@ -81,7 +106,7 @@ class Requests:
         """Those that have waited for too long; they are settled."""
         late = [request for request in self._waiting.values() if request.due is not None and now >= request.due]
         for request in late:
-            self.settle(request, Unanswered("timeout"))
+            self.settle(request, Unanswered("timeout") if request.fault is None else rejection(request.fault))
         return late
 
     def dues(self) -> Iterator[float | None]:

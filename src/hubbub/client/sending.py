@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct
@@ -10,6 +11,7 @@ from msgspec import Struct
 from hubbub.client import wire
 from hubbub.client.agenda import Agenda
 from hubbub.client.events import Dropped, Unanswered, Write
+from hubbub.client.line import Line
 from hubbub.client.retry import can_help, resend_delay
 from hubbub.errors import Reject
 from hubbub.protocol.codes import ErrorCode
@@ -26,6 +28,9 @@ MOST_UNSENT: Final = 100
 _MOST_RETRIES: Final = 3
 _ANSWER_TIMEOUT: Final = 10.0
 
+# What stands for all volatile messages among the types that are held.
+_VOLATILE: Final = ""
+
 # From the first time on the wire: a retry within it cannot become a double, for the server remembers ids a
 # little longer (protocol.md §5.3).
 _REMEMBERED: Final = 270.0
@@ -35,12 +40,15 @@ class Sent(Struct, kw_only=True, eq=False):
     """One message on its way."""
 
     id: str
+    type: str
     # Encoded at once, so that later changes to the content do not make a retry another message.
     text: str
     echo: bool = True
 
-    # When it was first on the wire.
+    # When it was first on the wire; None where it never was, or was refused in a way that says the same.
     since: float | None = None
+    # Whether it was on the wire once and got no answer: nobody knows what became of it then.
+    doubtful: bool = False
     # While on the wire: when to send it again for want of an answer.
     answer_due: float | None = None
     # After an error: when to send it again.
@@ -53,18 +61,19 @@ class Sent(Struct, kw_only=True, eq=False):
 class Sending:
     """Messages without an outcome, oldest first."""
 
-    def __init__(self, agenda: Agenda) -> None:
+    def __init__(self, agenda: Agenda, line: Line) -> None:
         # Bytes that the server takes in one message.
         self.limit = 65_536
 
         self._agenda = agenda
+        self._line = line
         self._messages: dict[str, Sent] = {}
 
         # How many of them were never on the wire.
         self._unsent = 0
 
-        # Volatile ones whose sender asked for an `ack`.
-        self._volatile: set[str] = set()
+        # The types of volatile ones whose sender asked for an `ack`, by id.
+        self._volatile: dict[str, str] = {}
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -75,35 +84,40 @@ class Sending:
         if id in self._messages or id in self._volatile:
             raise Reject(ErrorCode.CONFLICT, f"a message with the id {id!r} is on its way already")
         if envelope.get("volatile"):
-            return self._send_volatile(envelope, id, connected=connected)
+            return self._send_volatile(envelope, id, now, connected=connected)
         if id is None:
             id = self._agenda.new_id()
-        message = Sent(id=id, text=wire.encode({**envelope, "id": id}), echo=envelope.get("echo", True))
+        text = wire.encode({**envelope, "id": id})
+        message = Sent(id=id, type=envelope["type"], text=text, echo=envelope.get("echo", True))
         if len(self._messages) >= MOST:
             self._agenda.settle(id, Unanswered("too_many"))
             return id
         self._messages[id] = message
         self._unsent += 1
         if connected:
-            self._put_on_wire(message, now)
+            self._line_up(message, now)
         elif self._unsent > MOST_UNSENT:
             oldest = next(message for message in self._messages.values() if message.since is None)
             self._settle(oldest, Unanswered("dropped"))
             self._agenda.tell("dropped", Dropped(oldest.id, oldest.text))
         return id
 
-    def _send_volatile(self, envelope: dict[str, Any], id: str | None, *, connected: bool) -> str:
+    def _send_volatile(self, envelope: dict[str, Any], id: str | None, now: float, *, connected: bool) -> str:
         """It is for now or never."""
         text = wire.encode(envelope)
+        held = self._line.held(envelope["type"], now) or self._line.held(_VOLATILE, now)
         named = id if id is not None else self._agenda.new_id()
         if not connected:
             self._agenda.settle(named, Unanswered("not_connected"))
         elif self._is_too_large(text):
             self._agenda.settle(named, self._too_large())
+        elif held is not None:
+            said = "the server takes no more of this type for a while"
+            self._agenda.settle(named, Reject(ErrorCode.RATE_LIMITED, said, retry_after=held))
         else:
             self._agenda.add(Write(text))
             if id is not None:
-                self._volatile.add(id)
+                self._volatile[id] = envelope["type"]
             else:
                 self._agenda.settle(named, wire.Ack(to=envelope.get("to"), room=envelope.get("room")))
         return named
@@ -113,11 +127,12 @@ class Sending:
     def connected(self, now: float) -> None:
         """There is a session: everything goes out, in order; what was out before is no retry for that."""
         for message in list(self._messages.values()):
-            self._put_on_wire(message, now)
+            self._line_up(message, now)
 
     def disconnected(self) -> None:
         """No answer comes any more."""
         for message in self._messages.values():
+            message.doubtful = message.doubtful or message.answer_due is not None
             message.answer_due = message.retry_due = None
         for id in sorted(self._volatile):
             self._agenda.settle(id, Unanswered("unknown"))
@@ -134,22 +149,31 @@ class Sending:
         if message is not None:
             self._settle(message, ack)
         elif ack.id is not None and ack.id in self._volatile:
-            self._volatile.remove(ack.id)
+            del self._volatile[ack.id]
             self._agenda.settle(ack.id, ack)
         return message
 
     def refused(self, fault: Fault, now: float) -> bool:
         """An `error` came; whether it was about one of these."""
         if fault.id is None:
+            if fault.code == ErrorCode.RATE_LIMITED:
+                # Of a volatile message without an id: which type it had is not said.
+                self._line.refuse(None, _VOLATILE, fault.retry_after, now)
             return False
         message = self._messages.get(fault.id)
         if message is None:
             if fault.id not in self._volatile:
                 return False
-            self._volatile.remove(fault.id)
+            type = self._volatile.pop(fault.id)
+            if fault.code == ErrorCode.RATE_LIMITED:
+                self._line.refuse(None, type, fault.retry_after, now)
             self._agenda.settle(fault.id, rejection(fault))
+        elif fault.code == ErrorCode.RATE_LIMITED:
+            self._hold_back(message, fault, now)
         elif can_help(fault.code):
             message.fault = fault
+            # After this one it is unknown, too, what became of it (protocol.md §5.2).
+            message.doubtful = message.doubtful or fault.code == ErrorCode.INTERNAL
             self._retry(message, now, fault.retry_after)
         else:
             self._settle(message, rejection(fault))
@@ -163,8 +187,9 @@ class Sending:
             if message.since is not None and now >= message.since + _REMEMBERED:
                 self._settle(message, Unanswered("unknown"))
             elif connected and message.retry_due is not None and now >= message.retry_due:
-                self._put_on_wire(message, now)
+                self._line_up(message, now)
             elif connected and message.answer_due is not None and now >= message.answer_due:
+                message.doubtful = True
                 self._retry(message, now, 0.0)
 
     def dues(self) -> Iterator[float | None]:
@@ -174,16 +199,30 @@ class Sending:
             yield message.retry_due
             yield None if message.since is None else message.since + _REMEMBERED
 
-    def _put_on_wire(self, message: Sent, now: float) -> None:
+    def _line_up(self, message: Sent, now: float) -> None:
+        message.retry_due = None
         if self._is_too_large(message.text):
             self._settle(message, self._too_large())
-            return
+        else:
+            self._line.add(message.id, message.type, partial(self._put_on_wire, message), now)
+
+    def _put_on_wire(self, message: Sent, now: float) -> None:
         self._agenda.add(Write(message.text))
         if message.since is None:
             message.since = now
             self._unsent -= 1
-        message.retry_due = None
         message.answer_due = self._agenda.at(now + _ANSWER_TIMEOUT)
+
+    def _hold_back(self, message: Sent, fault: Fault, now: float) -> None:
+        """The server takes no more for now: back into the line, which costs it nothing."""
+        message.answer_due = None
+        if not message.doubtful and message.since is not None:
+            # Nothing was stored, this time or before: as if it had never been sent.
+            message.since = None
+            self._unsent += 1
+        if not self._line.refuse(message.id, message.type, fault.retry_after, now):
+            # A late answer: it was given up, and is to be sent again already.
+            message.fault = fault
 
     def _retry(self, message: Sent, now: float, after: float | None) -> None:
         if message.retries == _MOST_RETRIES:
@@ -191,14 +230,16 @@ class Sending:
             return
         message.retries += 1
         message.answer_due = None
+        self._line.remove(message.id)
         wait = resend_delay(message.retries, self._agenda.random(), after)
         if wait:
             message.retry_due = self._agenda.at(now + wait)
         else:
-            self._put_on_wire(message, now)
+            self._line_up(message, now)
 
     def _settle(self, message: Sent, outcome: Any) -> None:
         del self._messages[message.id]
+        self._line.remove(message.id)
         if message.since is None:
             self._unsent -= 1
         self._agenda.settle(message.id, outcome)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from hubbub.core.addresses import block_of
+
 __all__ = ["ConnectionCounts", "ConnectionLimits"]
 
 
@@ -37,7 +39,7 @@ class ConnectionCounts:
 
     def ip_full(self, ip: str) -> bool:
         """Whether there is no place for one more from this address."""
-        return 0 < self.limits.connections_per_ip <= self._ips[ip]
+        return 0 < self.limits.connections_per_ip <= self._ips[block_of(ip)]
 
     def user_full(self, user: str) -> bool:
         """Whether there is no place for one more of this user's."""
@@ -47,15 +49,16 @@ class ConnectionCounts:
         """Count a connection."""
         self.total += 1
         if self.limits.connections_per_ip:
-            self._ips[ip] += 1
+            self._ips[block_of(ip)] += 1
 
     def remove(self, ip: str) -> None:
         """Count a connection no more."""
         self.total -= 1
         if self.limits.connections_per_ip:
-            self._ips[ip] -= 1
-            if self._ips[ip] <= 0:
-                del self._ips[ip]
+            block = block_of(ip)
+            self._ips[block] -= 1
+            if self._ips[block] <= 0:
+                del self._ips[block]
 
     def add_user(self, user: str) -> None:
         """Count a session of `user`, once it is known whose it is."""

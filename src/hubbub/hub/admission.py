@@ -44,6 +44,9 @@ class Ticket(Struct, frozen=True):
 
 async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refuse:
     """Let the client in as a session, or say why not."""
+    refusal = node.arrivals.take(handshake.ip)
+    if refusal is not None:
+        return refusal
     screened = screen(node.options, handshake)
     if isinstance(screened, Refuse):
         return screened
@@ -59,7 +62,7 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
             message=f"none of the offered subprotocols is spoken here: offer {CODECS[0]}, or none for the plain way",
         )
     try:
-        identity = await _identify(node, hooks, handshake)
+        identity, by = await _identify(node, hooks, handshake)
         if identity is None and subprotocol is None:
             raise not_proven()
         # Again: authentication may have waited, and the last place gone, or the token been revoked meanwhile.
@@ -84,6 +87,7 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
         node,
         hooks,
         identity=identity,
+        proved_by=by,
         ip=handshake.ip,
         device=handshake.headers.get("user-agent", "")[:200],
         full=subprotocol is not None,
@@ -95,6 +99,9 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
 
 async def give_ticket(node: Node, hooks: Hooks, handshake: Handshake) -> Ticket | Refuse:
     """A ticket for whoever asks with a good proof, whose `handshake` is a request like another; or why not."""
+    refusal = node.arrivals.take(handshake.ip)
+    if refusal is not None:
+        return refusal
     screened = screen(node.options, handshake)
     if isinstance(screened, Refuse):
         return screened
@@ -102,9 +109,10 @@ async def give_ticket(node: Node, hooks: Hooks, handshake: Handshake) -> Ticket 
     if node.draining:
         return _draining()
     try:
-        identity = await _identify(node, hooks, handshake)
+        identity, by = await _identify(node, hooks, handshake)
         if identity is None:
             raise not_proven()
+        audit.record("authentication", outcome="ok", by=by, user=identity.user, ip=handshake.ip)
         ticket = secrets.token_urlsafe(24)
         return Ticket(ticket, node.tickets.issue(ticket, identity, node.now_ms()))
     except Reject as error:
@@ -149,13 +157,16 @@ def _no_place(node: Node, handshake: Handshake) -> Refuse | None:
     return None
 
 
-async def _identify(node: Node, hooks: Hooks, handshake: Handshake) -> Identity | None:
-    """Whom the handshake proves; None where it does not say, as where `hello` is going to; raises `Reject`."""
+async def _identify(node: Node, hooks: Hooks, handshake: Handshake) -> tuple[Identity | None, str]:
+    """Whom the handshake proves, and by what; None where it does not say, as where `hello` is going to.
+
+    Raises `Reject`.
+    """
     shown = shown_by(handshake, node.options.token_cookie)
     ticket = handshake.query.get("ticket")
     # Before a cookie, which the browser sends whatever the page wants.
     if ticket is not None and (shown.token is None or shown.by == "cookie"):
-        return _redeem(node, ticket, handshake.ip)
+        return _redeem(node, ticket, handshake.ip), "ticket"
     named = ""
     if node.options.dev:
         named = handshake.query.get("user_id", "")
@@ -165,22 +176,21 @@ async def _identify(node: Node, hooks: Hooks, handshake: Handshake) -> Identity 
         if not node.options.dev:
             raise Reject(ErrorCode.UNAUTHORIZED, "this server knows no way to tell who you are")
         # Nobody here knows tokens, so none can be wrong.
-        return Identity(user=named or "guest-" + secrets.token_hex(2), issued=node.now_ms())
+        return Identity(user=named or "guest-" + secrets.token_hex(2), issued=node.now_ms()), "user_id"
     # Whoever shows a token means it: one that is wrong is refused, whatever else would let them in.
     identity = await identify(node, hooks, shown, handshake, handshake.ip)
     if identity is None and named:
-        return Identity(user=named, issued=node.now_ms())
-    return identity
+        return Identity(user=named, issued=node.now_ms()), "user_id"
+    return identity, shown.by
 
 
 def _redeem(node: Node, ticket: str, ip: str) -> Identity:
-    identity = node.tickets.redeem(ticket, node.now_ms())
     try:
+        identity = node.tickets.redeem(ticket, node.now_ms())
         if identity is None:
             raise Reject(ErrorCode.UNAUTHORIZED, "the ticket is used, expired or not valid: get a new one")
         check(node, identity)
     except Reject as error:
         audit.record("authentication", outcome=error.code, by="ticket", ip=ip)
         raise
-    audit.record("authentication", outcome="ok", by="ticket", user=identity.user, ip=ip)
     return identity

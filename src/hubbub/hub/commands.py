@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from hubbub import audit
 from hubbub.core.permissions import SEND, denied
 from hubbub.eager import in_task
 from hubbub.errors import NotJoined, Reject
@@ -163,20 +164,18 @@ def _close_code(error: Exception) -> CloseCode:
 
 
 async def _authenticate_hello(node: Node, session: Session, request: Hello) -> None:
-    if request.token is not None and (session.hooks.authenticate is not None or node.authenticator is not None):
-        identity = await identify(node, session.hooks, Shown(request.token, "hello"), session.handshake, session.ip)
-    elif session.identity is not None:
+    shown = Shown(request.token, "hello")
+    known = session.hooks.authenticate is not None or node.authenticator is not None
+    if session.identity is not None and not (known and request.token is not None):
         return
-    else:
-        # Nothing was shown; the application may know another way.
-        identity = await identify(node, session.hooks, Shown(None, "hello"), session.handshake, session.ip)
+    identity = await identify(node, session.hooks, shown, session.handshake, session.ip)
     if identity is None:
         raise not_proven()
     if node.counts.user_full(identity.user):
         raise Reject(ErrorCode.RATE_LIMITED, "this user has too many connections", retry_after=10)
     # Again, for a revocation in the meantime found no session that was this user's.
     check(node, identity)
-    session.prove(identity)
+    session.prove(identity, shown.by)
 
 
 async def _welcome(node: Node, session: Session, request: Hello) -> None:
@@ -483,7 +482,8 @@ async def authenticate(node: Node, session: Session, request: Auth) -> None:
     check(node, identity)
     if session.ending:
         return
-    session.prove(identity)
+    audit.record("authentication", outcome="ok", by="auth", user=session.user, ip=session.ip, session=session.id)
+    session.prove(identity, "auth")
     session.send(Ack(request.id, expires=identity.expires))
     if session.guarded:
         await _leave_forbidden(node, session)

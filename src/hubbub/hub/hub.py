@@ -64,6 +64,8 @@ class HubStatistics(Struct, frozen=True, kw_only=True):
     messages_in: int
     publications: int
     errors: dict[str, int]
+    # How many users and addresses have used up something of their rates lately, by kind of meter.
+    meters: dict[str, int]
 
 
 class Hub:
@@ -350,6 +352,10 @@ class Hub:
             messages_in=node.messages_in,
             publications=node.publications,
             errors=dict(node.errors),
+            meters={
+                **(node.metering.sizes() if node.metering is not None else {"user": 0, "ip": 0}),
+                "handshake_ip": len(node.arrivals),
+            },
         )
 
     # ------------------------------------------------------------------------------------- its life
@@ -406,11 +412,19 @@ class Hub:
 
     async def admit(self, handshake: Handshake) -> Accept | Refuse:
         """Let a client in as a session, or say why not: what a transport asks at each handshake."""
-        return await admission.admit(self._running, self._hooks, handshake)
+        node = self._running
+        answer = await admission.admit(node, self._hooks, handshake)
+        if isinstance(answer, Refuse):
+            node.count_error(answer.code)
+        return answer
 
     async def give_ticket(self, request: Handshake) -> Ticket | Refuse:
         """A ticket for whoever asks with a good proof, which lets in once; or why not."""
-        return await admission.give_ticket(self._running, self._hooks, request)
+        node = self._running
+        answer = await admission.give_ticket(node, self._hooks, request)
+        if isinstance(answer, Refuse):
+            node.count_error(answer.code)
+        return answer
 
     def screen(self, handshake: Handshake) -> Handshake | Refuse:
         """The handshake to go on with, or a refusal: for paths that are not the hub's; `admit` does it by itself."""

@@ -27,9 +27,10 @@ _BEARER: Final = "bearer."
 
 
 class Shown(NamedTuple):
-    """A token, and where it was shown: in a header, the query, the list of subprotocols, a cookie, `hello`, `auth`."""
+    """A token, and how it was shown; without one it is up to the application."""
 
     token: str | None
+    # header, query, subprotocol, cookie, hello, auth, application.
     by: str
 
 
@@ -45,7 +46,7 @@ def shown_by(handshake: Handshake, cookie: str) -> Shown:
             return Shown(name.removeprefix(_BEARER), "subprotocol")
     if cookie and (token := handshake.cookies.get(cookie, "")):
         return Shown(token, "cookie")
-    return Shown(None, "nothing")
+    return Shown(None, "application")
 
 
 def not_proven() -> Reject:
@@ -58,7 +59,8 @@ async def identify(
 ) -> Identity | None:
     """Who shows this; None where nothing was shown that could be wrong.
 
-    Raises `Reject` for what is not good, `TimeoutError` where the application took too long.
+    What fails is recorded here; what succeeds by the caller, in the record of what comes of it. Raises `Reject` for
+    what is not good, `TimeoutError` where the application took too long.
     """
     try:
         identity = await _ask(node, hooks, shown.token, handshake)
@@ -69,8 +71,6 @@ async def identify(
     except Reject as error:
         audit.record("authentication", outcome=error.code, by=shown.by, ip=ip)
         raise
-    if identity is not None:
-        audit.record("authentication", outcome="ok", by=shown.by, user=identity.user, ip=ip)
     return identity
 
 

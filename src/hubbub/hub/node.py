@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubbub.core.channel import Channel
 from hubbub.core.limits import ConnectionCounts
+from hubbub.core.metering import Metering
 from hubbub.core.outbox import Overflow, Turn
 from hubbub.core.permissions import Policies
 from hubbub.core.presence import Grace, LastSeen, OnlineUsers
@@ -23,6 +24,7 @@ from hubbub.core.wheel import Wheel
 from hubbub.eager import step
 from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import HubbubError, Unavailable
+from hubbub.hub.arrivals import Arrivals
 from hubbub.hub.formats import FramedJson
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Outcome
@@ -79,6 +81,10 @@ class Node:
         self._telling: dict[str, asyncio.Task[None]] = {}
 
         self.counts = ConnectionCounts(options.limits)
+
+        # What handshakes pass first; and what messages cost, or None where nothing is limited.
+        self.arrivals = Arrivals(options.rates, self.loop.time)
+        self.metering = None if options.rates.rate_limit.off else Metering(options.rates)
 
         # What may be done, which proofs are good no more, and which tickets are out.
         self.policies = Policies(options.roles)

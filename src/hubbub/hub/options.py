@@ -10,6 +10,7 @@ from hubbub.core.limits import ConnectionLimits
 from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
 from hubbub.core.permissions import RoleOptions
+from hubbub.core.rates import RateLimits
 from hubbub.core.rooms import RoomOptions
 
 __all__ = ["HubOptions"]
@@ -75,5 +76,6 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     ] = 100_000
     message_size: Annotated[int, Meta(ge=125, description="bytes of one message from a client")] = 65_536
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    rates: RateLimits = field(default_factory=RateLimits)
     outbox: OutboxLimits = field(default_factory=OutboxLimits)
     origin: OriginOptions = field(default_factory=OriginOptions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections import deque
 from collections.abc import Coroutine, Iterable
@@ -10,14 +11,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from hubbub import audit
+from hubbub.core.metering import Allowance, Metering
 from hubbub.core.outbox import Held, Outbox
+from hubbub.core.rates import Refused
 from hubbub.core.wheel import Timer
 from hubbub.eager import in_task, step
 from hubbub.hub import commands
 from hubbub.hub.routing import route
-from hubbub.protocol.codes import CloseCode
+from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.conversation import Conversation, Violation
-from hubbub.protocol.envelope import Envelope, Fault, Goodbye, Request, ServerPing
+from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Goodbye, Hello, Request, ServerPing
 from hubbub.types import Identity, Publication, inbox_channel
 
 if TYPE_CHECKING:
@@ -33,6 +36,9 @@ _VIOLATIONS = frozenset((1002, 1007, 1009, int(CloseCode.PROTOCOL_VIOLATION)))
 
 # Bytes of backlog to write before looking whether the socket still takes them.
 _BACKLOG_STEP = 65_536
+
+# What a request is called on the wire.
+_NAMES = {request: name for name, request in REQUESTS.items()}
 
 
 class State(StrEnum):
@@ -58,9 +64,11 @@ class Session:
     """
 
     __slots__ = (
+        "_allowance",
         "_busy",
         "_closing",
         "_conversation",
+        "_delay",
         "_expiry",
         "_node",
         "_paused",
@@ -80,6 +88,7 @@ class Session:
         "last_seen",
         "outbox",
         "permissions",
+        "proved_by",
         "room_names",
         "since",
         "user",
@@ -88,7 +97,7 @@ class Session:
     outbox: Outbox[Session]
 
     def __init__(
-        self, node: Node, hooks: Hooks, *, identity: Identity | None, ip: str, device: str, full: bool
+        self, node: Node, hooks: Hooks, *, identity: Identity | None, proved_by: str, ip: str, device: str, full: bool
     ) -> None:
         self.id = "s-" + secrets.token_hex(8)
         # Empty until `hello` has said who it is, where the handshake did not.
@@ -96,6 +105,8 @@ class Session:
         # What has been proved, and the same as far as it is about rights; None while nothing has been.
         self.identity: Identity | None = None
         self.permissions: Permissions | None = None
+        # How: header, query, subprotocol, ticket, cookie, hello, auth, application or user_id.
+        self.proved_by = proved_by
         # Whether what it asks for needs a look at its rights.
         self.guarded = hooks.authorize is not None
         self.ip = ip
@@ -118,7 +129,12 @@ class Session:
 
         # While a message waits for something, later ones of this session wait behind it, in order.
         self._busy = False
-        self._queue: deque[str | bytes] | None = None
+        # Each with when it came.
+        self._queue: deque[tuple[str | bytes, float]] | None = None
+
+        # What it may send, from its first message on; and the timer of a message whose turn has not come yet.
+        self._allowance: Allowance | None = None
+        self._delay: asyncio.TimerHandle | None = None
 
         # The queue is long: the socket is not read until it is done.
         self._paused = False
@@ -138,7 +154,7 @@ class Session:
         self._expiry: Timer | None = None
 
         if identity is not None:
-            self.prove(identity)
+            self.prove(identity, proved_by)
 
     def __repr__(self) -> str:
         return f"<Session {self.id} user={self.user!r} {self.state}>"
@@ -233,8 +249,13 @@ class Session:
 
     # ------------------------------------------------------------------------------------ what it says
 
-    def _handle(self, message: str | bytes) -> None:
+    def _handle(self, message: str | bytes, arrived: float | None = None) -> None:
         event = self._conversation.receive(message, self.last_seen)
+        metering = self._node.metering
+        if metering is None or self._may(metering, event, arrived):
+            self._do(event)
+
+    def _do(self, event: Envelope | Request | Fault | Violation) -> None:
         if type(event) is Envelope:
             waiting = route(self._node, self, event)
             if waiting is not None:
@@ -248,6 +269,54 @@ class Session:
             if event.fault is not None:
                 self.fault(event.fault)
             self.close(event.code, event.reason)
+
+    def _may(self, metering: Metering, event: Envelope | Request | Fault | Violation, arrived: float | None) -> bool:
+        """Whether the rates let it through now; where they do not, it is refused, or waits its turn."""
+        now = self._node.loop.time()
+        if arrived is None:
+            arrived = now
+        allowance = self._allowance
+        if allowance is None:
+            if type(event) is Hello:
+                # The handshake has paid for it; and it is not known yet whose session this is.
+                return True
+            allowance = self._allowance = Allowance(metering, self.user, self.ip)
+        if type(event) is Envelope:
+            verdict = allowance.take(event.type, arrived)
+        elif isinstance(event, Request):
+            verdict = allowance.take(_NAMES[type(event)], arrived)
+        else:
+            allowance.charge(arrived)
+            return True
+        if verdict is None:
+            return True
+        # It may have waited behind others since it came.
+        left = arrived + verdict.seconds - now
+        if isinstance(verdict, Refused):
+            self._refuse(event, left, allowance)
+            return False
+        if left <= 0:
+            return True
+        self.wait()
+        self._delay = self._node.loop.call_later(left, self._do_late, event)
+        return False
+
+    def _do_late(self, event: Envelope | Request) -> None:
+        self._delay = None
+        self._busy = False
+        try:
+            self._do(event)
+        finally:
+            if not self._busy:
+                self.go_on()
+
+    def _refuse(self, event: Envelope | Request, seconds: float, allowance: Allowance) -> None:
+        # A little more than it is: clocks are coarse, and one that comes a millisecond early is refused again.
+        retry_after = math.ceil(max(0.0, seconds) * 100 + 0.5) / 100
+        room: str | None = getattr(event, "room", None)
+        self.fault(Fault(ErrorCode.RATE_LIMITED, "too much at once: wait a little", event.id, room, retry_after))
+        if allowance.offends:
+            self.close(CloseCode.PROTOCOL_VIOLATION, "too many messages in spite of rate_limited")
 
     def wrong(self, fault: Fault) -> None:
         """Answer a bad message that only the hub could tell from a good one; the tenth in a minute ends it."""
@@ -273,7 +342,7 @@ class Session:
             if self._closing is not None:
                 queue.clear()
                 return
-            self._handle(queue.popleft())
+            self._handle(*queue.popleft())
         if not queue:
             self._queue = None
             if self._paused and self._writer is not None and not self._node.draining:
@@ -286,7 +355,8 @@ class Session:
             return
         if self._queue is None:
             self._queue = deque()
-        self._queue.append(message)
+        # Now, and not when its turn comes: that the server takes its time must not look like a burst.
+        self._queue.append((message, self._node.loop.time()))
         if len(self._queue) >= self._node.options.session_queue:
             # A few more may be in the transport's buffer; the socket brings no new ones.
             self.pause()
@@ -355,9 +425,10 @@ class Session:
 
     # ----------------------------------------------------------------------------- how it lives and ends
 
-    def prove(self, identity: Identity) -> None:
+    def prove(self, identity: Identity, by: str) -> None:
         """It is known whose session this is; or anew, with a new token."""
         node = self._node
+        self.proved_by = by
         self.user = identity.user
         self.identity = identity
         self.permissions = node.policies.of(identity)
@@ -374,7 +445,8 @@ class Session:
         self.since = node.now_ms()
         self.handshake = None
         node.counts.add_user(self.user)
-        audit.record("connect", session=self.id, user=self.user, ip=self.ip, way="full" if self.full else "plain")
+        way = "full" if self.full else "plain"
+        audit.record("connect", session=self.id, user=self.user, ip=self.ip, by=self.proved_by, way=way)
         if self._timer is not None:
             self._timer.cancel()
         delay = node.options.envelope_ping_interval if self.full else node.options.ping_interval
@@ -406,7 +478,7 @@ class Session:
             self._end(CloseCode.ABNORMAL, "aborted")
 
     def _end(self, code: int, reason: str) -> None:
-        for timer in (self._timer, self._expiry):
+        for timer in (self._timer, self._expiry, self._delay):
             if timer is not None:
                 timer.cancel()
         self._closing = (code, reason)
@@ -427,7 +499,7 @@ class Session:
         # The wheel does not notice when the clock is set back.
         if self.identity is not None and self._closing is None:
             if self.identity.expires is not None and self.identity.expires > self._node.now_ms():
-                self.prove(self.identity)
+                self.prove(self.identity, self.proved_by)
             else:
                 self.close(CloseCode.TOKEN_EXPIRED, "the token has expired: come back with a new one")
 

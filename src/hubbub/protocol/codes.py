@@ -55,7 +55,9 @@ class ErrorCode(StrEnum):
     """Larger than `limits.message`, or a chunked transfer larger than its own limit."""
 
     RATE_LIMITED = "rate_limited"
-    """A limit over time, or on connections of one user or address. `retry_after` says when to come again."""
+    """A limit over time, or on connections of one user or address. `retry_after` says when to come again;
+    what comes sooner is refused, too.
+    """
 
     INVALID_CONTENT = "invalid_content"
     """The application's model of the type refused it; `where` is the path to the first wrong place."""
@@ -126,7 +128,9 @@ class CloseCode(IntEnum):
     """Come back with a new token."""
 
     PROTOCOL_VIOLATION = 4500
-    """A first message that is no valid hello, ten bad messages in a minute, or a flood of control frames."""
+    """A first message that is no valid hello, ten bad messages in a minute, a flood of control frames, or one
+    of messages in spite of rate_limited.
+    """
 
     UNAUTHORIZED = 4501
     """The token of the hello was refused, or that of the session has been revoked."""

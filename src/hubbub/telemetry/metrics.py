@@ -30,6 +30,10 @@ class _HubCollector(Collector):
         yield GaugeMetricFamily("hubbub_blocked_connections", "Connections that take no more.", counted.blocked)
         yield CounterMetricFamily("websocket_messages_processed", "Messages from clients.", counted.messages_in)
         yield CounterMetricFamily("hubbub_publications", "Publications told to this node.", counted.publications)
+        meters = GaugeMetricFamily("hubbub_meters", "Users and addresses with a rate to keep.", labels=["kind"])
+        for kind, count in counted.meters.items():
+            meters.add_metric([kind], count)
+        yield meters
         errors = CounterMetricFamily("websocket_connection_errors", "Errors told to clients.", labels=["error_type"])
         for code, count in counted.errors.items():
             errors.add_metric([code], count)

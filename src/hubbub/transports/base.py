@@ -27,9 +27,9 @@ class Handshake(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str]
     # In the client's order of preference, as offered in Sec-WebSocket-Protocol.
     subprotocols: tuple[str, ...]
-    # The peer's address without its port.
+    # The client's address without its port: the peer's, or behind a proxy that is trusted the one that it says.
     ip: str
-    # Whether the connection came over TLS.
+    # Whether the client's connection is over TLS, as far as we or such a proxy can see.
     secure: bool = False
 
     @property

@@ -14,10 +14,12 @@ import socket
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from ipaddress import ip_address
 from typing import Any, cast
 
 from msgspec import Struct
 
+from hubbub.core.addresses import TrustedProxies
 from hubbub.core.wheel import Timer, Wheel
 from hubbub.eager import step
 from hubbub.transports.base import Admit, Handshake, Receiver, Refuse, TransportLimits
@@ -77,12 +79,13 @@ class Port:
         tls: ssl.SSLContext | None = None,
         capacity: int = 10_000,
         on_refused: Callable[[str, Refuse], object] = lambda ip, refuse: None,
+        proxies: TrustedProxies = TrustedProxies(),
     ) -> None:
         """`paths` are where WebSockets are, and who decides there; `websocket` takes over a connection that
         was let in (with the bytes that came behind its handshake), `http` makes a protocol for one that wants
         no WebSocket. With `tls` all is spoken in TLS. `capacity` is how many connections may be deciding what
         they want, those included that are still shaking hands. `on_refused` hears of each refusal, with the
-        peer's address.
+        client's address. What `proxies` say about their clients is believed.
         """
         self.limits = limits
         self.wheel = wheel
@@ -93,6 +96,9 @@ class Port:
         self.tls = tls
         self.capacity = capacity
         self.on_refused = on_refused
+        self.proxies = proxies
+        # Whether the operator has been told of a proxy that looks forgotten.
+        self._warned = False
 
         # Those still here, oldest first.
         self.gates: OrderedDict[Gate, None] = OrderedDict()
@@ -128,6 +134,18 @@ class Port:
             expired=self.expired,
             shed=self.shed,
         )
+
+    def resolve(self, peer: str, secure: bool, head: Head) -> tuple[str, bool]:
+        """The address of the client whose request came from `peer`, and whether it came over TLS."""
+        forwarded = "x-forwarded-for" in head.headers or "x-forwarded-proto" in head.headers
+        # Anybody may send these headers. But nobody outside has such an address, so this one is the operator's.
+        if forwarded and not self._warned and peer not in self.proxies and ip_address(peer).is_private:
+            self._warned = True
+            _logger.warning(
+                "%s sends X-Forwarded-… headers and is none of trusted_proxies: the clients of a proxy count as one",
+                peer,
+            )
+        return self.proxies.resolve(peer, secure, head.headers)
 
     def stop_accepting(self) -> None:
         """Close the listening sockets at once; what has been accepted stays.
@@ -166,7 +184,7 @@ class Port:
 class Gate(asyncio.Protocol):
     """One connection until it is known what it wants."""
 
-    __slots__ = ("_decided", "_head", "_port", "_reads", "_task", "_timer", "_transport")
+    __slots__ = ("_client", "_decided", "_head", "_port", "_reads", "_task", "_timer", "_transport")
 
     _transport: asyncio.Transport
     # Bounds the whole stay, whatever happens in it.
@@ -176,6 +194,8 @@ class Gate(asyncio.Protocol):
         self._port = port
         # What has come of the head.
         self._head = bytearray()
+        # When the head is complete, the client's address: the peer's, or what a trusted proxy says.
+        self._client = ""
         # The handshake, if it has to wait for an answer from elsewhere.
         self._task: asyncio.Task[None] | None = None
         # Whether it has been refused, or has left.
@@ -246,17 +266,18 @@ class Gate(asyncio.Protocol):
         protocol.data_received(data)
 
     def _shake_hands(self, head: Head, early: bytes) -> None:
-        admit = self._port.paths.get(head.path)
-        if admit is None:
-            self._refuse(_NOT_FOUND)
-            return
         peer = self._transport.get_extra_info("peername")
         if not peer:
             # It has left, and nobody has told us yet.
             self._transport.abort()
             return
         secure = self._transport.get_extra_info("ssl_object") is not None
-        read = read_handshake(head, _plain_ip(peer[0]), secure)
+        self._client, secure = self._port.resolve(_plain_ip(peer[0]), secure, head)
+        admit = self._port.paths.get(head.path)
+        if admit is None:
+            self._refuse(_NOT_FOUND)
+            return
+        read = read_handshake(head, self._client, secure)
         if isinstance(read, Refuse):
             self._refuse(read)
             return
@@ -292,7 +313,7 @@ class Gate(asyncio.Protocol):
     def _refuse(self, refuse: Refuse) -> None:
         self._port.refused += 1
         peer = self._transport.get_extra_info("peername")
-        self._port.on_refused(_plain_ip(peer[0]) if peer else "", refuse)
+        self._port.on_refused(self._client or (_plain_ip(peer[0]) if peer else ""), refuse)
         self._decided = True
         self._reads = 0
         # It keeps its deadline and its place among the gates until it hangs up.

@@ -1,5 +1,6 @@
 /** Talks to a Hubbub server over one connection that comes back by itself, with nothing lost or doubled. */
 
+import { Line } from "./line.js";
 import { Positions, channelOf } from "./positions.js";
 import { backoff, isFinal } from "./retry.js";
 
@@ -38,6 +39,8 @@ export class HubbubClient extends EventTarget {
   #outgoing = new Map();
   // Questions asked on this connection, by id.
   #requests = new Map();
+  // Both go through it, so that what the server refuses for now goes later, in order.
+  #line = new Line((envelope) => this.#write(envelope));
 
   // One at a time: for the welcome, then for silence, then for the next try.
   #timer = 0;
@@ -86,8 +89,9 @@ export class HubbubClient extends EventTarget {
   request(envelope) {
     if (this.state !== "online") return Promise.reject({ code: "offline" });
     const id = newId();
-    this.#write({ ...envelope, id });
-    return new Promise((resolve, reject) => this.#requests.set(id, { envelope, resolve, reject }));
+    const answer = new Promise((resolve, reject) => this.#requests.set(id, { envelope, resolve, reject }));
+    this.#line.add({ ...envelope, id });
+    return answer;
   }
 
   /** Is in the room from now on, through every reconnect; comes in with its `last` messages. */
@@ -121,11 +125,12 @@ export class HubbubClient extends EventTarget {
 
   #transmit(id) {
     const waiting = this.#outgoing.get(id);
-    if (waiting && this.state === "online") this.#write(waiting.envelope);
+    if (waiting && this.state === "online") this.#line.add(waiting.envelope);
   }
 
   #fail(id, { code, message }) {
     this.#outgoing.delete(id);
+    this.#line.remove(id);
     this.#emit("failed", { id, code, message });
   }
 
@@ -136,7 +141,7 @@ export class HubbubClient extends EventTarget {
     else if (type === "ping") this.#write({ type: "pong" });
     else if (type === "goodbye") this.#lost(envelope.code, envelope.reason, envelope.retry_after);
     else if (type === "error") this.#erred(envelope);
-    else if (type === "ack") this.#outgoing.delete(envelope.id) && this.#emit("accepted", envelope);
+    else if (type === "ack") this.#accepted(envelope);
     else if (type === "receipt") this.#emit("receipt", envelope);
     else if (type === "gap") this.#dropped(envelope);
     else if (type === "member-joined" || type === "member-left") this.#emit("presence", envelope);
@@ -201,6 +206,11 @@ export class HubbubClient extends EventTarget {
     if (seq && this.state === "online") this.#write({ type: "ack", seq });
   }
 
+  #accepted(ack) {
+    this.#line.remove(ack.id);
+    if (this.#outgoing.delete(ack.id)) this.#emit("accepted", ack);
+  }
+
   #dropped({ room, channel, from, to }) {
     const name = channel ?? channelOf({ room, to: "me" });
     this.#positions.advance(name, { seq: to, prev: from - 1 });
@@ -208,12 +218,14 @@ export class HubbubClient extends EventTarget {
   }
 
   #erred(error) {
+    if (error.code === "rate_limited" && this.#line.refuse(error.id, error.retry_after)) return;
     const waiting = this.#outgoing.get(error.id);
     const request = this.#settle(error.id);
     const room = error.room ?? request?.envelope.room;
     const join = request?.envelope.type === "join";
     if (join) this.#forget(room);
     if (waiting && error.retry_after && ++waiting.tries < SEND_TRIES) {
+      this.#line.remove(error.id);
       setTimeout(() => this.#transmit(error.id), error.retry_after * 1000);
     } else if (waiting) this.#fail(error.id, error);
     else if (join || (!request && room && !this.#rooms.has(room))) this.#emit("refused", { ...error, room });
@@ -224,6 +236,7 @@ export class HubbubClient extends EventTarget {
   #settle(id) {
     const request = this.#requests.get(id);
     this.#requests.delete(id);
+    if (request) this.#line.remove(id);
     return request;
   }
 
@@ -233,6 +246,7 @@ export class HubbubClient extends EventTarget {
     this.#socket?.close();
     this.#socket = null;
     clearTimeout(this.#timer);
+    this.#line.clear();
     for (const { reject } of this.#requests.values()) reject({ code: "offline" });
     this.#requests.clear();
   }

@@ -194,7 +194,7 @@ def test_pings_keep_a_connection_open() -> None:
 
 
 def test_states_are_told_with_all_that_a_page_shows() -> None:
-    """§8: in `waiting` the time of the next try, in `failed` the reason."""
+    """§9: in `waiting` the time of the next try, in `failed` the reason."""
     player = Player().to(State.OPEN)
     player.hear("goodbye", code=1012, reason="server restart", retry_after=3)
     player.did()

@@ -225,7 +225,7 @@ def test_the_position_waits_for_the_oldest_that_is_not_handled() -> None:
 
 
 def test_the_inbox_is_acknowledged_every_32_messages() -> None:
-    """§7: only what was handled, cumulative."""
+    """§8: only what was handled, cumulative."""
     player = Player().to(State.OPEN)
     for seq in range(18, 18 + 40):
         player.chat(seq, room=None, to="alice")

@@ -336,6 +336,16 @@ TABLE: dict[str, dict[str, Row]] = {
             ),
             {OPENING: VIOLATION, OPEN: "open: tell receipt, tell member-joined, tell member-left"},
         ),
+        "`error` `rate_limited` of a message in `outgoing`, or of a request": Row(
+            several(
+                hears("error", id="m1", code="rate_limited", message="", retry_after=2),
+                hears("error", id="x-2", code="rate_limited", message="", retry_after=1),
+            ),
+            {OPENING: "opening: | ", OPEN: "open: | write presence x lobby"},
+            before=several(sends, asks),
+            # The message goes when its own hold is over and the request is answered.
+            probe=lambda p: " ".join(p.silent(2)) if p.machine.state is OPEN else "",
+        ),
         "`error` of a message in `outgoing`, retry can help": Row(
             hears("error", id="m1", code="unavailable", message="", retry_after=3),
             {OPENING: "opening: | ", OPEN: "open: | write chat m1 lobby"},
@@ -409,6 +419,11 @@ TABLE: dict[str, dict[str, Row]] = {
             lambda p: pause(p, 3),
             {OPEN: "open: write chat m1 lobby"},
             before=several(sends, hears("error", id="m1", code="unavailable", message="", retry_after=3)),
+        ),
+        "a **hold** is over": Row(
+            lambda p: pause(p, 1),
+            {OPEN: "open: write chat m1 lobby"},
+            before=several(sends, hears("error", id="m1", code="rate_limited", message="", retry_after=1)),
         ),
         "first on the wire 4.5 min ago": Row(
             long_ago,
