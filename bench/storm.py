@@ -81,7 +81,7 @@ def ask(bench: Bench) -> Iterator[Row]:
 
 def load(bench: Bench, pid: int, port: int, connections: int) -> Result:
     """The load of `unicast`, as `Bench.measure` does it, on a server that is there already."""
-    messages = bench.size(100_000, 2_000)
+    messages = bench.size(130_000, 2_000)
     command = [str(BUILD / "load"), "echo", "--path", PATH, "--pid", str(pid), "--port", str(port)]
     command += ["--connections", str(connections), "--warmup", str(messages // 20), "--messages", str(messages)]
     with pinned(bench.cores[1]):

@@ -352,11 +352,6 @@ class TestRequired:
                     assert refused.value.response.status_code == 403
                     lines = ("Connection: close", f"X-Forwarded-Proto: {scheme}")
                     assert (await get(server.address, "/", *lines)).status == 403
-                # And what is known to be TLS lets in no plain page of the same host.
-                plain = {**https, "Host": "chat.local", "Origin": "http://chat.local"}
-                with pytest.raises(InvalidStatus) as refused:
-                    await open_client(server.address, "alice", headers=plain)
-                assert "--origins http://chat.local" in (refused.value.response.body or b"").decode()
 
         run(main())
 
