@@ -1,7 +1,6 @@
 """Pages in a real Chromium, which sends the origin and the cookies that it sends: who can connect, and as whom.
 
-The page from elsewhere is that of another port of localhost: another origin, to which the browser sends the same
-cookies.
+A page from elsewhere is one of another port of localhost: another origin, with which the browser shares the cookies.
 """
 
 from __future__ import annotations
