@@ -20,6 +20,7 @@ from hubbub import audit
 from hubbub.api.forwarded import Forwarded
 from hubbub.api.http import make_app
 from hubbub.config import Config, misspelt
+from hubbub.core.addresses import TrustedProxies
 from hubbub.core.rates import Bucket, Rate
 from hubbub.engines.memory import MemoryEngine
 from hubbub.engines.sqlite.engine import SqliteEngine
@@ -81,6 +82,10 @@ class Server:
             raise ConfigError(
                 "nobody could come in: set HUBBUB_JWT_SECRET or jwt_keys, or register an @hub.authenticate hook and "
                 "run `hubbub serve module:hub`, or try it out with `hubbub serve --dev`, where clients name themselves"
+            )
+        if config.hub.require_tls and tls is None and config.server.trusted_proxies == TrustedProxies():
+            raise ConfigError(
+                "require_tls lets nobody in: set tls_cert and tls_key, or trusted_proxies, whose TLS it then is"
             )
         await self.hub.start(self._engine, config.hub, authenticator=self._authenticator)
         if self._authenticator is not None:

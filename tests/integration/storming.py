@@ -1,16 +1,19 @@
 """Clients in a process of their own, which come one after the other and stay if they are let in.
 
 usage: storming.py HOST PORT
-Reads lines `COUNT PER_SECOND` (0: as fast as it goes) and answers each with one of JSON: how many were let in, how many
-were refused as they must be, and what else happened. Whoever is in stays until standard input ends.
+Reads lines `COUNT PER_SECOND` and answers each with one of JSON: how many were let in, how many were refused as they
+must be, and what else happened. 0 per second: as fast as it goes. A count of 0: until one is let in, who leaves again.
+Who is in stays until standard input ends.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import sys
 import time
+from collections.abc import Iterable
 
 from contract.transports.harness import handshake
 
@@ -34,13 +37,17 @@ def main() -> None:
         count, per_second = map(int, line.split())
         found = {"in": 0, "refused": 0}
         started = time.perf_counter()
-        for number in range(count):
+        numbers: Iterable[int] = range(count) if count else itertools.count()
+        for number in numbers:
             if per_second:
                 time.sleep(max(0.0, started + number / per_second - time.perf_counter()))
             sock, head = attempt(place, f"u-{len(inside)}")
             if head.startswith(b"HTTP/1.1 101 "):
-                inside.append(sock)
                 found["in"] += 1
+                if not count:
+                    sock.close()
+                    break
+                inside.append(sock)
                 continue
             sock.close()
             good = head.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in head

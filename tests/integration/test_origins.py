@@ -184,3 +184,17 @@ def test_over_tls_a_plain_page_of_the_same_host_is_foreign(tmp_path: Any) -> Non
                 pass
 
     run(main())
+
+
+def test_behind_a_trusted_proxys_tls_too() -> None:
+    """What the browser sees is the proxy's: its host, and its TLS."""
+
+    async def main() -> None:
+        async with serving(hub_with_cookies(), dev=False, trusted_proxies="127.0.0.1,::1") as server:
+            behind = {"X-Forwarded-Proto": "https", **COOKIE}
+            await refusal(server.address, {"Origin": server.address, **behind})
+            page = server.address.replace("http", "https")
+            async with connect(server.address, None, headers={"Origin": page, **behind}):
+                pass
+
+    run(main())

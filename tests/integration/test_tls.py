@@ -27,7 +27,7 @@ from hubbub.errors import ConfigError, ConnectError
 from hubbub.server import Server
 from hubbub.transports.tls import server_context
 from support.certificates import AUTHORITY, Authority
-from support.client import connect
+from support.client import connect, open_client
 from support.loop import PATIENCE, eventually, run
 from support.server import Child, command, get, serving
 
@@ -318,7 +318,7 @@ class TestRequired:
 
     def test_plain_connections_are_refused_everywhere_but_for_probes(self) -> None:
         async def main() -> None:
-            async with serving(require_tls=True) as server:
+            async with serving(require_tls=True, trusted_proxies="10.0.0.0/8") as server:
                 for path in ("/ws?user_id=alice", "/echo"):
                     with pytest.raises(InvalidStatus) as refused:
                         await open_websocket(server.address.replace("http", "ws", 1) + path, proxy=None)
@@ -332,6 +332,34 @@ class TestRequired:
                         assert (answer.status, answer.json()["error"]["message"]) == (403, OVER_TLS_ONLY)
                 for path in ("/health", "/ready", "/metrics"):
                     assert (await get(server.address, path)).status == 200
+
+        run(main())
+
+    def test_a_trusted_proxys_tls_is_tls(self) -> None:
+        """By its word, for WebSocket and HTTP alike; without it, or with another, it is plain."""
+
+        async def main() -> None:
+            async with serving(require_tls=True, trusted_proxies="127.0.0.1,::1") as server:
+                https = {"X-Forwarded-Proto": "https"}
+                async with connect(server.address, "alice", headers=https) as alice:
+                    await alice.say("me")
+                    await alice.expect("chat")
+
+                assert (await get(server.address, "/", "Connection: close", "X-Forwarded-Proto: https")).status == 200
+                for scheme in ("http", "http, https", "wss, http"):
+                    with pytest.raises(InvalidStatus) as refused:
+                        await open_client(server.address, "alice", headers={"X-Forwarded-Proto": scheme})
+                    assert refused.value.response.status_code == 403
+                    lines = ("Connection: close", f"X-Forwarded-Proto: {scheme}")
+                    assert (await get(server.address, "/", *lines)).status == 403
+
+        run(main())
+
+    def test_where_nobody_could_come_in_it_does_not_start(self) -> None:
+        async def main() -> None:
+            with pytest.raises(ConfigError, match="require_tls lets nobody in: set tls_cert and tls_key, or trusted"):
+                async with serving(require_tls=True):
+                    pass
 
         run(main())
 
