@@ -24,6 +24,7 @@ import harness
 import idle
 import latency
 import limits
+import storm
 import unicast
 
 QUESTIONS = {
@@ -34,6 +35,7 @@ QUESTIONS = {
     "idle": idle.ask,
     "durable": durable.ask,
     "handshakes": handshakes.ask,
+    "storm": storm.ask,
 }
 
 LINE = "{:<82} {:>9} {:>9}  {:<3} {:>7} {:>11}  {:<9} {}"

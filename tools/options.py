@@ -21,12 +21,15 @@ from hubbub.config import OPTIONS, Option, ServerOptions
 from hubbub.core.addresses import TrustedProxies
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
+from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
+from hubbub.core.permissions import RoleOptions
 from hubbub.core.rates import Rate, RateLimits
 from hubbub.core.rooms import RoomOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.hub.options import HubOptions
 from hubbub.transports.base import TransportLimits
+from hubbub.transports.tls import TlsOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "options.md"
@@ -34,8 +37,10 @@ PAGE = ROOT / "docs" / "reference" / "options.md"
 # The chapters of the page, and the struct that each is about.
 CHAPTERS: dict[str, type[Struct]] = {
     "The server": ServerOptions,
+    "TLS": TlsOptions,
     "The hub": HubOptions,
     "Tokens": AuthOptions,
+    "Pages": OriginOptions,
     "Connections": ConnectionLimits,
     "Rates": RateLimits,
     "Slow readers": OutboxLimits,
@@ -55,6 +60,8 @@ file. A flag counts before a variable, a variable before the file, the file befo
 | | flag | variable | TOML |
 |---|---|---|---|
 | a value | `--port 9000` | `HUBBUB_PORT=9000` | `port = 9000` |
+| a list | `--origins https://a.example,https://b.example` | `HUBBUB_ORIGINS=https://a.example` | \
+`origins = ["https://a.example"]` |
 | a switch | `--dev`, `--no-dev` | `HUBBUB_DEV=true` | `dev = true` |
 | a rate | `--rate-limit '20/s burst 50'` | `HUBBUB_RATE_LIMIT=off` | `rate_limit = "5/s leaky burst 20"` |
 | rates by type | `--rate-limits '{"typing": "2/s"}'` | `HUBBUB_RATE_LIMITS='{"typing": "2/s"}'` | \
@@ -63,6 +70,8 @@ file. A flag counts before a variable, a variable before the file, the file befo
 `trusted_proxies = ["10.0.0.0/8"]` |
 | keys | `--jwt-keys '[{"algorithms": …}]'` | `HUBBUB_JWT_KEYS='[{"algorithms": …}]'` | `[[jwt_keys]]`, and below it \
 `algorithms = ["RS256"]` |
+| roles | `--roles '{"player": {"rooms": …}}'` | `HUBBUB_ROLES='{"player": {"rooms": …}}'` | `[roles.player]`, and \
+below it `rooms = …` |
 | rooms | `--rooms '{"game:*": {"capacity": 4}}'` | `HUBBUB_ROOMS='{"game:*": {"capacity": 4}}'` | \
 `[rooms."game:*"]`, and below it `capacity = 4` |
 
@@ -172,10 +181,18 @@ def takes(type: Any) -> str:
     return " ".join((kind(type), ", ".join(bounds))).strip()
 
 
+_TABLES = {
+    RoomOptions: "[rooms](#rooms-by-pattern)",
+    RoleOptions: "[roles](../guides/permissions.md#roles)",
+    Rate: "rates by type",
+}
+
+
 def kind(type: Any) -> str:
     """The kind of value, without its bounds."""
     if typing.get_origin(type) is dict:
-        return "rates by type" if Rate in typing.get_args(type) else "[rooms](#rooms-by-pattern)"
+        (of,) = (kind for kind in _TABLES if kind in typing.get_args(type))
+        return _TABLES[of]
     if typing.get_origin(type) is tuple:
         return "[keys](#keys-for-tokens)" if typing.get_args(type)[0] is JwtKey else "list"
     if issubclass(type, Enum):

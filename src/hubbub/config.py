@@ -21,6 +21,7 @@ from hubbub.auth.options import AuthOptions
 from hubbub.core.addresses import TrustedProxies
 from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
+from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
 from hubbub.core.permissions import role_options
 from hubbub.core.rates import Rate, RateLimits
@@ -29,6 +30,7 @@ from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
 from hubbub.hub.options import HubOptions
 from hubbub.transports.base import TransportLimits
+from hubbub.transports.tls import TlsOptions
 
 __all__ = ["OPTIONS", "Config", "Option", "ServerOptions", "load", "misspelt"]
 
@@ -52,6 +54,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """All options of a server."""
 
     server: ServerOptions = msgspec.field(default_factory=ServerOptions)
+    tls: TlsOptions = msgspec.field(default_factory=TlsOptions)
     transport: TransportLimits = msgspec.field(default_factory=TransportLimits)
     hub: HubOptions = msgspec.field(default_factory=HubOptions)
     history: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
@@ -82,8 +85,10 @@ class Option(Struct, frozen=True):
 
 _SECTIONS: tuple[type[Struct], ...] = (
     ServerOptions,
+    TlsOptions,
     HubOptions,
     AuthOptions,
+    OriginOptions,
     ConnectionLimits,
     RateLimits,
     OutboxLimits,
@@ -140,8 +145,11 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
     outbox = _pick(OutboxLimits, values)
     return Config(
         server=_pick(ServerOptions, values),
+        tls=_pick(TlsOptions, values),
         transport=_pick(TransportLimits, values),
-        hub=msgspec.structs.replace(_pick(HubOptions, values), limits=limits, rates=rates, outbox=outbox),
+        hub=msgspec.structs.replace(
+            _pick(HubOptions, values), limits=limits, rates=rates, outbox=outbox, origin=_pick(OriginOptions, values)
+        ),
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),
         auth=_pick(AuthOptions, values),
@@ -210,13 +218,16 @@ def _convert(option: Option, value: Any, spelled: str) -> Any:
     try:
         if option.name in _TABLES:
             return _table(_TABLES[option.name], value, spelled)
-        return msgspec.convert(_listed(option, value), option.type, strict=False, dec_hook=_read)
+        found = msgspec.convert(_listed(option, value), option.type, strict=False, dec_hook=_read)
     except msgspec.MsgspecError as error:
         # Such as "Expected `int` <= 65535".
         shown = "what it is" if option.secret else repr(value)
         # Where in a table or a list says nothing to who wrote it.
         said = str(error).lower().removesuffix(" - at `$[...]`")
         raise ConfigError(f"{spelled} cannot be {shown}: {said} ({option.description})") from None
+    if option.name == "origins":
+        _look_at_origins(found, spelled)
+    return found
 
 
 # Types of ours among those of options, and how each is read.
@@ -234,6 +245,13 @@ def _read(kind: type, value: Any) -> Any:
     except ConfigError as error:
         # So that it is said as everything else is that msgspec refuses.
         raise ValueError(str(error)) from None
+
+
+def _look_at_origins(origins: tuple[str, ...], spelled: str) -> None:
+    try:
+        OriginOptions(origins=origins)
+    except ConfigError as error:
+        raise ConfigError(f"{spelled}: {error}") from None
 
 
 def _listed(option: Option, value: Any) -> Any:

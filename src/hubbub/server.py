@@ -20,15 +20,18 @@ from hubbub import audit
 from hubbub.api.forwarded import Forwarded
 from hubbub.api.http import make_app
 from hubbub.config import Config, misspelt
+from hubbub.core.addresses import TrustedProxies
+from hubbub.core.rates import Bucket, Rate
 from hubbub.engines.memory import MemoryEngine
 from hubbub.engines.sqlite.engine import SqliteEngine
 from hubbub.errors import ConfigError
 from hubbub.hub import Hub, stuck_threads
 from hubbub.telemetry.logs import set_up
-from hubbub.transports.base import Admit, Refuse
+from hubbub.transports.base import Accept, Admit, Handshake, Refuse
 from hubbub.transports.echo import admit_echo
 from hubbub.transports.http import Http
 from hubbub.transports.port import Port
+from hubbub.transports.tls import server_context
 from hubbub.transports.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -38,12 +41,15 @@ __all__ = ["Server", "run"]
 
 log = logging.getLogger("hubbub.server")
 
+# Refusals that are recorded one by one; what is beyond is recorded as a number.
+_RECORDED = Rate(100, burst=1_000)
+
 # Seconds between two sweeps of what the engine no longer needs.
 _SWEEP_INTERVAL = 10.0
 
 
 class Server:
-    """A hub on a port: WebSocket at /ws, HTTP beside it.
+    """A hub on a port: WebSocket at /ws, HTTP beside it, both in TLS where there is a certificate.
 
     Raises `ConfigError` where the options of two room patterns contradict each other, or a key for tokens cannot be.
     """
@@ -53,6 +59,7 @@ class Server:
         self.config = config
         self._engine = _engine(hub, config)
         self._authenticator = _authenticator(config)
+        self._refusals: _Refusals | None = None
         self._port: Port | None = None
         self._websocket: WebSocket | None = None
         self._http: Http | None = None
@@ -62,36 +69,44 @@ class Server:
         """Where it listens, as a URL without a path."""
         assert self._port is not None
         host, port = self._port.addresses[0]
+        scheme = "http" if self._port.tls is None else "https"
         if self.config.server.host == "localhost" or host in ("0.0.0.0", "::"):  # noqa: S104  # comparing
             host = "localhost"
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     async def start(self) -> None:
-        """Listen; raises `ConfigError` when the address cannot be had, or nobody could come in."""
+        """Listen; raises `ConfigError` when the address or the certificate cannot be had, or nobody could come in."""
         config = self.config
+        tls = server_context(config.tls)
         if not config.hub.dev and not self.hub.authenticates and self._authenticator is None:
             raise ConfigError(
                 "nobody could come in: set HUBBUB_JWT_SECRET or jwt_keys, or register an @hub.authenticate hook and "
                 "run `hubbub serve module:hub`, or try it out with `hubbub serve --dev`, where clients name themselves"
             )
+        if config.hub.require_tls and tls is None and config.server.trusted_proxies == TrustedProxies():
+            raise ConfigError(
+                "require_tls lets nobody in: set tls_cert and tls_key, or trusted_proxies, whose TLS it then is"
+            )
         await self.hub.start(self._engine, config.hub, authenticator=self._authenticator)
         if self._authenticator is not None:
             self._authenticator.start()
         wheel = self.hub.wheel
+        self._refusals = _Refusals(asyncio.get_running_loop().time)
         self._websocket = WebSocket(config.transport, wheel)
         proxies = config.server.trusted_proxies
         app = Forwarded(make_app(self.hub, dev=config.hub.dev), proxies)
         self._http = Http(app, config.transport, wheel)
         paths: dict[str, Admit] = {"/ws": self.hub.admit}
         if config.hub.dev:
-            paths["/echo"] = admit_echo
+            paths["/echo"] = self._admit_echo
         self._port = Port(
             limits=config.transport,
             wheel=wheel,
             paths=paths,
             websocket=self._websocket.open,
             http=self._http.protocol,
-            on_refused=_record_refusal,
+            tls=tls,
+            on_refused=self._refusals.record,
             proxies=proxies,
         )
         try:
@@ -101,8 +116,28 @@ class Server:
             raise ConfigError(_why_not(error, config)) from error
         self._sweep()
 
+    async def _admit_echo(self, handshake: Handshake) -> Accept | Refuse:
+        screened = self.hub.screen(handshake)
+        return screened if isinstance(screened, Refuse) else await admit_echo(screened)
+
+    def reload_certificate(self) -> None:
+        """Read certificate and key again, for connections from now on; those that stand keep theirs.
+
+        A pair that cannot be used is logged, and the one before it stays.
+        """
+        if self._port is None or self._port.tls is None:
+            return
+        try:
+            self._port.tls = server_context(self.config.tls)
+        except ConfigError as error:
+            log.error("the certificate stays the one before: %s", error)
+        else:
+            log.info("the certificate in %s is served from now on", self.config.tls.tls_cert)
+
     def _sweep(self) -> None:
         self._engine.sweep()
+        if self._refusals is not None:
+            self._refusals.tell()
         self.hub.wheel.after(_SWEEP_INTERVAL, self._sweep)
 
     async def drain(self, timeout: float) -> None:
@@ -148,8 +183,26 @@ def _authenticator(config: Config) -> JwtAuthenticator | None:
     return JwtAuthenticator(config.auth)
 
 
-def _record_refusal(ip: str, refuse: Refuse) -> None:
-    audit.record("refusal", ip=ip, status=refuse.status, code=refuse.code)
+class _Refusals:
+    """The audit's records of refusals: a flood of them is counted, so that no stranger can fill a disk."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._meter = Bucket(_RECORDED)
+        self._unrecorded = 0
+
+    def record(self, ip: str, refuse: Refuse) -> None:
+        """Record one, or count it."""
+        if self._meter.take(self._clock()) is None:
+            audit.record("refusal", ip=ip, status=refuse.status, code=refuse.code)
+        else:
+            self._unrecorded += 1
+
+    def tell(self) -> None:
+        """Record how many have only been counted, if any."""
+        if self._unrecorded:
+            audit.record("refusals", unrecorded=self._unrecorded)
+            self._unrecorded = 0
 
 
 def _why_not(error: OSError, config: Config) -> str:
@@ -196,6 +249,8 @@ async def _serve(hub: Hub, config: Config) -> int:
 
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, interrupted)
+    if config.tls.tls_cert:
+        loop.add_signal_handler(signal.SIGHUP, server.reload_certificate)
     try:
         await server.start()
         _quiet_collector()

@@ -1,4 +1,4 @@
-"""Which engine the servers of a test run on."""
+"""Which engine the servers of a test run on, and whether they speak TLS."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from support.certificates import AUTHORITY
 from support.server import defaults
 
 _ENGINES = ("memory", "sqlite")
+# The memory engine, behind a port that speaks TLS.
+_IN_TLS = "TLS"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what is marked `every_engine` once on each, except what is marked `memory`."""
-    if metafunc.definition.get_closest_marker("every_engine"):
-        only = metafunc.definition.get_closest_marker("memory")
-        metafunc.parametrize("engine", _ENGINES[:1] if only else _ENGINES, indirect=True)
+    """Run what is marked `every_engine` once on each, except what is marked `memory`; and `tls_too` in TLS, too."""
+
+    def marked(name: str) -> bool:
+        return metafunc.definition.get_closest_marker(name) is not None
+
+    if marked("every_engine") or marked("tls_too"):
+        engines = list(_ENGINES) if marked("every_engine") and not marked("memory") else [_ENGINES[0]]
+        metafunc.parametrize("engine", engines + [_IN_TLS] * marked("tls_too"), indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -25,5 +32,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     name: str = getattr(request, "param", "memory")
     if name == "sqlite":
         defaults["data"] = str(tmp_path / "data")
+    if name == _IN_TLS:
+        defaults.update(AUTHORITY.signs().written(tmp_path))
     yield name
     defaults.clear()

@@ -118,6 +118,7 @@ def test_a_drain_lets_out_what_waits_for_a_slow_reader() -> None:
     run(main())
 
 
+@pytest.mark.tls_too
 def test_goodbyes_are_paced() -> None:
     """They go out in batches, so that not everyone comes back at once; all within the time."""
 

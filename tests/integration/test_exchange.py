@@ -16,6 +16,7 @@ pytestmark = pytest.mark.every_engine
 both_ways = pytest.mark.parametrize("full", [False, True], ids=["plain", "full"])
 
 
+@pytest.mark.tls_too
 @both_ways
 def test_a_message_to_a_user_reaches_all_devices_and_nobody_else(full: bool) -> None:
     """Unicast goes to each session of the recipient; the sender gets an ack and no copy."""
@@ -159,6 +160,7 @@ def test_volatile_messages_have_no_place_in_the_log() -> None:
     run(main())
 
 
+@pytest.mark.tls_too
 def test_a_hundred_clients_hear_every_broadcast_exactly_once_in_order() -> None:
     """Everyone speaks at once; each of a hundred hears the same sequence, without a hole or a double."""
 

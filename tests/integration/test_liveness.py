@@ -21,6 +21,7 @@ def mute(raw: ClientConnection) -> None:
     raw.protocol.data_to_send = list  # type: ignore[method-assign]
 
 
+@pytest.mark.tls_too
 def test_a_plain_client_is_pinged_and_closed_when_it_is_silent() -> None:
     """A WebSocket ping after a while; nothing in return, and it is closed with 4001."""
 
@@ -37,6 +38,7 @@ def test_a_plain_client_is_pinged_and_closed_when_it_is_silent() -> None:
     run(main())
 
 
+@pytest.mark.tls_too
 def test_a_full_client_that_answers_no_ping_is_closed() -> None:
     """With 4001, after a goodbye with the same code."""
 
@@ -53,6 +55,7 @@ def test_a_full_client_that_answers_no_ping_is_closed() -> None:
     run(main())
 
 
+@pytest.mark.tls_too
 def test_whoever_answers_stays() -> None:
     """A plain client's library answers by itself; a full client answers `pong`, or says anything else."""
 
@@ -79,6 +82,7 @@ def test_whoever_answers_stays() -> None:
     run(main())
 
 
+@pytest.mark.tls_too
 @pytest.mark.parametrize("full", [False, True], ids=["plain", "full"])
 def test_a_ping_is_answered_behind_everything_sent_before(full: bool) -> None:
     """`pong` has the ping's id and content; a pong that nobody asked for is ignored."""
@@ -98,6 +102,7 @@ def test_a_ping_is_answered_behind_everything_sent_before(full: bool) -> None:
     run(main())
 
 
+@pytest.mark.tls_too
 def test_a_peer_that_vanishes_without_a_word_is_noticed() -> None:
     """A cut ends the session at once, and its rooms with it."""
 

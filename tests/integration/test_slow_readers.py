@@ -67,6 +67,7 @@ def account(messages: list[Message], position: int) -> tuple[list[int], list[tup
     return came, gaps, position
 
 
+@pytest.mark.tls_too
 def test_stalled_readers_are_gone_at_the_bound_and_a_hundred_healthy_get_everything() -> None:
     """The outbox is bounded, its owner is closed with 4000, and nobody else notices."""
 
@@ -96,6 +97,7 @@ def test_stalled_readers_are_gone_at_the_bound_and_a_hundred_healthy_get_everyth
     run(main())
 
 
+@pytest.mark.tls_too
 def test_a_goodbye_that_is_too_much_ends_the_session_once(caplog: pytest.LogCaptureFixture) -> None:
     """An outbox that is full to the brim does not take the goodbye either; that is the end, and not two ends."""
 
@@ -165,6 +167,7 @@ def test_a_slow_reader_that_keeps_reading_stays() -> None:
     run(main())
 
 
+@pytest.mark.tls_too
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "latest"])
 def test_every_dropped_message_is_in_a_gap(policy: str) -> None:
     """What came and the gaps together are the whole sequence, in its order; the newest of each sender stays
@@ -203,6 +206,7 @@ def test_every_dropped_message_is_in_a_gap(policy: str) -> None:
     run(main())
 
 
+@pytest.mark.tls_too
 def test_a_disconnected_reader_resumes_without_a_gap() -> None:
     """The default policy: closed with 4000, and what was missed comes with the resume."""
 
@@ -390,6 +394,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[int(len(values) * share)]
 
 
+@pytest.mark.tls_too
 def test_answers_to_a_stalled_reader_are_bounded_too() -> None:
     """Who asks and never reads the answers is gone at the same bound."""
 

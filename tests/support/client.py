@@ -16,6 +16,7 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from support.certificates import AUTHORITY
 from support.loop import PATIENCE
 
 __all__ = ["FULL", "Client", "Message", "connect", "open_client"]
@@ -183,12 +184,13 @@ async def open_client(
     subprotocols: list[str] | None = None,
     rcvbuf: int | None = None,
 ) -> Client:
-    """Open a session at `address` (`http://host:port`) as `user`, and in the full way await its `welcome`.
+    """Open a session at `address` (`http://host:port`, or `https`) as `user`, and in the full way await its `welcome`.
 
     `hello` has the fields of the greeting; `subprotocols` offers these and greets nobody. `rcvbuf` bounds
     the kernel's receive buffer, so that a stalled client is noticed soon.
     """
-    host, _, port = address.removeprefix("http://").rpartition(":")
+    scheme, _, place = address.partition("://")
+    host, _, port = place.rpartition(":")
     parts = [f"user_id={quote(user, safe='')}"] if user is not None else []
     parts += [query] if query else []
     sock = socket.socket()
@@ -199,8 +201,9 @@ async def open_client(
         await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
         offered = subprotocols if subprotocols is not None else [FULL] if full else None
         raw = await open_websocket(
-            f"ws://{host}:{port}/ws" + ("?" + "&".join(parts) if parts else ""),
+            f"{scheme.replace('http', 'ws')}://{place}/ws" + ("?" + "&".join(parts) if parts else ""),
             sock=sock,
+            ssl=AUTHORITY.trusted if scheme == "https" else None,
             subprotocols=None if offered is None else [Subprotocol(name) for name in offered],
             additional_headers=headers,
             compression=None,

@@ -20,6 +20,7 @@ from typing import IO, Any
 from hubbub import Hub
 from hubbub.config import load
 from hubbub.server import Server
+from support.certificates import AUTHORITY
 from support.loop import PATIENCE
 
 __all__ = ["UNLIMITED", "Answer", "Child", "command", "defaults", "get", "serving"]
@@ -63,7 +64,7 @@ class Child:
 
     process: Process
     stderr: IO[bytes]
-    # Where it listens, as `http://host:port`; empty before `ready`.
+    # Where it listens, as `http://host:port` or `https://…`; empty before `ready`.
     address: str = ""
 
     async def ready(self) -> str:
@@ -71,7 +72,7 @@ class Child:
         assert self.process.stdout is not None
         async with asyncio.timeout(PATIENCE):
             while line := (await self.process.stdout.readline()).decode():
-                if match := re.search(r"ready on (http://\S+)", line):
+                if match := re.search(r"ready on (https?://\S+)", line):
                     self.address = match.group(1)
                     return self.address
         raise AssertionError(f"the server did not start: {self.errors()}")
@@ -170,9 +171,11 @@ class Answer:
 
 async def get(address: str, path: str, *lines: str, method: str = "GET") -> Answer:
     """GET `path` from the server at `address` with extra header `lines`; raises OSError where nobody listens."""
-    host, _, port = address.removeprefix("http://").rpartition(":")
+    scheme, _, place = address.partition("://")
+    host, _, port = place.rpartition(":")
+    tls = AUTHORITY.trusted if scheme == "https" else None
     async with asyncio.timeout(PATIENCE):
-        reader, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=tls)
         try:
             request = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(lines or ("Connection: close",)), "", ""]
             writer.write("\r\n".join(request).encode())

@@ -7,10 +7,12 @@ from importlib import resources
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hubbub.errors import Unavailable
 from hubbub.hub import Handshake, Hub, Refuse
@@ -21,6 +23,9 @@ __all__ = ["make_app"]
 # Seconds for the engine to prove itself.
 _READY_TIMEOUT = 2.0
 
+# For whoever watches over the server, from inside, where nobody speaks TLS.
+_PROBES = frozenset(("/health", "/ready", "/metrics"))
+
 # The pages need nothing from elsewhere, and nothing inline.
 _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
@@ -28,6 +33,14 @@ _PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
+}
+
+
+# A browser asks before it lets a page of another origin send a token (CORS). Not "credentials": cookies stay at home.
+_ASK_FIRST = {
+    "Access-Control-Allow-Methods": "POST",
+    "Access-Control-Allow-Headers": "Authorization",
+    "Access-Control-Max-Age": "600",
 }
 
 
@@ -55,22 +68,23 @@ def make_app(hub: Hub, *, dev: bool) -> Starlette:
 
     async def give_ticket(request: Request) -> Response:
         """A ticket for whoever proves who asks: good for one connection, for half a minute."""
-        answer = await hub.give_ticket(_as_handshake(request))
-        # What it says is for the one who asked.
-        headers = {"Cache-Control": "no-store"}
-        if not isinstance(answer, Refuse):
-            return JSONResponse(msgspec.to_builtins(answer), 201, headers=headers)
-        if answer.retry_after is not None:
-            headers["Retry-After"] = str(answer.retry_after)
-        if answer.status == 401:
-            headers["WWW-Authenticate"] = "Bearer"
-        return JSONResponse({"error": {"code": answer.code, "message": answer.message}}, answer.status, headers=headers)
+        screened = hub.screen(_as_handshake(request))
+        if isinstance(screened, Refuse):
+            return _refused(screened)
+        # What it says is for the one who asked, also where that is a page of another origin that may connect.
+        headers = {"Cache-Control": "no-store", **_for_page(request)}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={**headers, **_ASK_FIRST})
+        answer = await hub.give_ticket(screened)
+        if isinstance(answer, Refuse):
+            return _refused(answer, headers)
+        return JSONResponse(msgspec.to_builtins(answer), 201, headers=headers)
 
     routes: list[BaseRoute] = [
         Route("/health", health),
         Route("/ready", ready),
         Route("/metrics", show_metrics),
-        Route("/api/tickets", give_ticket, methods=["POST"]),
+        Route("/api/tickets", give_ticket, methods=["POST", "OPTIONS"]),
         # The port has taken those that ask for an upgrade: who comes here forgot to.
         Route("/ws", _upgrade_required),
     ]
@@ -81,7 +95,21 @@ def make_app(hub: Hub, *, dev: bool) -> Starlette:
             return FileResponse(f"{web}/index.html", headers=_PAGE_HEADERS)
 
         routes += [Route("/", page), Mount("/web", _Pages(directory=web))]
-    return Starlette(routes=routes, exception_handlers={404: _not_found})
+    return Starlette(routes=routes, exception_handlers={404: _not_found}, middleware=[Middleware(_OverTls, hub=hub)])
+
+
+class _OverTls:
+    """Asks the hub whether a request may have come as it did, probes excepted."""
+
+    def __init__(self, app: ASGIApp, hub: Hub) -> None:
+        self._app = app
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = None
+        if scope["type"] == "http" and scope["path"] not in _PROBES:
+            refusal = self._hub.over_tls(_as_handshake(Request(scope)))
+        await (self._app if refusal is None else _refused(refusal))(scope, receive, send)
 
 
 class _Pages(StaticFiles):
@@ -106,6 +134,22 @@ def _as_handshake(request: Request) -> Handshake:
         ip=request.client.host if request.client is not None else "",
         secure=request.url.scheme == "https",
     )
+
+
+def _for_page(request: Request) -> dict[str, str]:
+    """What lets a page that may connect read the answer."""
+    origin = request.headers.get("origin")
+    return {} if origin is None else {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
+
+
+def _refused(refuse: Refuse, headers: dict[str, str] | None = None) -> Response:
+    """A refusal as the port would write it."""
+    headers = dict(headers or {})
+    if refuse.retry_after is not None:
+        headers["Retry-After"] = str(refuse.retry_after)
+    if refuse.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse({"error": {"code": refuse.code, "message": refuse.message}}, refuse.status, headers=headers)
 
 
 def _unready(why: str) -> Response:

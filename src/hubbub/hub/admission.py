@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from hubbub import audit
 from hubbub.errors import Reject
+from hubbub.hub.door import screen
 from hubbub.hub.formats import CODECS, subprotocol_of
 from hubbub.hub.hooks import Hooks
 from hubbub.hub.identity import check, identify, not_proven, shown_by
@@ -43,7 +44,14 @@ class Ticket(Struct, frozen=True):
 
 async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refuse:
     """Let the client in as a session, or say why not."""
-    refusal = node.arrivals.take(handshake.ip) or _no_place(node, handshake)
+    refusal = node.arrivals.take(handshake.ip)
+    if refusal is not None:
+        return refusal
+    screened = screen(node.options, handshake)
+    if isinstance(screened, Refuse):
+        return screened
+    handshake = screened
+    refusal = _no_place(node, handshake)
     if refusal is not None:
         return refusal
     subprotocol = subprotocol_of(handshake.subprotocols)
@@ -94,6 +102,10 @@ async def give_ticket(node: Node, hooks: Hooks, handshake: Handshake) -> Ticket 
     refusal = node.arrivals.take(handshake.ip)
     if refusal is not None:
         return refusal
+    screened = screen(node.options, handshake)
+    if isinstance(screened, Refuse):
+        return screened
+    handshake = screened
     if node.draining:
         return _draining()
     try:

@@ -20,6 +20,7 @@ from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import AckTimeout, HubbubError, Reject, Unavailable
 from hubbub.hub import admission
 from hubbub.hub.admission import Ticket
+from hubbub.hub.door import over_tls, screen
 from hubbub.hub.hooks import (
     AuthenticateHook,
     Authenticator,
@@ -424,6 +425,14 @@ class Hub:
         if isinstance(answer, Refuse):
             node.count_error(answer.code)
         return answer
+
+    def screen(self, handshake: Handshake) -> Handshake | Refuse:
+        """The handshake to go on with, or a refusal: for paths that are not the hub's; `admit` does it by itself."""
+        return screen(self._running.options, handshake)
+
+    def over_tls(self, request: Handshake) -> Refuse | None:
+        """A refusal for a request that should have come over TLS; the same is a part of `screen`."""
+        return over_tls(self._running.options, request)
 
     async def check(self) -> None:
         """Raise `Unavailable` unless the hub can do its work: the engine is asked the real way round."""

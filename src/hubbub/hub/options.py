@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, field
 
 from hubbub.core.limits import ConnectionLimits
+from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
 from hubbub.core.permissions import RoleOptions
 from hubbub.core.rates import RateLimits
@@ -23,6 +24,9 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     dev: Annotated[
         bool,
         Meta(description="anyone may name themselves with ?user_id=, with a chat page and /echo: for trying out"),
+    ] = False
+    require_tls: Annotated[
+        bool, Meta(description="refuse who came without TLS, to this server or to a trusted proxy; not /health, /ready")
     ] = False
     ping_interval: Annotated[_Seconds, Meta(description="seconds of silence after which a plain client is pinged")] = (
         54.0
@@ -74,3 +78,4 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     rates: RateLimits = field(default_factory=RateLimits)
     outbox: OutboxLimits = field(default_factory=OutboxLimits)
+    origin: OriginOptions = field(default_factory=OriginOptions)

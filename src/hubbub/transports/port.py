@@ -11,6 +11,7 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
@@ -22,9 +23,10 @@ from hubbub.core.addresses import TrustedProxies
 from hubbub.core.wheel import Timer, Wheel
 from hubbub.eager import step
 from hubbub.transports.base import Admit, Handshake, Receiver, Refuse, TransportLimits
+from hubbub.transports.encrypted import Encrypted
 from hubbub.transports.handshake import (
     HEAD_END,
-    HEAD_SIZE,
+    HEAD_WINDOW,
     TOO_LARGE,
     Head,
     is_hopeless,
@@ -74,20 +76,24 @@ class Port:
         paths: Mapping[str, Admit],
         websocket: Callable[[asyncio.Transport, Receiver, bytes], None],
         http: Callable[[], asyncio.Protocol],
+        tls: ssl.SSLContext | None = None,
         capacity: int = 10_000,
         on_refused: Callable[[str, Refuse], object] = lambda ip, refuse: None,
         proxies: TrustedProxies = TrustedProxies(),
     ) -> None:
         """`paths` are where WebSockets are, and who decides there; `websocket` takes over a connection that
         was let in (with the bytes that came behind its handshake), `http` makes a protocol for one that wants
-        no WebSocket. `capacity` is how many connections may be deciding what they want. `on_refused` hears of
-        each refusal, with the client's address. What `proxies` say about their clients is believed.
+        no WebSocket. With `tls` all is spoken in TLS. `capacity` is how many connections may be deciding what
+        they want, those included that are still shaking hands. `on_refused` hears of each refusal, with the
+        client's address. What `proxies` say about their clients is believed.
         """
         self.limits = limits
         self.wheel = wheel
         self.paths = paths
         self.websocket = websocket
         self.http = http
+        # For those that come from now on: it may be replaced at any time.
+        self.tls = tls
         self.capacity = capacity
         self.on_refused = on_refused
         self.proxies = proxies
@@ -165,14 +171,14 @@ class Port:
         while self.gates:
             await asyncio.sleep(0)
 
-    def _admit_stranger(self) -> Gate:
+    def _admit_stranger(self) -> asyncio.Protocol:
         if len(self.gates) >= self.capacity:
             # The oldest goes and not the newest: who means well is through in a moment, so among the oldest
             # are those that came to stay, while refusing newcomers would close the port for everybody.
             oldest, _ = self.gates.popitem(last=False)
             self.shed += 1
             oldest.abort()
-        return Gate(self)
+        return Gate(self) if self.tls is None else Encrypted(self.tls, Gate(self))
 
 
 class Gate(asyncio.Protocol):
@@ -218,13 +224,14 @@ class Gate(asyncio.Protocol):
         # would otherwise cost the square of the head's size.
         start = max(0, len(head) - len(HEAD_END) + 1)
         head += data
-        end = head.find(HEAD_END, start)
+        # What is wrong first counts, so that the answer does not depend on how the head was cut.
+        end = head.find(HEAD_END, start, HEAD_WINDOW)
         if end >= 0:
             self._understand(bytes(head[:end]), bytes(head[end + len(HEAD_END) :]))
-        elif len(head) > HEAD_SIZE:
-            self._refuse(TOO_LARGE)
         elif is_hopeless(head, start):
             self._refuse(_NOT_HTTP)
+        elif len(head) >= HEAD_WINDOW:
+            self._refuse(TOO_LARGE)
         elif self._reads > _HEAD_READS:
             self._refuse(_DRIBBLED)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 from starlette.applications import Starlette
 
 from hubbub.core.wheel import Wheel
@@ -32,13 +35,21 @@ __all__ = [
     "Recorder",
     "Run",
     "Served",
+    "encryption",
     "frame",
     "handshake",
+    "plain",
     "serving",
 ]
 
 # Runs a test's coroutine on an event loop; the fixture `run` is one for each kind of loop.
 Run = Callable[[Coroutine[Any, Any, None]], None]
+
+encryption: dict[str, ssl.SSLContext] = {}
+"""What the "server" and its "client" speak TLS with; set by the fixture `run`, and empty for plain TCP."""
+
+plain = pytest.mark.parametrize("run", ["uvloop", "asyncio"], indirect=True)
+"""For a rule that is about the kernel's own socket: TLS has to encrypt first."""
 
 # For what should happen at once: long enough for a busy machine, short enough to fail a test.
 PATIENCE = 10.0
@@ -170,7 +181,10 @@ class Served:
 
     async def client(self) -> Client:
         """A TCP connection to the port."""
-        reader, writer = await asyncio.open_connection(*self.port.addresses[0], limit=1 << 25)
+        tls = encryption.get("client")
+        reader, writer = await asyncio.open_connection(
+            *self.port.addresses[0], limit=1 << 25, ssl=tls, server_hostname="localhost" if tls else None
+        )
         client = Client(reader, writer)
         self.clients.append(client)
         return client
@@ -268,6 +282,14 @@ class Client:
                 return await self.reader.read()
         return b""
 
+    def finish_sending(self) -> None:
+        """Hang up halfway: in TLS without its goodbye, since asyncio's has no such half an end."""
+        if self.writer.can_write_eof():
+            self.writer.write_eof()
+        else:
+            with socket.socket(fileno=os.dup(self.writer.get_extra_info("socket").fileno())) as same:
+                same.shutdown(socket.SHUT_WR)
+
     def reset(self) -> None:
         """Leave without a word, not even TCP's."""
         sock = self.writer.get_extra_info("socket")
@@ -302,7 +324,13 @@ async def serving(
     http = Http(app or Starlette(), limits, wheel)
     paths: dict[str, Admit] = {"/ws": admit or record, "/echo": admit_echo}
     port = Port(
-        limits=limits, wheel=wheel, paths=paths, websocket=websocket.open, http=http.protocol, capacity=capacity
+        limits=limits,
+        wheel=wheel,
+        paths=paths,
+        websocket=websocket.open,
+        http=http.protocol,
+        tls=encryption.get("server"),
+        capacity=capacity,
     )
     served = Served(port, websocket, http, wheel)
     await port.open("127.0.0.1", 0)

@@ -10,7 +10,7 @@ import logging
 
 import pytest
 
-from contract.transports.harness import KEY, PATIENCE, TEXT, Recorder, Run, frame, handshake, serving
+from contract.transports.harness import KEY, PATIENCE, TEXT, Recorder, Run, encryption, frame, handshake, serving
 from hubbub.transports.base import Accept, Handshake, Refuse, TransportLimits, Writer
 
 HEAD = f"Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\n".encode()
@@ -93,9 +93,10 @@ def test_admit_hears_what_the_client_said(run: Run) -> None:
 
     run(main())
     [said] = heard
+    secure = bool(encryption)
 
     assert said.query == {"user_id": "al ice"}
-    assert (said.path, said.ip, said.secure) == ("/ws", "127.0.0.1", False)
+    assert (said.path, said.ip, said.secure) == ("/ws", "127.0.0.1", secure)
     assert said.headers["origin"] == "https://a.example" and said.cookies == {"a": "b"}
 
 

@@ -17,6 +17,7 @@ from contract.transports.harness import (
     Run,
     Served,
     frame,
+    plain,
     serving,
 )
 from hubbub.transports.base import TransportLimits
@@ -51,6 +52,7 @@ def test_a_full_socket_blocks_and_an_empty_one_unblocks(run: Run) -> None:
     run(main())
 
 
+@plain
 def test_the_way_into_the_kernel_never_waits(run: Run) -> None:
     """Not even where the application has asked for sockets that wait: one full socket would stop everybody."""
 
@@ -109,7 +111,7 @@ def test_a_stalled_peer_cannot_hold_its_own_end(run: Run, last: bytes) -> None:
             if last:
                 client.send(last)
             else:
-                client.writer.write_eof()
+                client.finish_sending()
 
             assert (await recorder.end())[0] == {CLOSE_1000: 1000, frame(3): 1002, b"": 1006}[last]
             assert served.websocket.connections

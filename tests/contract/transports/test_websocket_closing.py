@@ -23,6 +23,7 @@ from contract.transports.harness import (
     Run,
     frame,
     handshake,
+    plain,
     serving,
 )
 from hubbub.core.wheel import Wheel
@@ -80,7 +81,7 @@ def test_a_peer_that_hangs_up_is_1006(run: Run) -> None:
     async def main() -> None:
         async with serving() as served:
             client, recorder = await served.join()
-            client.writer.write_eof()
+            client.finish_sending()
 
             assert await client.end() == b""
             assert await recorder.end() == (1006, "")
@@ -119,7 +120,7 @@ def test_a_peer_that_hangs_up_amid_a_message(run: Run) -> None:
         async with serving() as served:
             client, recorder = await served.join()
             client.send(frame(TEXT, b"begun", fin=False) + frame(CONTINUATION, b"x" * 50)[:20])
-            client.writer.write_eof()
+            client.finish_sending()
 
             assert await recorder.end() == (1006, "")
             assert recorder.messages == []
@@ -184,7 +185,7 @@ def test_a_peer_that_hangs_up_instead_of_answering(run: Run) -> None:
         async with serving() as served:
             client, recorder = await served.join()
             recorder.writer.close(1001, "going")
-            client.writer.write_eof()
+            client.finish_sending()
 
             assert await recorder.end() == (1001, "going")
 
@@ -256,6 +257,7 @@ def test_a_writer_outlives_its_connection(run: Run) -> None:
     run(main())
 
 
+@plain
 def test_the_way_into_the_kernel_ends_with_the_connection(run: Run) -> None:
     """`send` may be kept; afterwards the file's number may be another connection's, and must not be hit."""
 
