@@ -271,6 +271,23 @@ def test_in_dev_mode_the_error_says_which_rule_denied() -> None:
     run(main())
 
 
+def test_in_dev_mode_a_join_with_the_past_says_so_too() -> None:
+    async def main() -> None:
+        bob = Identity(user="bob", roles=("guest",))
+        async with (
+            serving(a_hub(b=bob), roles=ROLES) as server,
+            connect(server.address, None, query="token=b") as client,
+        ):
+            refused = await client.ask("join", room="lobby", last=5)
+
+            assert (
+                refused["message"] == "You may not read the history of 'lobby': "
+                "the role 'guest' grants no 'history' in `rooms` that match 'lobby'."
+            )
+
+    run(main())
+
+
 def test_a_new_token_with_less_takes_the_session_out_of_its_rooms() -> None:
     """`auth` is checked like a join: `left` with a code says which rooms are lost; more rights come without words."""
 

@@ -8,7 +8,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hubbub import audit
-from hubbub.core.permissions import SEND, denied
+from hubbub.core.permissions import SEND
 from hubbub.eager import in_task
 from hubbub.errors import NotJoined, Reject
 from hubbub.hub.authorization import authorize, may
@@ -308,9 +308,7 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
     is_new = names is None or room not in names
     readable = True
     if session.guarded:
-        readable = await _authorize_join(node, session, room, asks=since is not None or last is not None)
-        if not readable and last is not None:
-            raise denied()
+        readable = await _authorize_join(node, session, room, since, last)
         names = session.room_names
     if is_new:
         if names is not None and len(names) >= node.options.rooms_per_session:
@@ -343,15 +341,18 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
     return recovery
 
 
-async def _authorize_join(node: Node, session: Session, room: str, *, asks: bool) -> bool:
-    """Raise `Reject` unless the session may be in `room`; whether it may have what it `asks` of the past."""
+async def _authorize_join(node: Node, session: Session, room: str, since: Position | None, last: int | None) -> bool:
+    """Raise `Reject` unless the session may be in `room` and have its `last`; whether it may have those `since`."""
     try:
         await authorize(node, session, Action.JOIN, room)
     except Reject:
         # It may have been allowed when it came.
         await leave_room(node, session, room)
         raise
-    return not asks or await may(node, session, Action.HISTORY, room)
+    if last is not None:
+        await authorize(node, session, Action.HISTORY, room)
+        return True
+    return since is None or await may(node, session, Action.HISTORY, room)
 
 
 @_answers
