@@ -116,7 +116,8 @@ def _rooms(claims: Mapping[str, Any]) -> dict[str, tuple[Action, ...]] | None:
         return None
     try:
         found = msgspec.convert(claims["rooms"], dict[str, tuple[Action, ...]])
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        # The latter for half a surrogate pair, which JSON can write and nobody can mean.
         raise BadToken(f"its `rooms` is no object of lists of {', '.join(ROOM_ACTIONS)}") from None
     if not all(action in ROOM_ACTIONS for actions in found.values() for action in actions):
         raise BadToken(f"its `rooms` grants what is no action in a room: there are {', '.join(ROOM_ACTIONS)}")
