@@ -38,6 +38,9 @@ _KEEP_ALIVE = 5
 _BODY_TIMEOUT = 30.0
 _WRITE_TIMEOUT = 30.0
 
+# Seconds for what serves a request to end by itself, when its connection has.
+_LAST_MOMENT = 0.25
+
 # What one connection too many is told; in the form of the port's refusals.
 _FULL_BODY = b'{"error":{"code":"unavailable","message":"There are too many connections."}}'
 _FULL = (
@@ -123,8 +126,11 @@ class Http:
         for refused in list(self.turned_away):
             refused.transport.abort()
         tasks = list(self._state.tasks)
-        for task in tasks:
-            task.cancel()
+        if tasks:
+            # Those whose response has left may still be closing a file, and those that were cut hear of it now.
+            _, rest = await asyncio.wait(tasks, timeout=_LAST_MOMENT)
+            for task in rest:
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def left(self) -> None:

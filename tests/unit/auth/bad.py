@@ -192,6 +192,9 @@ CLAIMS: dict[str, Callable[[], str]] = {
     "a name twice further down": lambda: raw(PAYLOAD[:-1] + ', "rooms": {"x": ["join"], "x": ["publish"]}}'),
     "NaN": lambda: raw(PAYLOAD[:-1] + ', "x": NaN}'),
     "deep": lambda: raw(PAYLOAD[:-1] + ', "x": ' + "[" * 2_500 + "]" * 2_500 + "}"),
+    "65 deep": lambda: raw(PAYLOAD[:-1] + ', "x": ' + "[" * 64 + "]" * 64 + "}"),
+    "deep behind a string": lambda: raw(PAYLOAD[:-1] + ', "x": "\\\\", "y": ' + "[" * 64 + "]" * 64 + "}"),
+    "quotes without an end": lambda: raw("[" * 65 + '"' + '\\"' * 2_500),
     "a number of 5,000 digits": lambda: raw(PAYLOAD[:-1] + ', "x": ' + "9" * 5_000 + "}"),
     "no exp": lambda: said(exp=None),
     **{
