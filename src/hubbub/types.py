@@ -136,8 +136,10 @@ class Identity(Struct, frozen=True, kw_only=True):
     # When the proof was made, and when it stops being good, in milliseconds since the Unix epoch.
     issued: int | None = None
     expires: int | None = None
-    # See `token_id`; empty where there was no token.
+    # See `token_id`; empty where there was no token. The hub gives the names of tokens that it was shown.
     token_id: str = ""
+    # Whether it was the application that vouched, which is asked each time and may say something else the next time.
+    vouched: bool = False
 
 
 def token_id(token: str) -> str:

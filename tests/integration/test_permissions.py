@@ -315,6 +315,33 @@ def test_a_new_token_with_less_takes_the_session_out_of_its_rooms() -> None:
     run(main())
 
 
+def test_where_nobody_can_say_a_new_token_takes_the_session_out() -> None:
+    """A hook that fails over one room: out of it, and of the others that it forbids; one answer to `auth`."""
+
+    async def main() -> None:
+        hub = a_hub(b=Identity(user="bob"), less=Identity(user="bob", roles=("less",)))
+
+        @hub.authorize
+        async def may(session: Session, action: Action, name: str) -> bool:
+            assert session.identity is not None
+            if "less" in session.identity.roles and name == "r1":
+                raise RuntimeError("the database is away")
+            return "less" not in session.identity.roles or name == "r3"
+
+        async with serving(hub, dev=False) as server, connect(server.address, None, query="token=b") as bob:
+            for room in ("r1", "r2", "r3"):
+                await bob.join(room)
+            await bob.send({"type": "auth", "token": "less", "id": "a1"})
+
+            assert [(await bob.expect("left"))["room"] for _ in range(2)] == ["r1", "r2"]
+            assert [message["type"] for message in bob.seen if message.get("id") == "a1"] == ["ack"]
+            (session,) = server.hub.sessions("bob")
+
+            assert session.rooms == {"r3"}
+
+    run(main(), logs_errors=True)
+
+
 class TestHook:
     """`@hub.authorize`: True, False, or None, which leaves it to the policies."""
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from hubbub import Credentials, Hub, HubbubError, Identity, Unavailable
+from hubbub import Action, Credentials, Hub, HubbubError, Identity, Message, Next, Session, Unavailable
 from hubbub.auth.jwt import JwtAuthenticator
 from hubbub.core.revocations import Revocations
 from support.client import FULL, connect
-from support.loop import run
+from support.loop import eventually, run
 from support.server import Answer, get, serving
 from support.tokens import SECRET, claims, private_key, public_pem, token
 
@@ -262,6 +262,134 @@ class TestRevocation:
 
         run(main())
 
+    def test_a_hook_that_knew_the_token_before_it_was_revoked_lets_nobody_in(self) -> None:
+        """It has read its database, then the token is forgotten there and revoked here, then it answers."""
+
+        async def main() -> None:
+            hub, asked, answer = Hub(), asyncio.Event(), asyncio.Event()
+
+            @hub.authenticate
+            async def who(credentials: Credentials) -> str | None:
+                if credentials.token is not None:
+                    asked.set()
+                    await answer.wait()
+                return "alice" if credentials.token else None
+
+            async with serving(hub, dev=False) as server:
+                trying = asyncio.create_task(refused(server.address, "token=a"))
+                await asked.wait()
+                await server.hub.revoke(user="alice")
+                answer.set()
+                await trying
+
+        run(main())
+
+    def test_who_is_there_is_out_whatever_the_clock_says(self) -> None:
+        """A token that seems to be of the future, as where the clock was set back: its session is here now."""
+
+        async def main() -> None:
+            known: dict[str, Identity | str] = {"a": Identity(user="alice", issued=in_ms(60), expires=in_ms(600))}
+            async with (
+                serving(a_hub(known), dev=False) as server,
+                connect(server.address, None, query="token=a") as alice,
+            ):
+                assert await server.hub.revoke(user="alice") == 1
+                assert (await alice.closed())[0] == 4501
+                await refused(server.address, "token=a")
+
+        run(main())
+
+    def test_a_hook_cannot_shorten_a_revocation(self) -> None:
+        """An end that moves with each answer is none: what was shown stays out until nothing could be good."""
+
+        async def main() -> None:
+            hub = Hub()
+
+            @hub.authenticate
+            async def who(credentials: Credentials) -> Identity | None:
+                if credentials.token is None:
+                    return None
+                # By a name of its own, and good for a moment from now.
+                return Identity(user="alice", token_id="mine", expires=in_ms(0.5))
+
+            async with serving(hub, dev=False) as server:
+                async with connect(server.address, None, query="token=a"):
+                    await server.hub.disconnect("alice")
+                server.hub._running.revocations.sweep(in_ms(3_600))
+                await refused(server.address, "token=a")
+                async with connect(server.address, None, query="token=b") as other:
+                    assert await server.hub.revoke(token="b") == 1
+                    assert (await other.closed())[0] == 4501
+
+        run(main())
+
+    def test_what_an_expelled_session_had_said_is_not_done(self) -> None:
+        """Not even what was waiting for a hook or a middleware when its end came."""
+
+        async def main() -> None:
+            hub, asked, answer = a_hub({"a": "alice", "b": "bob"}), asyncio.Event(), asyncio.Event()
+
+            async def wait() -> None:
+                asked.set()
+                await answer.wait()
+
+            @hub.authorize
+            async def may(session: Session, action: Action, name: str) -> bool:
+                if action is Action.BROADCAST and session.user == "alice":
+                    await wait()
+                return True
+
+            @hub.middleware
+            async def slowly(message: Message[Any], next: Next) -> Message[Any] | None:
+                if message.to == "bob":
+                    await wait()
+                return await next(message)
+
+            async with serving(hub, dev=False) as server, connect(server.address, None, query="token=b") as bob:
+                for fields in ({}, {"to": "bob"}):
+                    asked.clear()
+                    answer.clear()
+                    server.hub._running.revocations = Revocations()
+                    async with connect(server.address, None, query="token=a") as alice:
+                        await alice.say("psst", **fields)
+                        await asked.wait()
+                        await server.hub.disconnect("alice")
+                        answer.set()
+                        assert (await alice.closed())[0] == 4504
+                    await eventually(lambda: not server.hub._running.tasks)
+
+                    assert await bob.sync() == []
+
+        run(main())
+
+    def test_a_hello_that_was_given_up_leaves_nothing(self) -> None:
+        """The client is gone while the hook is asked: no timer holds its session until the token's end."""
+
+        async def main() -> None:
+            hub, asked, answer = Hub(), asyncio.Event(), asyncio.Event()
+
+            @hub.authenticate
+            async def who(credentials: Credentials) -> Identity | None:
+                if credentials.token is None:
+                    return None
+                asked.set()
+                await answer.wait()
+                return Identity(user="alice", expires=in_ms(600))
+
+            async with serving(hub, dev=False) as server:
+                before = len(server.hub.wheel)
+                async with connect(server.address, None, subprotocols=[FULL]) as client:
+                    await client.send({"type": "hello", "token": "a"})
+                    await asked.wait()
+                    client.cut()
+                    await eventually(lambda: not server.hub._running.sessions)
+                    answer.set()
+                    await eventually(lambda: not server.hub._running.tasks)
+
+                    assert len(server.hub.wheel) <= before
+
+        run(main())
+
     def test_a_full_memory_says_so_and_still_ends_sessions(self) -> None:
         async def main() -> None:
             async with (
@@ -357,9 +485,8 @@ class TestTickets:
     def test_a_user_cannot_take_all_tickets(self) -> None:
         async def main() -> None:
             async with serving(a_hub({"a": "alice", "b": "bob"}), dev=False) as server:
-                hub = server.hub
                 for _ in range(100):
-                    hub._running.tickets.issue(f"{_}", Identity(user="alice"), in_ms(0))
+                    assert (await post(server.address, "/api/tickets", "Authorization: Bearer a")).status == 201
                 answer = await post(server.address, "/api/tickets", "Authorization: Bearer a")
 
                 assert answer.status == 429 and int(answer.headers["retry-after"]) == 30
@@ -390,6 +517,19 @@ class TestTickets:
 
                 assert [refusal.status for refusal in refusals] == [403, 403]
                 assert not any("access-control-allow-origin" in refusal.headers for refusal in refusals)
+
+        run(main())
+
+    def test_a_ticket_gets_no_other(self) -> None:
+        """It would be good for ever: whoever had found one would stay."""
+
+        async def main() -> None:
+            async with serving(a_hub({"a": "alice"}), dev=False) as server:
+                given = (await post(server.address, "/api/tickets", "Authorization: Bearer a")).json()["ticket"]
+
+                assert (await post(server.address, f"/api/tickets?ticket={given}")).status == 401
+                async with connect(server.address, None, query=f"ticket={given}") as alice:
+                    await alice.sync()
 
         run(main())
 

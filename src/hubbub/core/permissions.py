@@ -34,7 +34,9 @@ _WORDS: Final = {
 }
 
 # Answers that are remembered for one set of grants; beyond, all are forgotten, and found anew when they are needed.
+# Roles are shared by many users; what a token grants is one session's, and there are many of those.
 _MOST_REMEMBERED: Final = 10_000
+_MOST_OF_ONE: Final = 64
 
 # Sets of roles that are remembered; the same.
 _MOST_ROLE_SETS: Final = 1_000
@@ -85,9 +87,13 @@ def role_options(role: str, values: Any) -> RoleOptions:
 class Permissions:
     """What one set of grants allows."""
 
-    __slots__ = ("_broadcast", "_remembered", "_rooms", "_users")
+    __slots__ = ("_broadcast", "_most", "_remembered", "_rooms", "_users")
 
-    def __init__(self, rooms: Sequence[Mapping[str, Sequence[Action]]], users: Sequence[str], broadcast: bool) -> None:
+    def __init__(
+        self, rooms: Sequence[Mapping[str, Sequence[Action]]], users: Sequence[str], broadcast: bool, most: int
+    ) -> None:
+        """`most` is how many answers it remembers."""
+        self._most = most
         merged: dict[str, set[str]] = {}
         for grants in rooms:
             for pattern, actions in grants.items():
@@ -103,7 +109,7 @@ class Permissions:
         found = self._remembered.get(key)
         if found is None:
             # Names come from clients: what is remembered must not grow with what they think of.
-            if len(self._remembered) >= _MOST_REMEMBERED:
+            if len(self._remembered) >= self._most:
                 self._remembered.clear()
             found = self._remembered[key] = self._find(action, name)
         return found
@@ -129,7 +135,7 @@ class Policies:
         A token that grants something in rooms says with it that nothing else is granted.
         """
         if identity.rooms is not None:
-            return self._made(identity.roles, identity.rooms)
+            return self._made(identity.roles, identity.rooms, _MOST_OF_ONE)
         if not self._roles:
             return None
         # Most users have the roles of many others: one object for all of them. Roles come from tokens, which only
@@ -138,15 +144,16 @@ class Policies:
         if found is None:
             if len(self._remembered) >= _MOST_ROLE_SETS:
                 self._remembered.clear()
-            found = self._remembered[identity.roles] = self._made(identity.roles, {})
+            found = self._remembered[identity.roles] = self._made(identity.roles, {}, _MOST_REMEMBERED)
         return found
 
-    def _made(self, roles: tuple[str, ...], rooms: Mapping[str, Sequence[Action]]) -> Permissions:
+    def _made(self, roles: tuple[str, ...], rooms: Mapping[str, Sequence[Action]], most: int) -> Permissions:
         held = [self._roles[role] for role in (EVERYBODY, *roles) if role in self._roles]
         return Permissions(
             [rooms, *(role.rooms for role in held)],
             [pattern for role in held for pattern in role.users],
             any(role.broadcast for role in held),
+            most,
         )
 
     def why_not(self, identity: Identity, action: Action, name: str) -> str:

@@ -7,6 +7,7 @@ early: when it is full, it takes no more, and whoever wants to revoke is told.
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hubbub.types import Identity
 
@@ -47,16 +48,21 @@ class Revocations:
         return len(self._users) + len(self._tokens)
 
     def add(self, revocation: Revocation, now: int) -> bool:
-        """Remember `revocation`, if it still matters; of two for the same the later one counts. False: it is full."""
+        """Remember `revocation`, if it still matters; of two for the same the later counts. False: it is full."""
         if revocation.user is not None:
             kept, name = self._users, revocation.user
         else:
             kept, name = self._tokens, revocation.token_id or ""
         known = kept.get(name)
-        if revocation.until > now and (known is None or known.at < revocation.at):
-            if known is None and len(self) >= self.capacity:
-                return False
-            kept[name] = revocation
+        if revocation.until <= now:
+            return True
+        if known is not None:
+            # Of each the later: neither takes anything back.
+            kept[name] = replace(known, at=max(known.at, revocation.at), until=max(known.until, revocation.until))
+            return True
+        if len(self) >= self.capacity:
+            return False
+        kept[name] = revocation
         return True
 
     def concern(self, identity: Identity) -> bool:

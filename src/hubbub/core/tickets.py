@@ -19,7 +19,7 @@ LIFE = 30_000
 
 
 class Tickets:
-    """The tickets that are out; times are in milliseconds since the Unix epoch."""
+    """The tickets that are out; times are in milliseconds, on any clock."""
 
     def __init__(self, capacity: int = 100_000, per_user: int = 100) -> None:
         self.capacity = capacity

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from hubbub import audit
+from hubbub.core.tickets import LIFE
 from hubbub.errors import Reject
 from hubbub.hub.door import screen
 from hubbub.hub.formats import CODECS, subprotocol_of
@@ -109,13 +110,14 @@ async def give_ticket(node: Node, hooks: Hooks, handshake: Handshake) -> Ticket 
     if node.draining:
         return _draining()
     try:
-        identity, by = await _identify(node, hooks, handshake)
+        # A ticket gets no other: it would be good for ever.
+        identity, by = await _identify(node, hooks, handshake, tickets=False)
         if identity is None:
             raise not_shown()
         ticket = secrets.token_urlsafe(24)
-        given = Ticket(ticket, node.tickets.issue(ticket, identity, node.now_ms()))
+        node.tickets.issue(ticket, identity, _clock(node))
         audit.record("ticket", by=by, user=identity.user, ip=handshake.ip)
-        return given
+        return Ticket(ticket, node.now_ms() + LIFE)
     except Reject as error:
         return _refusal(error)
     except TimeoutError:
@@ -160,13 +162,20 @@ def _no_place(node: Node, handshake: Handshake) -> Refuse | None:
     return None
 
 
-async def _identify(node: Node, hooks: Hooks, handshake: Handshake) -> tuple[Identity | None, str]:
+def _clock(node: Node) -> int:
+    """Milliseconds on a clock that is never set: half a minute of it is half a minute."""
+    return int(node.loop.time() * 1000)
+
+
+async def _identify(
+    node: Node, hooks: Hooks, handshake: Handshake, *, tickets: bool = True
+) -> tuple[Identity | None, str]:
     """Whom the handshake proves, and by what; None where it does not say, as where `hello` is going to.
 
     Raises `Reject`.
     """
     shown = shown_by(handshake, node.options.token_cookie)
-    ticket = handshake.query.get("ticket")
+    ticket = handshake.query.get("ticket") if tickets else None
     # Before a cookie, which the browser sends whatever the page wants.
     if ticket is not None and (shown.token is None or shown.by == "cookie"):
         return _redeem(node, ticket, handshake.ip), "ticket"
@@ -189,7 +198,7 @@ async def _identify(node: Node, hooks: Hooks, handshake: Handshake) -> tuple[Ide
 
 def _redeem(node: Node, ticket: str, ip: str) -> Identity:
     try:
-        identity = node.tickets.redeem(ticket, node.now_ms())
+        identity = node.tickets.redeem(ticket, _clock(node))
         if identity is None:
             raise Reject(
                 ErrorCode.UNAUTHORIZED,

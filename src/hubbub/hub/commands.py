@@ -123,7 +123,8 @@ async def open_plain(node: Node, session: Session) -> None:
 async def hello(node: Node, session: Session, request: Hello) -> None:
     """The first message of the full way: who it is, and where it left off."""
     try:
-        await _authenticate_hello(node, session, request)
+        if not await _authenticate_hello(node, session, request):
+            return
         if request.client is not None:
             session.device = request.client
         if session.hooks.connect:
@@ -162,19 +163,23 @@ def _close_code(error: Exception) -> CloseCode:
     return CloseCode.UNAUTHORIZED if error.code == ErrorCode.UNAUTHORIZED else CloseCode.FORBIDDEN
 
 
-async def _authenticate_hello(node: Node, session: Session, request: Hello) -> None:
+async def _authenticate_hello(node: Node, session: Session, request: Hello) -> bool:
+    """Find out whose session it is; False where it has ended meanwhile."""
     shown = Shown(request.token, "hello")
     known = session.hooks.authenticate is not None or node.authenticator is not None
     if session.identity is not None and not (known and request.token is not None):
-        return
+        return True
     identity = await identify(node, session.hooks, shown, session.handshake, session.ip, session)
     if identity is None:
         raise not_shown()
     if node.counts.user_full(identity.user):
         raise Reject(ErrorCode.RATE_LIMITED, "this user has too many connections", retry_after=10)
+    if session.ending:
+        return False
     # Again, for a revocation in the meantime found no session that was this user's.
     check(node, identity)
     session.prove(identity, shown.by)
+    return True
 
 
 async def _welcome(node: Node, session: Session, request: Hello) -> None:
@@ -315,6 +320,10 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
         if session.hooks.join:
             await in_task()
             await session.hooks.call(session.hooks.join, node.options.hook_timeout, session, room)
+            if session.ending:
+                # It is a member no more before it has been one; who was told of the one is told of the other.
+                await session.hooks.call(session.hooks.leave, node.options.hook_timeout, session, room)
+                raise NotJoined
     name = room_channel(room)
     new_user = await put_in(node, session, room)
     try:
@@ -499,7 +508,13 @@ async def authenticate(node: Node, session: Session, request: Auth) -> None:
 async def _leave_forbidden(node: Node, session: Session) -> None:
     """Take the session out of the rooms in which its new token does not let it be."""
     for room in list(session.room_names or ()):
-        if not await may(node, session, Action.JOIN, room):
+        try:
+            allowed = await may(node, session, Action.JOIN, room)
+        except Exception:
+            # Where nobody can say that it may be there, it may not; and the other rooms are looked at all the same.
+            log.exception("nobody could say whether session %s may stay in a room: it is taken out", session.id)
+            allowed = False
+        if not allowed:
             await leave_room(node, session, room)
             session.send(Left(room, code=ErrorCode.FORBIDDEN), room_channel(room))
 

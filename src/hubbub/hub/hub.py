@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import random
 import secrets
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
 
@@ -18,7 +17,7 @@ from hubbub.core.outbox import Overflow
 from hubbub.core.rooms import RoomOptions, RoomPatterns, room_options
 from hubbub.core.wheel import Wheel
 from hubbub.engines.base import Accepted, Engine
-from hubbub.errors import AckTimeout, HubbubError, Reject, Unavailable
+from hubbub.errors import AckTimeout, HubbubError, Unavailable
 from hubbub.hub import admission
 from hubbub.hub.admission import Ticket
 from hubbub.hub.door import over_tls, screen
@@ -36,7 +35,7 @@ from hubbub.hub.node import Node
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content
 from hubbub.hub.receipts import Acknowledgements
-from hubbub.hub.revocation import LOG_SIZE, REVOCATIONS, keep_out, revoke_token, revoke_user
+from hubbub.hub.revocation import LOG_SIZE, MARGIN, REVOCATIONS, keep_out, revoke_token, revoke_user
 from hubbub.hub.session import Session
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode
 from hubbub.protocol.envelope import Member
@@ -331,16 +330,7 @@ class Hub:
         assert token is not None
         # As the whole, and as what a JWT's signature is made over: the same token can be signed in several ways.
         names = {token_id(token)} | ({token_id(token.rpartition(".")[0])} if token.count(".") == 2 else set())
-        expires = None
-        if node.authenticator is not None:
-            try:
-                expires = (await node.authenticator.identify(token, time.time())).expires
-            except Unavailable:
-                raise
-            except Reject:
-                # Not one that is good now; it may be one that will be.
-                pass
-        return await revoke_token(node, names, expires)
+        return await revoke_token(node, names)
 
     def statistics(self) -> HubStatistics:
         """How many of everything there are."""
@@ -382,7 +372,7 @@ class Hub:
         Raises `ConfigError` where two room patterns contradict each other.
         """
         patterns = self._room_patterns(options)
-        revocations = Retention(size=LOG_SIZE, age=options.token_age, pinned=True)
+        revocations = Retention(size=LOG_SIZE, age=options.token_age + MARGIN / 1000, pinned=True)
 
         def retention(channel: str) -> Retention:
             return revocations if channel == REVOCATIONS else patterns.retention(channel, limits)

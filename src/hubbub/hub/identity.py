@@ -95,10 +95,12 @@ def record_failure(error: Reject, by: str, ip: str, session: Session | None = No
 
 async def _ask(node: Node, hooks: Hooks, token: str | None, handshake: Handshake | None) -> Identity | None:
     if hooks.authenticate is not None:
+        # Before it is asked: what it knew then may be revoked while it answers.
+        now = node.now_ms()
         await in_task()
         async with asyncio.timeout(node.options.hook_timeout):
             answer = await hooks.call_one(hooks.authenticate, Credentials(token, handshake))
-        identity = _vouched(answer, token, node.now_ms())
+        identity = _vouched(answer, token, now)
         if identity is not None:
             return identity
     if token is not None and node.authenticator is not None:
@@ -124,8 +126,9 @@ def _vouched(answer: object, token: str | None, now: int) -> Identity | None:
         raise HubbubError("the authenticate hook returned `expires` in seconds: all times of day are in milliseconds")
     # The application is asked each time, so it vouches as of now, unless it says otherwise.
     issued = now if identity.issued is None else identity.issued
-    name = identity.token_id or (token_id(token) if token is not None else "")
-    return msgspec.structs.replace(identity, issued=issued, token_id=name)
+    # Not by a name of the application's: what is revoked is the token that was shown.
+    name = identity.token_id if token is None else token_id(token)
+    return msgspec.structs.replace(identity, issued=issued, token_id=name, vouched=True)
 
 
 def check(node: Node, identity: Identity) -> None:

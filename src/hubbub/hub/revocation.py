@@ -15,13 +15,22 @@ from hubbub import audit
 from hubbub.core.revocations import Revocation
 from hubbub.errors import Unavailable
 from hubbub.protocol.codes import CloseCode
-from hubbub.types import Publication
+from hubbub.types import Identity, Publication
 
 if TYPE_CHECKING:
     from hubbub.hub.node import Node
     from hubbub.hub.session import Session
 
-__all__ = ["LOG_SIZE", "REVOCATIONS", "hear_revocation", "keep_out", "learn_revocations", "revoke_token", "revoke_user"]
+__all__ = [
+    "LOG_SIZE",
+    "MARGIN",
+    "REVOCATIONS",
+    "hear_revocation",
+    "keep_out",
+    "learn_revocations",
+    "revoke_token",
+    "revoke_user",
+]
 
 log = logging.getLogger("hubbub.hub")
 
@@ -36,6 +45,9 @@ _PAGE: Final = 500
 
 # Seconds between two looks at what has ended.
 _SWEEP: Final = 60.0
+
+MARGIN: Final = 600_000
+"""Milliseconds that a token may be good for beyond its end, where clocks differ: twice the most that may be set."""
 
 _decode = msgspec.json.Decoder(Revocation)
 
@@ -71,25 +83,31 @@ def hear_revocation(node: Node, publication: Publication) -> None:
     _end(node, revocation)
 
 
-def _end(node: Node, revocation: Revocation) -> int:
-    """End the sessions that live by what is revoked; how many."""
+def _end(node: Node, revocation: Revocation, *, here: bool = False) -> int:
+    """End the sessions that live by what is revoked; how many. `here`: it was this node that was asked, just now."""
     concerned = [
         session
         for session in node.sessions.values()
-        if session.identity is not None and revocation.concerns(session.identity) and not session.ending
+        if session.identity is not None
+        # Who is here now came before, whatever the clock of whoever made the token says.
+        and (revocation.concerns(session.identity) or (here and session.user == revocation.user))
+        and not session.ending
     ]
     for session in concerned:
         identity = session.identity
         if revocation.user is not None and identity is not None and identity.token_id:
             # Where the application vouches for tokens, it does so anew each time: this one is known to be older.
-            node.revocations.add(_of_token(node, identity.token_id, identity.expires), node.now_ms())
+            node.revocations.add(_of_token(node, identity.token_id, identity), node.now_ms())
         session.close(CloseCode.UNAUTHORIZED, "the token has been revoked")
     return len(concerned)
 
 
-def _of_token(node: Node, name: str, expires: int | None) -> Revocation:
+def _of_token(node: Node, name: str, identity: Identity | None) -> Revocation:
+    """The revocation of a token, for as long as it can be good; `identity` is what it has proved, where known."""
     now = node.now_ms()
-    return Revocation(at=now, until=expires or now + _age(node), token_id=name)
+    known = identity is not None and not identity.vouched
+    ends = identity.expires if identity is not None and known else None
+    return Revocation(at=now, until=MARGIN + (now + _age(node) if ends is None else ends), token_id=name)
 
 
 def _age(node: Node) -> int:
@@ -103,25 +121,24 @@ async def revoke_user(node: Node, user: str) -> int:
     where no more can be remembered.
     """
     now = node.now_ms()
-    return await _revoke(node, [Revocation(at=now, until=now + _age(node), user=user)])
+    return await _revoke(node, [Revocation(at=now, until=now + _age(node) + MARGIN, user=user)])
 
 
-async def revoke_token(node: Node, names: Iterable[str], expires: int | None) -> int:
-    """Revoke the token that has these names, and ends at `expires`; else as `revoke_user`."""
-    return await _revoke(node, [_of_token(node, name, expires) for name in names])
+async def revoke_token(node: Node, names: Iterable[str]) -> int:
+    """Revoke the token that has these names; else as `revoke_user`."""
+    return await _revoke(node, [_of_token(node, name, None) for name in names])
 
 
 async def keep_out(node: Node, sessions: Iterable[Session]) -> None:
     """Revoke the tokens that `sessions` came with; raises `Unavailable` as `revoke_user` does."""
     identities = [session.identity for session in sessions if session.identity is not None]
-    ends = {identity.token_id: identity.expires for identity in identities if identity.token_id}
-    await _revoke(node, [_of_token(node, name, expires) for name, expires in ends.items()])
+    await _revoke(node, [_of_token(node, one.token_id, one) for one in identities if one.token_id])
 
 
 async def _revoke(node: Node, revocations: list[Revocation]) -> int:
     # All of them here before anything waits.
     remembered = [node.revocations.add(revocation, node.now_ms()) for revocation in revocations]
-    ended = sum(_end(node, revocation) for revocation in revocations)
+    ended = sum(_end(node, revocation, here=True) for revocation in revocations)
     if not all(remembered):
         raise Unavailable("too many tokens are revoked at once: let tokens live less long", retry_after=60)
     for revocation in revocations:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from hubbub.core.permissions import denied
 from hubbub.eager import in_task
 from hubbub.errors import AckTimeout, NotJoined, Reject
 from hubbub.hub.authorization import authorize_envelope, refuse_envelope
@@ -67,6 +68,8 @@ async def _route_guarded(node: Node, session: Session, envelope: Envelope) -> No
     except Exception as error:
         session.fault(fault_of(error, envelope, session))
     else:
+        if session.expelled:
+            return
         # It may be a task by now: what waits for the engine has to be waited for here.
         await _handle(node, session, envelope, session.hooks.pipeline.chain(envelope.type) or pass_on)
 
@@ -196,6 +199,8 @@ async def _go_through(node: Node, session: Session, envelope: Envelope, chain: N
             result = await chain(message)
         if result is None:
             return Outcome(envelope, None)
+        if session.expelled:
+            raise denied()
         made = _made(result)
         still_joined = made.room is None or (session.room_names is not None and made.room in session.room_names)
         if not still_joined and not (joined and made.room == envelope.room):

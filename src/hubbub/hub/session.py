@@ -34,6 +34,9 @@ __all__ = ["Session", "State"]
 # Close codes that say that the client broke a rule.
 _VIOLATIONS = frozenset((1002, 1007, 1009, int(CloseCode.PROTOCOL_VIOLATION)))
 
+# Close codes that say that who was here may not be.
+_EXPULSIONS = frozenset((CloseCode.UNAUTHORIZED, CloseCode.DISCONNECTED, CloseCode.TOKEN_EXPIRED))
+
 # Bytes of backlog to write before looking whether the socket still takes them.
 _BACKLOG_STEP = 65_536
 
@@ -175,6 +178,11 @@ class Session:
     def ending(self) -> bool:
         """Whether the session has ended, or is about to."""
         return self._closing is not None
+
+    @property
+    def expelled(self) -> bool:
+        """Whether it was ended because it may not be here: what it had said, and is not done, is not done any more."""
+        return self._closing is not None and self._closing[0] in _EXPULSIONS
 
     @property
     def unsent(self) -> int:
@@ -436,7 +444,7 @@ class Session:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
-        if identity.expires is not None:
+        if identity.expires is not None and self._closing is None:
             self._expiry = node.wheel.after((identity.expires - node.now_ms()) / 1000, self._expire)
 
     def open(self) -> None:
@@ -512,6 +520,11 @@ class Session:
         """Is the client still there? A plain one is pinged when it is silent, a full one regularly."""
         node, options = self._node, self._node.options
         now = node.wheel.now
+        ends = None if self.identity is None else self.identity.expires
+        if ends is not None and ends <= node.now_ms():
+            # The clock has been set forward, or the machine has slept, and the timer does not know.
+            self._expire()
+            return
         if self._paused:
             # It is not the client that is silent: we do not listen.
             self.last_seen = now

@@ -87,6 +87,12 @@ def test_what_is_remembered_stays_bounded() -> None:
         assert player.allow(Action.JOIN, f"game:{number}")
 
     assert len(player._remembered) <= 10_000
+    # What a token grants is one session's, and there are many of those.
+    one = permissions(rooms={"game:*": (Action.JOIN,)})
+    for number in range(1_000):
+        assert one.allow(Action.JOIN, f"game:{number}")
+
+    assert len(one._remembered) <= 64
     policies = Policies({"player": PLAYER})
     for number in range(2_500):
         policies.of(Identity(user="alice", roles=(f"role-{number}",)))

@@ -43,6 +43,16 @@ def test_a_later_revocation_counts_and_an_older_one_takes_nothing_back() -> None
         assert len(revocations) == 1
 
 
+def test_of_two_each_the_later_counts() -> None:
+    """A newer one that ends sooner takes nothing back."""
+    revocations = Revocations()
+    revocations.add(of_user(NOW, NOW + 9_000), NOW)
+    revocations.add(of_user(NOW + 100, NOW + 200), NOW)
+    revocations.sweep(NOW + 8_999)
+
+    assert revocations.concern(Identity(user="alice", issued=NOW + 100))
+
+
 def test_what_has_ended_is_forgotten() -> None:
     revocations = Revocations()
     revocations.add(of_user(), NOW)
