@@ -214,14 +214,13 @@ def test_a_flood_of_refusals_is_counted(tmp_path: Path) -> None:
                 told: list[tuple[str, dict[str, Any]]] = []
                 patch.setattr(audit, "record", lambda event, **fields: told.append((event, fields)))
                 refuse = Refuse(status=429, code="rate_limited", message="too many")
-                assert server._refusals is not None
                 for _ in range(3_000):
-                    server._refusals.record("192.0.2.1", refuse)
-                server._refusals.tell()
-                server._refusals.tell()
+                    server.hub.record_refusal("192.0.2.1", refuse)
+                server.hub._running.records.tell()
+                server.hub._running.records.tell()
 
                 assert told[0] == ("refusal", {"ip": "192.0.2.1", "status": 429, "code": "rate_limited", "why": None})
-                (number,) = [fields["unrecorded"] for event, fields in told if event == "refusals"]
+                (number,) = [fields["count"] for event, fields in told if event == "unrecorded"]
 
                 assert len(told) - 1 + number == 3_000 and 1_000 <= len(told) < 1_500
 

@@ -68,8 +68,10 @@ def make_app(hub: Hub, *, dev: bool) -> Starlette:
 
     async def give_ticket(request: Request) -> Response:
         """A ticket for whoever proves who asks: good for one connection, for half a minute."""
-        screened = hub.screen(_as_handshake(request))
+        asked = _as_handshake(request)
+        screened = hub.screen(asked)
         if isinstance(screened, Refuse):
+            hub.record_refusal(asked.ip, screened)
             return _refused(screened)
         # What it says is for the one who asked, also where that is a page of another origin that may connect.
         headers = {"Cache-Control": "no-store", **_for_page(request)}
@@ -77,6 +79,7 @@ def make_app(hub: Hub, *, dev: bool) -> Starlette:
             return Response(status_code=204, headers={**headers, **_ASK_FIRST})
         answer = await hub.give_ticket(screened)
         if isinstance(answer, Refuse):
+            hub.record_refusal(asked.ip, answer)
             return _refused(answer, headers)
         return JSONResponse(msgspec.to_builtins(answer), 201, headers=headers)
 
@@ -112,7 +115,10 @@ class _OverTls:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None
         if scope["type"] == "http" and scope["path"] not in _PROBES:
-            refusal = self._hub.over_tls(_as_handshake(Request(scope)))
+            asked = _as_handshake(Request(scope))
+            refusal = self._hub.over_tls(asked)
+            if refusal is not None:
+                self._hub.record_refusal(asked.ip, refusal)
         await (self._app if refusal is None else _refused(refusal))(scope, receive, send)
 
 

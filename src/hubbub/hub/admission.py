@@ -207,6 +207,6 @@ def _redeem(node: Node, ticket: str, ip: str) -> Identity:
             )
         check(node, identity)
     except Reject as error:
-        record_failure(error, "ticket", ip)
+        record_failure(node, error, "ticket", ip)
         raise
     return identity

@@ -493,7 +493,7 @@ async def authenticate(node: Node, session: Session, request: Auth) -> None:
         error = Reject(
             ErrorCode.CONFLICT, "the token belongs to another user: connect anew", why="it is another user's"
         )
-        record_failure(error, "auth", session.ip, session)
+        record_failure(node, error, "auth", session.ip, session)
         raise error
     check(node, identity)
     if session.ending:

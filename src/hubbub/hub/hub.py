@@ -409,6 +409,10 @@ class Hub:
             node.count_error(answer.code)
         return answer
 
+    def record_refusal(self, ip: str, refuse: Refuse) -> None:
+        """Tell the audit that somebody was refused before becoming a session."""
+        self._running.records.record("refusal", ip=ip, status=refuse.status, code=refuse.code, why=refuse.why)
+
     async def give_ticket(self, request: Handshake) -> Ticket | Refuse:
         """A ticket for whoever asks with a good proof, which lets in once; or why not."""
         node = self._running

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from hubbub import audit
 from hubbub.eager import in_task
 from hubbub.errors import HubbubError, Reject
 from hubbub.hub.hooks import Credentials
@@ -82,15 +81,15 @@ async def identify(
         elif shown.token is not None:
             raise not_proven("nobody here knows it")
     except Reject as error:
-        record_failure(error, shown.by, ip, session)
+        record_failure(node, error, shown.by, ip, session)
         raise
     return identity
 
 
-def record_failure(error: Reject, by: str, ip: str, session: Session | None = None) -> None:
+def record_failure(node: Node, error: Reject, by: str, ip: str, session: Session | None = None) -> None:
     """Record that a proof was not good, and why; a `session` is one that stands."""
     id, user = (None, None) if session is None else (session.id, session.user or None)
-    audit.record("authentication", outcome=error.code, by=by, session=id, user=user, ip=ip, why=error.why)
+    node.records.record("authentication", outcome=error.code, by=by, session=id, user=user, ip=ip, why=error.why)
 
 
 async def _ask(node: Node, hooks: Hooks, token: str | None, handshake: Handshake | None) -> Identity | None:

@@ -29,6 +29,7 @@ from hubbub.hub.formats import FramedJson
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Outcome
 from hubbub.hub.receipts import SERVER_INBOX, Receipts
+from hubbub.hub.records import INTERVAL, Records
 from hubbub.hub.revocation import REVOCATIONS, hear_revocation, learn_revocations
 from hubbub.protocol import json
 from hubbub.protocol.codes import CloseCode
@@ -91,6 +92,9 @@ class Node:
         self.revocations = Revocations()
         self.tickets = Tickets()
 
+        # What strangers do, in the audit.
+        self.records = Records(self.loop.time)
+
         # Who is online, and whose session has ended and may be back in a moment.
         self.online = OnlineUsers(LastSeen(age=int(options.presence_ttl * 1000)))
         self.grace = Grace(self.wheel, options.presence_grace)
@@ -139,6 +143,7 @@ class Node:
         await self.engine.start(self)
         await self.engine.listen([ALL, REVOCATIONS])
         await learn_revocations(self)
+        self._tell_records()
         self._tick()
 
     async def stop(self) -> None:
@@ -401,6 +406,10 @@ class Node:
                 self.blocked[session] = (now, left)
             elif since < deadline:
                 session.close(CloseCode.SLOW_CONSUMER, "reading too slowly: a write took too long")
+
+    def _tell_records(self) -> None:
+        self.records.tell()
+        self.wheel.after(INTERVAL, self._tell_records)
 
     # ------------------------------------------------------------------------------------------ tasks
 
