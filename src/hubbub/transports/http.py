@@ -114,15 +114,20 @@ class Http:
 
     async def close(self, timeout: float) -> None:
         """`finish`, wait at most `timeout` seconds for the requests that are being served, and cut the rest."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
         self.finish()
         if self._state.connections:
-            self._empty = asyncio.get_running_loop().create_future()
+            self._empty = loop.create_future()
             await asyncio.wait([self._empty], timeout=timeout)
         for connection in self._connections():
             connection.transport.abort()
         for refused in list(self.turned_away):
             refused.transport.abort()
         tasks = list(self._state.tasks)
+        if tasks:
+            # Of one whose connection has gone the application may be at its last lines: a cancellation there is logged.
+            await asyncio.wait(tasks, timeout=max(0.0, deadline - loop.time()))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
