@@ -12,9 +12,11 @@ TESTS ?=
 BENCH ?=
 # Options for the kill test, such as: make chaos CHAOS='--seconds 600 --seed 7'
 CHAOS ?=
+# Options for the fuzzer, such as: make fuzz FUZZ='--seconds 60 raw_frames'
+FUZZ ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup dev test lint bench chaos conformance clean
+.PHONY: help run setup dev test lint bench chaos fuzz conformance clean
 
 help:           ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -55,6 +57,11 @@ bench: setup    ## measure beside a server in bare C; needs a C compiler and Lin
 
 chaos: dev      ## kill the server under load for 3 minutes and see that nothing is lost
 	cd tests && ../$(BIN)/python -m chaos $(CHAOS)
+
+fuzz: dev       ## throw 10 minutes of hostile input at everything that reads strangers' bytes
+	@# Without a compiler: where there is no wheel, the fuzzer says what to do.
+	-@$(PIP) install --only-binary atheris --group fuzz 2>/dev/null
+	@cd tests && ../$(BIN)/python -m fuzz $(FUZZ)
 
 conformance: dev  ## the public Autobahn suite alone (it is part of `make test`)
 	$(BIN)/python -m pytest -m conformance tests/conformance

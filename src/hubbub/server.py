@@ -21,6 +21,7 @@ from hubbub.api.forwarded import Forwarded
 from hubbub.api.http import make_app
 from hubbub.config import Config, misspelt
 from hubbub.core.addresses import TrustedProxies
+from hubbub.core.rates import Bucket, Rate
 from hubbub.engines.memory import MemoryEngine
 from hubbub.engines.sqlite.engine import SqliteEngine
 from hubbub.errors import ConfigError
@@ -40,6 +41,9 @@ __all__ = ["Server", "run"]
 
 log = logging.getLogger("hubbub.server")
 
+# Refusals that are recorded one by one; what is beyond is recorded as a number.
+_RECORDED = Rate(100, burst=1_000)
+
 # Seconds between two sweeps of what the engine no longer needs.
 _SWEEP_INTERVAL = 10.0
 
@@ -55,6 +59,7 @@ class Server:
         self.config = config
         self._engine = _engine(hub, config)
         self._authenticator = _authenticator(config)
+        self._refusals: _Refusals | None = None
         self._port: Port | None = None
         self._websocket: WebSocket | None = None
         self._http: Http | None = None
@@ -86,6 +91,7 @@ class Server:
         if self._authenticator is not None:
             self._authenticator.start()
         wheel = self.hub.wheel
+        self._refusals = _Refusals(asyncio.get_running_loop().time)
         self._websocket = WebSocket(config.transport, wheel)
         proxies = config.server.trusted_proxies
         app = Forwarded(make_app(self.hub, dev=config.hub.dev), proxies)
@@ -100,7 +106,7 @@ class Server:
             websocket=self._websocket.open,
             http=self._http.protocol,
             tls=tls,
-            on_refused=_record_refusal,
+            on_refused=self._refusals.record,
             proxies=proxies,
         )
         try:
@@ -130,6 +136,8 @@ class Server:
 
     def _sweep(self) -> None:
         self._engine.sweep()
+        if self._refusals is not None:
+            self._refusals.tell()
         self.hub.wheel.after(_SWEEP_INTERVAL, self._sweep)
 
     async def drain(self, timeout: float) -> None:
@@ -175,8 +183,26 @@ def _authenticator(config: Config) -> JwtAuthenticator | None:
     return JwtAuthenticator(config.auth)
 
 
-def _record_refusal(ip: str, refuse: Refuse) -> None:
-    audit.record("refusal", ip=ip, status=refuse.status, code=refuse.code)
+class _Refusals:
+    """The audit's records of refusals: a flood of them is counted, so that no stranger can fill a disk."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._meter = Bucket(_RECORDED)
+        self._unrecorded = 0
+
+    def record(self, ip: str, refuse: Refuse) -> None:
+        """Record one, or count it."""
+        if self._meter.take(self._clock()) is None:
+            audit.record("refusal", ip=ip, status=refuse.status, code=refuse.code)
+        else:
+            self._unrecorded += 1
+
+    def tell(self) -> None:
+        """Record how many have only been counted, if any."""
+        if self._unrecorded:
+            audit.record("refusals", unrecorded=self._unrecorded)
+            self._unrecorded = 0
 
 
 def _why_not(error: OSError, config: Config) -> str:

@@ -26,6 +26,17 @@ CONNECT = """address => new Promise(resolve => {
 })"""
 
 
+# Gets a ticket with a token, and connects with it; resolves to whether that worked.
+BY_TICKET = """async address => {
+    const headers = { Authorization: "Bearer good" };
+    try {
+        const answer = await fetch(`${address}/api/tickets`, { method: "POST", headers });
+        const { ticket } = await answer.json();
+        return await CONNECT(`${address.replace("http", "ws")}/ws?ticket=${ticket}`);
+    } catch { return false; }
+}""".replace("CONNECT", f"({CONNECT})")
+
+
 class Asked:
     """A hub that believes a token and a cookie, and what it was shown."""
 
@@ -101,6 +112,27 @@ def test_a_page_that_was_listed_can() -> None:
         ):
             assert await connects(context, other, server)
             assert asked.cookies == [True]
+
+    run(main())
+
+
+def test_a_page_gets_a_ticket_where_it_may_connect() -> None:
+    """Across origins the browser asks the server first, and lets no page read what it may not."""
+
+    async def main() -> None:
+        asked = Asked()
+        async with (
+            serving() as other,
+            serving() as stranger,
+            serving(asked.hub, dev=False, origins=other.address) as server,
+            window(server) as context,
+        ):
+            for page_of, works in ((other, True), (server, True), (stranger, False)):
+                page = await context.new_page()
+                await page.goto(f"{page_of.address}/health")
+
+                assert await page.evaluate(BY_TICKET, server.address) is works
+                await page.close()
 
     run(main())
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from hubbub import audit
+from hubbub.transports.base import Refuse
 from support.client import FULL, connect
 from support.loop import run
-from support.server import Child, get
+from support.server import Child, get, serving
 
 # Parts of everything that must not be found in a log, a metric or an answer to somebody else.
 CANARY = "canary-7f3a"
@@ -150,5 +152,28 @@ def test_what_a_client_chose_cannot_look_like_another_record(tmp_path: Path) -> 
 
             assert len(lines) == 2
             assert [record["user"] for record in child.audit()] == [name, name]
+
+    run(main())
+
+
+def test_a_flood_of_refusals_is_counted(tmp_path: Path) -> None:
+    """A thousand are recorded one by one; what is beyond comes as a number, and nobody can fill a disk."""
+
+    async def main() -> None:
+        async with serving() as server:
+            with pytest.MonkeyPatch.context() as patch:
+                told: list[tuple[str, dict[str, Any]]] = []
+                patch.setattr(audit, "record", lambda event, **fields: told.append((event, fields)))
+                refuse = Refuse(status=429, code="rate_limited", message="too many")
+                assert server._refusals is not None
+                for _ in range(3_000):
+                    server._refusals.record("192.0.2.1", refuse)
+                server._refusals.tell()
+                server._refusals.tell()
+
+                assert told[0] == ("refusal", {"ip": "192.0.2.1", "status": 429, "code": "rate_limited"})
+                (number,) = [fields["unrecorded"] for event, fields in told if event == "refusals"]
+
+                assert len(told) - 1 + number == 3_000 and 1_000 <= len(told) < 1_500
 
     run(main())

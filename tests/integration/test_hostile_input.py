@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import Any
 
 import pytest
 
+from contract.transports.harness import CLOSE, PING, PONG, frame, handshake
 from support.client import FULL, Client, Message, connect
-from support.loop import run
+from support.loop import PATIENCE, eventually, run
 from support.server import serving
 
 pytestmark = pytest.mark.every_engine
@@ -313,5 +315,52 @@ def test_a_bad_resume_ends_the_handshake(resume: object) -> None:
 
             assert (await client.closed())[0] == 4500
             assert server.hub.sessions() == []
+
+    run(main())
+
+
+class Flood(asyncio.Protocol):
+    """A client that hears while it floods: a reset may follow the server's last word at once."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.gone = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard += data
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.gone.set()
+
+
+@pytest.mark.memory
+@pytest.mark.parametrize("opcode", [PING, PONG])
+def test_control_frames_before_hello_spawn_nothing(opcode: int) -> None:
+    """10^5 of them that nobody asked for, on a connection that has not even greeted: closed by rate, and no task."""
+
+    async def main() -> None:
+        async with serving() as server:
+            tasks = asyncio.all_tasks()
+            port = int(server.address.rpartition(":")[2])
+            transport, flood = await asyncio.get_running_loop().create_connection(Flood, "localhost", port)
+            transport.write(handshake("/ws?user_id=mallory", f"Sec-WebSocket-Protocol: {FULL}"))
+            for _ in range(1_000):
+                if transport.is_closing():
+                    break
+                transport.write(frame(opcode) * 100)
+                await asyncio.sleep(0)
+
+                assert asyncio.all_tasks() == tasks
+            transport.close()
+            async with asyncio.timeout(PATIENCE):
+                await flood.gone.wait()
+            head, _, answers = flood.heard.partition(b"\r\n\r\n")
+            pongs, close, payload = answers.partition(bytes((0x80 | CLOSE,)))
+
+            assert head.startswith(b"HTTP/1.1 101 ") and close
+            # An answer to each ping of the allowance, and then 4500.
+            assert pongs == frame(PONG, mask=False) * (100 if opcode == PING else 0)
+            assert int.from_bytes(payload[1:3]) == 4500
+            await eventually(lambda: server.hub.statistics().connections == 0)
 
     run(main())

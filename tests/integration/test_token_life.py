@@ -356,6 +356,32 @@ class TestTickets:
 
         run(main())
 
+    def test_a_page_that_may_connect_may_ask_for_one(self) -> None:
+        """The browser asks first (CORS); a page that may not connect gets neither an answer nor a ticket."""
+
+        async def main() -> None:
+            app, evil = "https://app.example.com", "https://evil.example"
+            async with serving(a_hub({"a": "alice"}), dev=False, origins=app) as server:
+                first = await get(
+                    server.address, "/api/tickets", f"Origin: {app}", "Connection: close", method="OPTIONS"
+                )
+
+                assert first.status == 204 and first.headers["access-control-allow-origin"] == app
+                assert first.headers["access-control-allow-headers"] == "Authorization"
+                assert "access-control-allow-credentials" not in first.headers
+                given = await post(server.address, "/api/tickets", f"Origin: {app}", "Authorization: Bearer a")
+
+                assert given.status == 201 and given.headers["access-control-allow-origin"] == app
+                refusals = [
+                    await get(server.address, "/api/tickets", f"Origin: {evil}", "Connection: close", method="OPTIONS"),
+                    await post(server.address, "/api/tickets", f"Origin: {evil}", "Authorization: Bearer a"),
+                ]
+
+                assert [refusal.status for refusal in refusals] == [403, 403]
+                assert not any("access-control-allow-origin" in refusal.headers for refusal in refusals)
+
+        run(main())
+
     def test_only_post(self) -> None:
         """A link or an image of somebody else's must not make one."""
 

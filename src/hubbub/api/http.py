@@ -36,6 +36,14 @@ _PAGE_HEADERS = {
 }
 
 
+# A browser asks before it lets a page of another origin send a token (CORS). Not "credentials": cookies stay at home.
+_ASK_FIRST = {
+    "Access-Control-Allow-Methods": "POST",
+    "Access-Control-Allow-Headers": "Authorization",
+    "Access-Control-Max-Age": "600",
+}
+
+
 def make_app(hub: Hub, *, dev: bool) -> Starlette:
     """The ASGI application for one hub; the chat page only in dev mode."""
     metrics = Metrics(hub)
@@ -60,9 +68,14 @@ def make_app(hub: Hub, *, dev: bool) -> Starlette:
 
     async def give_ticket(request: Request) -> Response:
         """A ticket for whoever proves who asks: good for one connection, for half a minute."""
-        answer = await hub.give_ticket(_as_handshake(request))
-        # What it says is for the one who asked.
-        headers = {"Cache-Control": "no-store"}
+        screened = hub.screen(_as_handshake(request))
+        if isinstance(screened, Refuse):
+            return _refused(screened)
+        # What it says is for the one who asked, also where that is a page of another origin that may connect.
+        headers = {"Cache-Control": "no-store", **_for_page(request)}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={**headers, **_ASK_FIRST})
+        answer = await hub.give_ticket(screened)
         if isinstance(answer, Refuse):
             return _refused(answer, headers)
         return JSONResponse(msgspec.to_builtins(answer), 201, headers=headers)
@@ -71,7 +84,7 @@ def make_app(hub: Hub, *, dev: bool) -> Starlette:
         Route("/health", health),
         Route("/ready", ready),
         Route("/metrics", show_metrics),
-        Route("/api/tickets", give_ticket, methods=["POST"]),
+        Route("/api/tickets", give_ticket, methods=["POST", "OPTIONS"]),
         # The port has taken those that ask for an upgrade: who comes here forgot to.
         Route("/ws", _upgrade_required),
     ]
@@ -121,6 +134,12 @@ def _as_handshake(request: Request) -> Handshake:
         ip=request.client.host if request.client is not None else "",
         secure=request.url.scheme == "https",
     )
+
+
+def _for_page(request: Request) -> dict[str, str]:
+    """What lets a page that may connect read the answer."""
+    origin = request.headers.get("origin")
+    return {} if origin is None else {"Access-Control-Allow-Origin": origin, "Vary": "Origin"}
 
 
 def _refused(refuse: Refuse, headers: dict[str, str] | None = None) -> Response:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from hubbub.errors import HubbubError
 from hubbub.protocol.envelope import (
@@ -40,6 +40,10 @@ __all__ = [
 ]
 
 
+# What an integer on the wire is (protocol.md §1.2). Python's may have any size, and then cannot become a float.
+Integer = Annotated[int, Meta(ge=-(2**53 - 1), le=2**53 - 1)]
+
+
 class NotAMessage(ValueError):
     """The text is no message of the protocol; a server that sends such does not make sense."""
 
@@ -58,10 +62,10 @@ class Message(Struct, kw_only=True):
     id: str | None = None
     receipt: bool = False
     # The position in its channel; None for a volatile message.
-    seq: int | None = None
-    prev: int | None = None
+    seq: Integer | None = None
+    prev: Integer | None = None
     # When the server accepted it, milliseconds since the Unix epoch.
-    time: int | None = None
+    time: Integer | None = None
 
     def __post_init__(self) -> None:
         if self.binary and isinstance(self.content, str):
@@ -91,7 +95,7 @@ class Limits(Struct):
     """What the server takes."""
 
     # Bytes of one message.
-    message: int = 65_536
+    message: Integer = 65_536
 
 
 class Welcome(Struct, kw_only=True):
@@ -100,11 +104,11 @@ class Welcome(Struct, kw_only=True):
     session: str
     user: str
     # Milliseconds since the Unix epoch, on the server's clock.
-    time: int
+    time: Integer
     positions: Positions
     recovered: Recoveries
     limits: Limits = field(default_factory=Limits)
-    expires: int | None = None
+    expires: Integer | None = None
 
 
 class Ack(Struct, kw_only=True):
@@ -113,12 +117,12 @@ class Ack(Struct, kw_only=True):
     id: str | None = None
     to: str | None = None
     room: str | None = None
-    seq: int | None = None
+    seq: Integer | None = None
     epoch: str | None = None
     # It had been accepted before; this was a retry.
     duplicate: bool = False
     # Only in the answer to `auth`: when the new token ends.
-    expires: int | None = None
+    expires: Integer | None = None
 
 
 class Left(Struct, kw_only=True):
@@ -145,8 +149,8 @@ class Chunk(Struct, kw_only=True):
     """A part of a message that is too large for one (§7)."""
 
     id: str
-    index: int
-    total: int
+    index: Integer
+    total: Integer
     data: bytes
 
 
@@ -186,7 +190,7 @@ def decode(text: str | bytes) -> Any:
     try:
         kind = _kind.decode(text).type
         return _decoders.get(kind, _message).decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotAMessage(str(error)) from None
 
 

@@ -21,6 +21,7 @@ from hubbub.transports.base import Handshake, Refuse
 __all__ = [
     "HEAD_END",
     "HEAD_SIZE",
+    "HEAD_WINDOW",
     "TOO_LARGE",
     "Head",
     "is_hopeless",
@@ -34,6 +35,8 @@ HEAD_END = b"\r\n\r\n"
 
 # Bytes of a head, the empty line not counted, and header lines in it.
 HEAD_SIZE = 16_384
+# The largest head with its end: where there is none in so many bytes, the head is too large.
+HEAD_WINDOW = HEAD_SIZE + len(HEAD_END)
 _HEADER_COUNT = 100
 
 _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP/1\.([01])")
@@ -94,7 +97,7 @@ class Head(Struct, frozen=True):
 
 def is_hopeless(part: bytes | bytearray, start: int) -> bool:
     """Whether an unfinished head can no longer become a good one, looking at it from `start` on."""
-    return _IMPOSSIBLE.search(part, start) is not None
+    return _IMPOSSIBLE.search(part, start, HEAD_WINDOW) is not None
 
 
 def read_head(data: bytes) -> Head | Refuse:
@@ -109,7 +112,8 @@ def read_head(data: bytes) -> Head | Refuse:
     if request is None:
         return _bad("The request line is not HTTP/1.")
     if len(lines) > _HEADER_COUNT:
-        return TOO_LARGE
+        # Had it come in pieces, an impossible byte would have been seen before it was known how many there are.
+        return _bad("A header line is malformed.") if is_hopeless(data, 0) else TOO_LARGE
     headers: dict[str, str] = {}
     for line in lines:
         header = _HEADER_LINE.fullmatch(line)

@@ -26,7 +26,7 @@ from hubbub.transports.base import Admit, Handshake, Receiver, Refuse, Transport
 from hubbub.transports.encrypted import Encrypted
 from hubbub.transports.handshake import (
     HEAD_END,
-    HEAD_SIZE,
+    HEAD_WINDOW,
     TOO_LARGE,
     Head,
     is_hopeless,
@@ -224,13 +224,14 @@ class Gate(asyncio.Protocol):
         # would otherwise cost the square of the head's size.
         start = max(0, len(head) - len(HEAD_END) + 1)
         head += data
-        end = head.find(HEAD_END, start)
+        # What is wrong first counts, so that the answer does not depend on how the head was cut.
+        end = head.find(HEAD_END, start, HEAD_WINDOW)
         if end >= 0:
             self._understand(bytes(head[:end]), bytes(head[end + len(HEAD_END) :]))
-        elif len(head) > HEAD_SIZE:
-            self._refuse(TOO_LARGE)
         elif is_hopeless(head, start):
             self._refuse(_NOT_HTTP)
+        elif len(head) >= HEAD_WINDOW:
+            self._refuse(TOO_LARGE)
         elif self._reads > _HEAD_READS:
             self._refuse(_DRIBBLED)
 

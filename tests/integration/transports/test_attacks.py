@@ -188,15 +188,16 @@ def test_a_broken_stream_costs_nothing_more(attacked: Attacked) -> None:
     attacked.is_well()
 
 
-@pytest.mark.parametrize("length", [2**63 - 1, 2**63, 2**64 - 1, 1 << 40, 65_537])
+@pytest.mark.parametrize("length", [2**63 - 1, 2**63, 2**64 - 1, 1 << 40, 65_537, 65_535, 126, 125, 0])
 def test_a_length_is_refused_before_memory_is_taken(attacked: Attacked, length: int) -> None:
+    """Lengths of 64 bits: too much, impossible, or what should have been said in fewer (RFC 6455 §5.2)."""
     files, memory = attacked.files, attacked.memory
     with attacked.websocket() as sock:
         sock.sendall(b"\x82\xff" + length.to_bytes(8))
         code = int.from_bytes(read_until_close(sock)[2:4])
         attacked.settle(files)
 
-    assert code == (1002 if length >> 63 else 1009)
+    assert code == (1009 if 65_536 <= length < 2**63 else 1002)
     assert attacked.memory - memory < MIB
 
 
@@ -208,10 +209,14 @@ def test_a_length_is_refused_before_memory_is_taken(attacked: Attacked, length: 
         pytest.param(handshake("/" + "a" * MIB), id="1 MiB path"),
         pytest.param(b"\0" * MIB, id="1 MiB of NUL"),
         pytest.param(b"a" * MIB, id="1 MiB of a word"),
+        pytest.param(handshake("/ws", "X: a\0b"), id="NUL"),
+        pytest.param(handshake("/ws", "X: a\nY: b"), id="bare LF"),
+        pytest.param(handshake("/ws", "X: a", " folded"), id="obs-fold"),
+        pytest.param(handshake("/ws", "X: \xe9"), id="0x80 and beyond"),
     ],
 )
 def test_a_flood_of_headers_is_refused(attacked: Attacked, head: bytes) -> None:
-    """Twenty times in a row, without memory and with little work."""
+    """Too many, too long, or with what no header has; twenty times in a row, without memory and with little work."""
     files, cpu, memory = attacked.files, attacked.cpu, attacked.memory
     for _ in range(20):
         with attacked.connect() as sock:
@@ -233,7 +238,7 @@ def test_a_dribbled_head_costs_little(attacked: Attacked, pause: float) -> None:
     cpu = attacked.cpu
     with attacked.connect() as sock:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            for byte in b"GET /ws HTTP/1.1\r\nX: ".ljust(16_384 + 2, b"a"):
+            for byte in b"GET /ws HTTP/1.1\r\nX: ".ljust(16_384 + 4, b"a"):
                 sock.send(bytes((byte,)))
                 until = time.perf_counter() + pause
                 while time.perf_counter() < until:

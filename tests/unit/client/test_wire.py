@@ -43,11 +43,14 @@ def test_fields_that_are_not_known_are_ignored() -> None:
         '{"type":"chat","content":"?","binary":true}',
         '{"type":"welcome"}',
         '{"type":"error","code":"x"}',
+        '{"type":"chat","seq":9007199254740992}',
         '{"type":"joined","room":"r","position":["e"],"recovered":null,"count":1}',
         "[" * 100_000,
+        # Bytes come out of chunks.
+        b'{"type":"\x80"}',
     ],
 )
-def test_nonsense_is_no_message(text: str) -> None:
+def test_nonsense_is_no_message(text: str | bytes) -> None:
     with pytest.raises(wire.NotAMessage):
         wire.decode(text)
 

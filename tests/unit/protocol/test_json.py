@@ -162,7 +162,8 @@ def test_every_base64_is_recognised(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"7", b"null", b'"a"', b'"YQ="', b'"YQ==="', b'"Y Q="', b'"YQ-_"', b'"\xc3\xa4"']
+    "content",
+    [b"", b"7", b"null", b'"a"', b'"YQ="', b'"YQ==="', b'"Y Q="', b'"YQ-_"', b'"\xc3\xa4"', b'"AAAA="', b'"AAAA=="'],
 )
 def test_what_is_no_base64_is_recognised(content: bytes) -> None:
     """With padding, of the standard alphabet, and a string in the first place (RFC 4648 §4)."""

@@ -262,6 +262,11 @@ def test_a_head_has_at_most_100_headers() -> None:
     assert (refuse.status, refuse.code) == (431, "too_large")
 
 
+def test_an_impossible_byte_is_worse_than_too_many_headers() -> None:
+    """In pieces it would have been found first, and the answer is the same for the same bytes."""
+    assert refused(request(None, *["X: a"] * 200, "Y: a\x00b")).status == 400
+
+
 def test_a_head_has_a_size() -> None:
     room = HEAD_SIZE - len(request(None, "X: "))
 
