@@ -224,6 +224,8 @@ def _convert(option: Option, value: Any, spelled: str) -> Any:
         shown = "what it is" if option.secret else repr(value)
         # Where in a table or a list says nothing to who wrote it.
         said = str(error).lower().removesuffix(" - at `$[...]`")
+        if said.startswith("expected `bool`"):
+            said = "write true or false"
         raise ConfigError(f"{spelled} cannot be {shown}: {said} ({option.description})") from None
     if option.name == "origins":
         _look_at_origins(found, spelled)

@@ -40,7 +40,13 @@ class Reject(HubbubError):
     """
 
     def __init__(
-        self, code: str, message: str = "", *, retry_after: float | None = None, where: str | None = None
+        self,
+        code: str,
+        message: str = "",
+        *,
+        retry_after: float | None = None,
+        where: str | None = None,
+        why: str | None = None,
     ) -> None:
         super().__init__(code, message)
         self.code = str(code)
@@ -48,6 +54,8 @@ class Reject(HubbubError):
         self.retry_after = retry_after
         # For invalid content: the path of the first wrong value, such as `$.price`.
         self.where = where
+        # For whoever runs the server: in the audit of what is refused at the door. The client is not told.
+        self.why = why
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}" if self.message else self.code

@@ -194,7 +194,7 @@ class _Refusals:
     def record(self, ip: str, refuse: Refuse) -> None:
         """Record one, or count it."""
         if self._meter.take(self._clock()) is None:
-            audit.record("refusal", ip=ip, status=refuse.status, code=refuse.code)
+            audit.record("refusal", ip=ip, status=refuse.status, code=refuse.code, why=refuse.why)
         else:
             self._unrecorded += 1
 

@@ -12,6 +12,7 @@ from msgspec import Raw, Struct, field
 __all__ = [
     "ALL",
     "NOTHING",
+    "ROOM_ACTIONS",
     "Acknowledged",
     "Action",
     "Identity",
@@ -98,7 +99,7 @@ class Publication(Struct, gc=False, omit_defaults=True):
 
 
 class Action(StrEnum):
-    """What may be granted in a room; each by itself, and none of them goes without `JOIN`."""
+    """What may be granted: in a room each by itself, and none goes without `JOIN`; to a user `SEND`; `BROADCAST`."""
 
     JOIN = "join"
     """Be a member: hear what is published from now on."""
@@ -111,6 +112,16 @@ class Action(StrEnum):
 
     PRESENCE = "presence"
     """See who is in the room."""
+
+    SEND = "send"
+    """Write to a user, and ask whether that user is online."""
+
+    BROADCAST = "broadcast"
+    """Write to everyone."""
+
+
+ROOM_ACTIONS = (Action.JOIN, Action.PUBLISH, Action.HISTORY, Action.PRESENCE)
+"""What may be granted in a room."""
 
 
 class Identity(Struct, frozen=True, kw_only=True):

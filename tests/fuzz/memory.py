@@ -12,7 +12,10 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Pipe", "Turns"]
+__all__ = ["PEER", "Pipe", "Turns"]
+
+PEER = "192.0.2.1"
+"""The address at the other end."""
 
 
 if TYPE_CHECKING:
@@ -113,7 +116,7 @@ class Pipe(asyncio.Transport):
     # --- the protocols' end ---
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return {"peername": ("192.0.2.1", 50_000), "ssl_object": self}.get(name, default)
+        return {"peername": (PEER, 50_000), "ssl_object": self}.get(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol

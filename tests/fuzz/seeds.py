@@ -10,6 +10,7 @@ from typing import Any
 from contract.transports.harness import handshake
 from fuzz import streams
 from fuzz.streams import frame
+from support.tokens import token
 from support.vectors import joined
 
 __all__ = ["of"]
@@ -21,7 +22,7 @@ def of(target: str) -> list[bytes]:
     """The seeds of a target."""
     kind, _, what = target.partition("_")
     if kind == "raw":
-        return {"handshake": _heads, "frames": _streams, "envelopes": _envelopes, "server": _lines}[what]()
+        return _RAW[what]()
     # Choices: each way to begin once, and a long stretch of everything.
     return [bytes((first, 1)) for first in range(24)] + [bytes(islice(cycle(range(48)), 240)), bytes(range(256))]
 
@@ -38,6 +39,12 @@ def _heads() -> list[bytes]:
         *(handshake("/ws", *["X: a"] * count) for count in (95, 96)),
         *(handshake("/ws", line) for line in ("X: a\0b", "X: a\nY: b", "X: é", "Host: b", "Content-Length: 1")),
     ]
+
+
+def _tokens() -> list[bytes]:
+    header, claims, signature = (forged := token(streams.CLAIMS, key=b"the key of somebody else")).split(".")
+    none = token(streams.CLAIMS, header={"alg": "none"}).rpartition(".")[0] + "."
+    return [text.encode() for text in (forged, none, f"{header}.{claims}", f"{header}..{signature}", "")]
 
 
 def _streams() -> list[bytes]:
@@ -77,3 +84,6 @@ def _envelopes() -> list[bytes]:
 def _lines() -> list[bytes]:
     said = [json.dumps(message).encode() for message in streams.SAID]
     return [*said, b"\n".join(said[2:]), b"\n".join(said)]
+
+
+_RAW = {"handshake": _heads, "token": _tokens, "frames": _streams, "envelopes": _envelopes, "server": _lines}

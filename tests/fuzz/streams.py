@@ -10,7 +10,20 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["GOOD", "ODD", "SAID", "WELCOME", "conversation", "envelope", "frame", "frames", "head"]
+__all__ = [
+    "CLAIMS",
+    "GOOD",
+    "HEADER",
+    "ODD",
+    "SAID",
+    "WELCOME",
+    "conversation",
+    "envelope",
+    "frame",
+    "frames",
+    "head",
+    "token",
+]
 
 _KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 _GOOD_LINES = ("Host: a", "Upgrade: websocket", "Connection: keep-alive, Upgrade", "Sec-WebSocket-Version: 13", _KEY)
@@ -21,6 +34,8 @@ _REQUEST_LINES = (
 _LINES = (
     *(*_GOOD_LINES, "Host:", "Upgrade: h2c", "upgrade: WebSocket, h2c", "Connection: close", "Connection: , upgrade"),
     *("Sec-WebSocket-Version: 8", "Sec-WebSocket-Key: short", "Sec-WebSocket-Key: " + "=" * 24, "Origin: null"),
+    *("Origin: http://a", "Origin: https://a.example", "X-Forwarded-For: 10.0.0.1, [::1]:8, fe80::1%a, x"),
+    *("X-Forwarded-For: " + "192.0.2.1," * 200, "X-Forwarded-Proto: https, http"),
     *("Sec-WebSocket-Protocol: hubbub.v1.json, bearer.x", "Sec-WebSocket-Protocol: a,,b", "Content-Length: 0"),
     *("Content-Length: 5", "Transfer-Encoding: chunked", "Cookie: a=b; c=d", "Cookie: e", "X:\ta\tb\t", "X: a\x00b"),
     *("X: a\nY: b", "X: a\rY: b", "X: \x7f", "X: \xe9", " folded", "\tfolded", "X : a", ": a", "no colon", ""),
@@ -202,6 +217,25 @@ def envelope(choices: bytes) -> str:
     return _text(GOOD, choices, ascii=bool(len(choices) & 1))
 
 
+HEADER: dict[str, Any] = {"alg": "HS256", "typ": "JWT"}
+CLAIMS: dict[str, Any] = {
+    "sub": "alice",
+    "aud": "hub",
+    "exp": 1_800_000_600,
+    "iat": 1_800_000_000,
+    "nbf": 1_800_000_000,
+    "roles": ["member"],
+    "rooms": {"game:*": ["join", "publish"]},
+}
+"""A token that is good at `support.tokens.NOW`."""
+
+
+def token(choices: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The header and the claims of a token, with some of them changed; the header where the first choice is odd."""
+    header = choices[:3] if choices and choices[0] & 1 else b""
+    return _changed([HEADER], header or b"\0"), _changed([CLAIMS], b"\0" + choices[3:])
+
+
 def conversation(choices: bytes) -> list[str]:
     """What a server says: for each message how many of its fields are changed, and then as for `envelope`."""
     said: list[str] = []
@@ -215,6 +249,13 @@ def conversation(choices: bytes) -> list[str]:
 
 
 def _text(messages: list[dict[str, Any]], choices: bytes, *, ascii: bool) -> str:
+    message = _changed(messages, choices)
+    text = json.dumps(message)
+    # A surrogate alone can only come as an escape.
+    return text if ascii or "\\ud800" in text else json.dumps(message, ensure_ascii=False)
+
+
+def _changed(messages: list[dict[str, Any]], choices: bytes) -> dict[str, Any]:
     message = dict(messages[choices[0] % len(messages)]) if choices else {}
     fields = sorted(
         {field for message in messages for field in message} | {"from", "seq", "time", "prev", "x", "__class__"}
@@ -231,9 +272,7 @@ def _text(messages: list[dict[str, Any]], choices: bytes, *, ascii: bool) -> str
             message[name] = messages[value % len(messages)].get(name, name)
         else:
             message[name] = _nested(value)
-    text = json.dumps(message)
-    # A surrogate alone can only come as an escape.
-    return text if ascii or "\\ud800" in text else json.dumps(message, ensure_ascii=False)
+    return message
 
 
 def _nested(depth: int) -> Any:

@@ -11,16 +11,23 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Any, Final
 
 import h11
+import msgspec
 
 from fuzz import protocol_md, rfc6455, streams
-from fuzz.memory import Pipe, Turns
+from fuzz.memory import PEER, Pipe, Turns
+from hubbub.auth.jwt import JwtAuthenticator
+from hubbub.auth.options import AuthOptions
 from hubbub.client import wire
 from hubbub.client.events import AskToken, Connect, Deliver, State
 from hubbub.client.machine import Machine
+from hubbub.core.addresses import TrustedProxies
+from hubbub.core.origins import ANY, OriginOptions, Standing, standing
 from hubbub.core.wheel import Wheel
+from hubbub.errors import Reject
 from hubbub.protocol import json as codec
 from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.conversation import Conversation, Violation
@@ -29,6 +36,8 @@ from hubbub.transports.base import Accept, Handshake, Receiver, TransportLimits,
 from hubbub.transports.handshake import HEAD_END
 from hubbub.transports.port import Gate, Port
 from hubbub.transports.websocket import WebSocket
+from hubbub.types import Identity
+from support.tokens import NOW, SECRET, token
 
 __all__ = ["LIMITS", "TARGETS", "Heard", "cuts", "hear", "reference"]
 
@@ -115,6 +124,7 @@ def _ask(loop: Turns, pieces: Iterable[bytes]) -> tuple[Any, ...]:
 
     async def admit(handshake: Handshake) -> Accept:
         asked.append(handshake)
+        _look_into(handshake)
         return Accept(Heard())
 
     def websocket(transport: asyncio.Transport, receiver: Receiver, early: bytes) -> None:
@@ -127,7 +137,15 @@ def _ask(loop: Turns, pieces: Iterable[bytes]) -> tuple[Any, ...]:
         took_over.append("http")
         return collector
 
-    port = Port(limits=LIMITS[1], wheel=Wheel(0.0), paths={"/ws": admit}, websocket=websocket, http=http)
+    port = Port(
+        limits=LIMITS[1],
+        wheel=Wheel(0.0),
+        paths={"/ws": admit},
+        websocket=websocket,
+        http=http,
+        # The peer is one: what it says about its client is read.
+        proxies=TrustedProxies([PEER]),
+    )
     pipe = Pipe(loop, Gate(port))
     for piece in pieces:
         pipe.send(piece)
@@ -148,6 +166,21 @@ def _ask(loop: Turns, pieces: Iterable[bytes]) -> tuple[Any, ...]:
                 return ("refused", *_refusal(bytes(pipe.written)))
             assert waits == 1
             return ("waiting",)
+
+
+def _look_into(handshake: Handshake) -> None:
+    """What is read of a handshake before anybody is let in."""
+    ip_address(handshake.ip)
+    origin, host = handshake.headers.get("origin"), handshake.headers["host"]
+    for options in _ORIGINS:
+        for dev in (False, True):
+            stands = standing(options, origin, host, secure=handshake.secure, dev=dev)
+
+            assert (stands is Standing.ABSENT) == (origin is None)
+    assert all(isinstance(value, str) for value in handshake.cookies.values())
+
+
+_ORIGINS: Final = (OriginOptions(), OriginOptions(origins=("https://a.example",)), OriginOptions(origins=(ANY,)))
 
 
 def _refusal(response: bytes) -> tuple[int, str]:
@@ -177,6 +210,39 @@ def _agree_with_h11(head: bytes, handshake: Handshake) -> None:
         headers.setdefault(name.decode(), []).append(value.decode())
     joined = {name: ("; " if name == "cookie" else ", ").join(values) for name, values in headers.items()}
     assert joined == dict(handshake.headers)
+
+
+# -------------------------------------------------------------------------------------------------------- tokens
+
+
+def raw_token(data: bytes) -> None:
+    """Any text that is shown as a token: refused, and nothing else."""
+    assert _identify(data.decode("latin-1")) is None
+
+
+def shaped_token(data: bytes) -> None:
+    """A header and claims that are nearly right, with a good signature: who it is for, or refused."""
+    header, claims = streams.token(data)
+    identity = _identify(token(claims, header=header))
+    if identity is not None:
+        assert protocol_md.is_text(identity.user, 128) and identity.expires is not None
+        assert all(protocol_md.is_text(name, 128) for name in (*identity.roles, *(identity.rooms or ())))
+        json.loads(msgspec.json.encode(identity))
+
+
+_AUTHENTICATOR: Final = JwtAuthenticator(AuthOptions(jwt_secret=SECRET, jwt_audience="hub"))
+
+
+def _identify(shown: str) -> Identity | None:
+    """Who the server takes this for; it has its key, so there is nothing to wait for."""
+    try:
+        _AUTHENTICATOR.identify(shown, NOW).send(None)
+    except Reject:
+        return None
+    except StopIteration as done:
+        identity: Identity = done.value
+        return identity
+    raise AssertionError("it waits")
 
 
 # -------------------------------------------------------------------------------------------------------- frames
@@ -407,6 +473,8 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     for target in (
         raw_handshake,
         shaped_handshake,
+        raw_token,
+        shaped_token,
         raw_frames,
         shaped_frames,
         raw_envelopes,

@@ -22,7 +22,7 @@ REGRESSIONS = [
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@settings(derandomize=True, max_examples=800)
+@settings(derandomize=True, max_examples=600)
 @given(data=st.binary(max_size=60))
 def test_nothing_is_too_much(target: str, data: bytes) -> None:
     """Any bytes at all, whole and cut at every byte; the same ones in each run."""
@@ -30,7 +30,7 @@ def test_nothing_is_too_much(target: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@settings(derandomize=True, max_examples=400)
+@settings(derandomize=True, max_examples=300)
 @given(data=st.data())
 def test_nothing_near_to_the_good_is_too_much(target: str, data: st.DataObject) -> None:
     """Good inputs with some bytes changed, left out, repeated or added."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fuzz.__main__ import arguments, judge
+from fuzz.__main__ import arguments, judge, main
 
 BEGIN = """INFO: seed corpus: files: 2 min: 1b max: 9b total: 10b rss: 50Mb
 #3\tINITED cov: 100 ft: 120 corp: 2/10b exec/s: 0 rss: 52Mb
@@ -37,3 +37,16 @@ def test_a_target_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str
         arguments(["--seconds", "5", "nothing"])
 
     assert "there is no target nothing; there are raw_handshake, " in capsys.readouterr().err
+
+
+def test_an_interpreter_without_atheris_is_told_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence, and no traceback."""
+    monkeypatch.setattr("sys.argv", ["fuzz"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    status = main()
+    printed = capsys.readouterr()
+
+    assert (status, printed.out) == (1, "")
+    assert "atheris has no wheel for Python" in printed.err and "make fuzz PYTHON=" in printed.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hubbub.transports.base import Refuse
 from support.client import FULL, connect
 from support.loop import run
 from support.server import Child, get, serving
+from support.tokens import SECRET, claims, token
 
 # Parts of everything that must not be found in a log, a metric or an answer to somebody else.
 CANARY = "canary-7f3a"
@@ -116,7 +118,8 @@ def test_there_is_one_record_for_each_event_and_no_secret_in_any(tmp_path: Path)
             found = [without_times(record) for record in audit]
             proved = [record for record in found if record["event"] == "authentication" and record["outcome"] == "ok"]
 
-            assert [record["by"] for record in proved] == ["header", "auth"]
+            assert [record["by"] for record in proved] == ["auth"]
+            assert [record["by"] for record in found if record["event"] == "ticket"] == ["header"]
             connected = [record for record in found if record["event"] == "connect"]
 
             assert [record["by"] for record in connected] == [
@@ -128,12 +131,58 @@ def test_there_is_one_record_for_each_event_and_no_secret_in_any(tmp_path: Path)
             assert [record["by"] for record in failed] == [
                 "header", "query", "subprotocol", "cookie", "ticket", "auth", "hello",
             ]  # fmt: skip
+            assert {record["why"] for record in failed} == {
+                "nobody here knows it",
+                "the ticket is used, expired or none",
+            }
+            # What failed on a connection that stands says whose it is.
+            assert [record.get("user") for record in failed] == [None] * 5 + ["alice", None]
             assert [record["status"] for record in found if record["event"] == "refusal"] == [401] * 5 + [500]
             assert sum(record["event"] == "violation" for record in found) == 1
             # Whoever had a connection and was not let in has left it, too.
             ended = [record["code"] for record in found if record["event"] == "disconnect"]
 
             assert len(ended) == 9 and ended.count(4500) == ended.count(4501) == ended.count(4321) == 1
+
+    run(main())
+
+
+def test_the_audit_says_why_and_the_client_hears_nothing_of_it() -> None:
+    """An operator tells a forged token from an expired one; whoever tries out tokens learns nothing."""
+
+    async def main() -> None:
+        now = time.time()
+        cases = {
+            "it has expired": token(claims(exp=now - 60, iat=now - 120)),
+            "its signature is wrong": token(claims(exp=now + 60, iat=now), key=b"x" * 32),
+            "it has been revoked": token(claims(exp=now + 60, iat=now - 60)),
+            "it is not three parts in base64url": "guess",
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            told: list[dict[str, Any]] = []
+            patch.setattr(audit, "record", lambda event, **fields: told.append({"event": event, **fields}))
+            async with serving(dev=False, jwt_secret=SECRET, jwt_leeway=0) as server:
+                await server.hub.revoke(token=cases["it has been revoked"])
+                told.clear()
+                answers = set()
+                for shown in cases.values():
+                    with pytest.raises(InvalidStatus) as refused:
+                        async with connect(server.address, None, query=f"token={shown}"):
+                            pass
+                    answers.add(bytes(refused.value.response.body or b""))
+                with pytest.raises(InvalidStatus) as refused:
+                    async with connect(server.address, None):
+                        pass
+
+                assert len(answers) == 1 and b"there is no token: show one" in (refused.value.response.body or b"")
+                assert [record["why"] for record in told if record["event"] == "authentication"] == list(cases)
+                reasons = [record["why"] for record in told if record["event"] == "refusal"]
+
+                assert reasons == [*cases, "nothing was shown"]
+                with pytest.raises(InvalidStatus):
+                    async with connect(server.address, None, headers={"Origin": "https://evil.example"}):
+                        pass
+                assert told[-1]["why"] == "origin https://evil.example"
 
     run(main())
 
@@ -171,7 +220,7 @@ def test_a_flood_of_refusals_is_counted(tmp_path: Path) -> None:
                 server._refusals.tell()
                 server._refusals.tell()
 
-                assert told[0] == ("refusal", {"ip": "192.0.2.1", "status": 429, "code": "rate_limited"})
+                assert told[0] == ("refusal", {"ip": "192.0.2.1", "status": 429, "code": "rate_limited", "why": None})
                 (number,) = [fields["unrecorded"] for event, fields in told if event == "refusals"]
 
                 assert len(told) - 1 + number == 3_000 and 1_000 <= len(told) < 1_500

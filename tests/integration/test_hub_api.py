@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pydantic
@@ -318,3 +320,21 @@ def test_stopping_leaves_nothing_running() -> None:
         await eventually(lambda: asyncio.all_tasks() == before)
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    ("register", "hook", "says"),
+    [
+        ("authenticate", lambda: None, "hook(credentials)"),
+        ("authorize", lambda session: True, "hook(session, action, name)"),
+        ("on_connect", lambda: None, "hook(session)"),
+        ("on_join", lambda session: None, "hook(session, room)"),
+        ("on_online", lambda: None, "hook(user)"),
+        ("on_offline", lambda user: None, "hook(user, last_seen)"),
+    ],
+)
+def test_a_hook_of_another_shape_is_refused_at_once(register: str, hook: Any, says: str) -> None:
+    """Not when the first client comes; one that takes more, with defaults, is as good."""
+    with pytest.raises(HubbubError, match=re.escape(f"is called as {says}: give it these arguments")):
+        getattr(Hub(), register)(hook)
+    getattr(Hub(), register)(lambda *arguments, more=1: None)

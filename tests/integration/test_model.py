@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from hubbub import Hub, Session
 from hubbub.core.log import HistoryLimits
 from hubbub.core.outbox import OutboxLimits, Overflow
+from hubbub.core.rates import OFF, RateLimits
 from hubbub.engines.base import Accepted
 from hubbub.engines.memory import MemoryEngine
 from hubbub.hub import HubOptions
@@ -165,6 +166,8 @@ class ChannelsAndSessions(RuleBasedStateMachine):
     async def start(self) -> None:
         limits = HistoryLimits(history_size=KEPT, inbox_size=KEPT)
         options = HubOptions(
+            # It says more in a second than people do.
+            rates=RateLimits(rate_limit=OFF),
             dev=True,
             room_capacity=CAPACITY,
             # Its time is not the model's; test_grace.py is about it.

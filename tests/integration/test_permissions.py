@@ -11,15 +11,16 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from hubbub import Action, Credentials, Hub, Identity, Session
 from hubbub.server import Server
+from hubbub.types import ROOM_ACTIONS
 from support.client import FULL, Client, connect
 from support.loop import eventually, run
 from support.server import serving
 
-ALL_ACTIONS = tuple(Action)
+ALL_ACTIONS = ROOM_ACTIONS
 
 # What the policies of these tests grant.
 ROLES = {
-    "member": {"rooms": {"club:*": list(Action)}, "users": ["*"], "broadcast": True},
+    "member": {"rooms": {"club:*": list(ROOM_ACTIONS)}, "users": ["*"], "broadcast": True},
     "guest": {"rooms": {"lobby": ["join", "publish"]}},
 }
 
@@ -156,12 +157,12 @@ def test_every_command_is_closed_to_who_was_somebody(how: str, command: str) -> 
     run(main())
 
 
-@pytest.mark.parametrize("missing", list(Action))
+@pytest.mark.parametrize("missing", list(ROOM_ACTIONS))
 def test_each_action_is_granted_by_itself(missing: Action) -> None:
     """Who has all but one can do all but that."""
 
     async def main() -> None:
-        granted = tuple(action for action in Action if action != missing)
+        granted = tuple(action for action in ROOM_ACTIONS if action != missing)
         bob = Identity(user="bob", rooms={"club:*": granted})
         async with (
             serving(a_hub(a=ALICE, b=bob), dev=False, roles=ROLES) as server,
@@ -271,6 +272,23 @@ def test_in_dev_mode_the_error_says_which_rule_denied() -> None:
     run(main())
 
 
+def test_in_dev_mode_a_join_with_the_past_says_so_too() -> None:
+    async def main() -> None:
+        bob = Identity(user="bob", roles=("guest",))
+        async with (
+            serving(a_hub(b=bob), roles=ROLES) as server,
+            connect(server.address, None, query="token=b") as client,
+        ):
+            refused = await client.ask("join", room="lobby", last=5)
+
+            assert (
+                refused["message"] == "You may not read the history of 'lobby': "
+                "the role 'guest' grants no 'history' in `rooms` that match 'lobby'."
+            )
+
+    run(main())
+
+
 def test_a_new_token_with_less_takes_the_session_out_of_its_rooms() -> None:
     """`auth` is checked like a join: `left` with a code says which rooms are lost; more rights come without words."""
 
@@ -306,8 +324,8 @@ class TestHook:
             hub = Hub()
 
             @hub.authorize
-            async def may(session: Session, deed: str, name: str) -> bool:
-                asked.append((session.user, str(deed), name))
+            async def may(session: Session, action: Action, name: str) -> bool:
+                asked.append((session.user, str(action), name))
                 return True
 
             async with serving(hub) as server, connect(server.address, "bob") as bob:
@@ -352,11 +370,11 @@ class TestHook:
         async def main() -> None:
             hub = Hub()
             if blocking:
-                hub.authorize(lambda session, deed, name: answer)
+                hub.authorize(lambda session, action, name: answer)
             else:
 
                 @hub.authorize
-                async def may(session: Session, deed: str, name: str) -> bool | None:
+                async def may(session: Session, action: Action, name: str) -> bool | None:
                     return answer
 
             async with serving(hub, roles=roles) as server, connect(server.address, "bob") as bob:
@@ -370,7 +388,7 @@ class TestHook:
 
         async def main() -> None:
             hub = Hub()
-            hub.authorize(lambda session, deed, name: answer)  # type: ignore[arg-type,return-value]  # the very mistake
+            hub.authorize(lambda session, action, name: answer)  # type: ignore[arg-type,return-value]  # the very mistake
             async with serving(hub) as server, connect(server.address, "bob") as bob:
                 assert (await bob.ask("chat", content="x"))["code"] == "internal"
                 assert (await bob.ask("join", room="lobby"))["code"] == "internal"
@@ -385,7 +403,7 @@ class TestHook:
         async def main() -> None:
             hub = Hub()
 
-            def may(session: Session, deed: str, name: str) -> bool:
+            def may(session: Session, action: Action, name: str) -> bool:
                 # In a thread: each takes its own time.
                 time.sleep(0.002 if session.user == "bob" else 0)
                 return True
@@ -404,7 +422,7 @@ class TestHook:
     def test_a_retry_is_still_harmless(self) -> None:
         async def main() -> None:
             hub = Hub()
-            hub.authorize(lambda session, deed, name: True)
+            hub.authorize(lambda session, action, name: True)
             async with serving(hub) as server, connect(server.address, "bob") as bob:
                 first = await bob.ask("chat", content="x", id="m1", echo=False)
                 again = await bob.ask("chat", content="x", id="m1", echo=False)

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import InvalidStatus
 
@@ -81,6 +83,13 @@ class TestPair:
 
     def test_the_key_of_another_certificate(self, pair: dict[str, Any]) -> None:
         Path(pair["tls_key"]).write_bytes(AUTHORITY.signs().key)
+        with pytest.raises(ConfigError, match=r"key\.pem is not the key of the certificate in .*cert\.pem"):
+            server_context(load(pair, {}).tls)
+
+    def test_a_key_of_another_kind(self, pair: dict[str, Any]) -> None:
+        key = rsa.generate_private_key(65537, 2048)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        Path(pair["tls_key"]).write_bytes(pem)
         with pytest.raises(ConfigError, match=r"key\.pem is not the key of the certificate in .*cert\.pem"):
             server_context(load(pair, {}).tls)
 

@@ -120,6 +120,17 @@ class TestExpiry:
 
         run(main())
 
+    @pytest.mark.parametrize("ends", [1_800_000_000, 1_800_000_000.5, "tomorrow"])
+    def test_a_hook_that_mistakes_the_unit_is_told(self, ends: Any) -> None:
+        """Seconds are what tokens and Python count in: nobody comes in by mistake, and the log says what is wrong."""
+
+        async def main() -> None:
+            hub = a_hub({"a": Identity(user="alice", expires=ends)})
+            async with serving(hub, dev=False) as server:
+                await refused(server.address, "token=a", 500)
+
+        run(main(), logs_errors=True)
+
 
 class TestRevocation:
     def test_a_user_is_out_on_all_devices_within_a_second(self) -> None:
@@ -387,7 +398,9 @@ class TestTickets:
 
         async def main() -> None:
             async with serving() as server:
-                assert (await get(server.address, "/api/tickets")).status == 405
+                refused = await get(server.address, "/api/tickets")
+
+                assert refused.status == 405 and "POST" in refused.json()["error"]["message"]
 
         run(main())
 

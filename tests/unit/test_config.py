@@ -216,6 +216,10 @@ class TestErrors:
             with pytest.raises(ConfigError, match=f"^{spelled}: the origin 'a.example' has no scheme: write https://"):
                 load(flags, environment)
 
+    def test_a_switch_is_true_or_false(self) -> None:
+        with pytest.raises(ConfigError, match=r"^HUBBUB_DEV cannot be 'yes': write true or false "):
+            load({}, {"HUBBUB_DEV": "yes"})
+
     @pytest.mark.parametrize(
         ("name", "value", "bound"),
         [("port", "65536", "65535"), ("port", "-1", "0"), ("session_queue", "0", "1"), ("write_deadline", "0", "0")],

@@ -95,7 +95,11 @@ def make_app(hub: Hub, *, dev: bool) -> Starlette:
             return FileResponse(f"{web}/index.html", headers=_PAGE_HEADERS)
 
         routes += [Route("/", page), Mount("/web", _Pages(directory=web))]
-    return Starlette(routes=routes, exception_handlers={404: _not_found}, middleware=[Middleware(_OverTls, hub=hub)])
+    return Starlette(
+        routes=routes,
+        exception_handlers={404: _not_found, 405: _not_allowed},
+        middleware=[Middleware(_OverTls, hub=hub)],
+    )
 
 
 class _OverTls:
@@ -163,6 +167,12 @@ async def _upgrade_required(request: Request) -> Response:
         426,
         headers={"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
     )
+
+
+async def _not_allowed(request: Request, error: Exception) -> Response:
+    allowed = getattr(error, "headers", None) or {}
+    message = f"this is not for {request.method}: use {allowed.get('Allow', 'another method')}"
+    return JSONResponse({"error": {"code": "bad_message", "message": message}}, 405, headers=allowed)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.auth.compact import BadToken
-from hubbub.types import Action, Identity
+from hubbub.types import ROOM_ACTIONS, Action, Identity
 
 __all__ = ["Rules", "is_name", "read"]
 
@@ -116,8 +116,11 @@ def _rooms(claims: Mapping[str, Any]) -> dict[str, tuple[Action, ...]] | None:
         return None
     try:
         found = msgspec.convert(claims["rooms"], dict[str, tuple[Action, ...]])
-    except msgspec.ValidationError:
-        raise BadToken(f"its `rooms` is no object of lists of {', '.join(Action)}") from None
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        # The latter for half a surrogate pair, which JSON can write and nobody can mean.
+        raise BadToken(f"its `rooms` is no object of lists of {', '.join(ROOM_ACTIONS)}") from None
+    if not all(action in ROOM_ACTIONS for actions in found.values() for action in actions):
+        raise BadToken(f"its `rooms` grants what is no action in a room: there are {', '.join(ROOM_ACTIONS)}")
     if len(found) > _MOST or not all(is_name(pattern) for pattern in found):
         raise BadToken(f"the patterns of its `rooms` are no names, or more than {_MOST}")
     return {pattern: tuple(dict.fromkeys(actions)) for pattern, actions in found.items()}

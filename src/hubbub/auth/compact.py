@@ -18,6 +18,11 @@ LONGEST: Final = 8_192
 
 _form: Final = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 
+# As in the protocol's own messages. Brackets in a string are none, so strings are found as a whole; one that does not
+# end goes to the end, or looking for it from each of its quotes would take the square of the time.
+_DEEPEST: Final = 64
+_brackets: Final = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+
 # What the last character may be, by the length modulo 4: the bits that stand for nothing are zero. Modulo 1 there is
 # no such text.
 _ends: Final = ("", "", "AQgw", "AEIMQUYcgkosw048")
@@ -74,12 +79,29 @@ def _bytes(part: str) -> bytes:
 
 def _object(part: str, name: str) -> dict[str, Any]:
     try:
-        value = _json.decode(_bytes(part).decode())
+        text = _bytes(part).decode()
+        # How deep Python reads differs from version to version.
+        value = None if _is_deep(text) else _json.decode(text)
     except (ValueError, RecursionError):
         raise BadToken(f"its {name} is not JSON, or has a name twice") from None
     if not isinstance(value, dict):
         raise BadToken(f"its {name} is no object")
     return value
+
+
+def _is_deep(text: str) -> bool:
+    """Whether more than `_DEEPEST` objects and arrays are open at once."""
+    if text.count("[") + text.count("{") <= _DEEPEST:
+        return False
+    depth = 0
+    for found in _brackets.finditer(text):
+        if found[0] in "[{":
+            depth += 1
+            if depth > _DEEPEST:
+                return True
+        elif found[0] in "]}":
+            depth -= 1
+    return False
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class JwtAuthenticator:
         except BadToken as bad:
             log.debug("a token was refused: %s", bad)
             # One answer for all: whoever tries out tokens learns nothing from it.
-            raise Reject("unauthorized", "the token is missing, expired or not valid") from None
+            raise Reject("unauthorized", "the token is missing, expired or not valid", why=str(bad)) from None
 
     async def _key_of(self, token: Signed) -> Key:
         """The key that signed `token`; raises `BadToken` where none did."""

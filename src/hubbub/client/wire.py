@@ -28,6 +28,7 @@ __all__ = [
     "Ack",
     "Chunk",
     "History",
+    "Integer",
     "Left",
     "Limits",
     "Message",

@@ -17,26 +17,20 @@ from hubbub.core.rooms import matches
 from hubbub.errors import ConfigError, Reject
 from hubbub.protocol.codes import ErrorCode
 from hubbub.protocol.json import CONTROL
-from hubbub.types import Action, Identity
+from hubbub.types import ROOM_ACTIONS, Action, Identity
 
-__all__ = ["BROADCAST", "EVERYBODY", "SEND", "Permissions", "Policies", "RoleOptions", "denied", "role_options"]
+__all__ = ["EVERYBODY", "Permissions", "Policies", "RoleOptions", "denied", "role_options"]
 
 EVERYBODY: Final = "*"
 """The role that everybody has."""
-
-SEND: Final = "send"
-"""The deed of writing to a user, and of asking whether that user is online; its object is the user."""
-
-BROADCAST: Final = "broadcast"
-"""The deed of writing to everyone; it has no object."""
 
 _WORDS: Final = {
     Action.JOIN: "join {}",
     Action.PUBLISH: "publish in {}",
     Action.HISTORY: "read the history of {}",
     Action.PRESENCE: "see who is in {}",
-    SEND: "write to {}, or see whether that user is online",
-    BROADCAST: "write to everyone",
+    Action.SEND: "write to {}, or see whether that user is online",
+    Action.BROADCAST: "write to everyone",
 }
 
 # Answers that are remembered for one set of grants; beyond, all are forgotten, and found anew when they are needed.
@@ -60,7 +54,7 @@ class RoleOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 _NAMES = [field.name for field in msgspec.structs.fields(RoleOptions)]
-_ACTIONS = ", ".join(Action)
+_ACTIONS = ", ".join(ROOM_ACTIONS)
 
 
 def role_options(role: str, values: Any) -> RoleOptions:
@@ -77,8 +71,8 @@ def role_options(role: str, values: Any) -> RoleOptions:
     rooms = values.get("rooms", {})
     for pattern, actions in rooms.items() if isinstance(rooms, Mapping) else ():
         for action in actions if isinstance(actions, Sequence) and not isinstance(actions, str) else ():
-            if action not in list(Action):
-                close = difflib.get_close_matches(str(action), list(Action), n=1)
+            if action not in ROOM_ACTIONS:
+                close = difflib.get_close_matches(str(action), ROOM_ACTIONS, n=1)
                 meant = f"did you mean {close[0]}?" if close else f"there are {_ACTIONS}"
                 raise ConfigError(f"the role {role!r} grants {action!r} in {pattern!r}, which is no action: {meant}")
     try:
@@ -101,25 +95,25 @@ class Permissions:
         self._rooms = {pattern: frozenset(actions) for pattern, actions in merged.items()}
         self._users = tuple(dict.fromkeys(users))
         self._broadcast = broadcast
-        self._remembered: dict[tuple[str, str], bool] = {}
+        self._remembered: dict[tuple[Action, str], bool] = {}
 
-    def allow(self, deed: str, name: str) -> bool:
-        """Whether `deed` (an `Action`, `SEND` or `BROADCAST`) is granted for the room or user `name`."""
-        key = (deed, name)
+    def allow(self, action: Action, name: str) -> bool:
+        """Whether `action` is granted for the room or user `name`."""
+        key = (action, name)
         found = self._remembered.get(key)
         if found is None:
             # Names come from clients: what is remembered must not grow with what they think of.
             if len(self._remembered) >= _MOST_REMEMBERED:
                 self._remembered.clear()
-            found = self._remembered[key] = self._find(deed, name)
+            found = self._remembered[key] = self._find(action, name)
         return found
 
-    def _find(self, deed: str, name: str) -> bool:
-        if deed == BROADCAST:
+    def _find(self, action: Action, name: str) -> bool:
+        if action == Action.BROADCAST:
             return self._broadcast
-        if deed == SEND:
+        if action == Action.SEND:
             return any(matches(pattern, name) for pattern in self._users)
-        return any(deed in actions and matches(pattern, name) for pattern, actions in self._rooms.items())
+        return any(action in actions and matches(pattern, name) for pattern, actions in self._rooms.items())
 
 
 class Policies:
@@ -155,9 +149,9 @@ class Policies:
             any(role.broadcast for role in held),
         )
 
-    def why_not(self, identity: Identity, deed: str, name: str) -> str:
-        """For a developer: which rule has denied the deed."""
-        what = _WORDS[deed].format(repr(name))
+    def why_not(self, identity: Identity, action: Action, name: str) -> str:
+        """For a developer: which rule has denied the action."""
+        what = _WORDS[action].format(repr(name))
         known = [role for role in identity.roles if role in self._roles]
         unknown = [role for role in identity.roles if role not in self._roles]
         looked = [f"the role {role!r}" for role in (EVERYBODY, *known) if role in self._roles]
@@ -167,19 +161,21 @@ class Policies:
             f"{_listed(looked)} grant{'s' if len(looked) == 1 else ''} no" if looked else "there is no role that grants"
         )
         without = f"; no policy knows the role {', '.join(map(repr, unknown))}" if unknown else ""
-        return f"You may not {what}: {said} {_grant(deed, name)}{without}."
+        return f"You may not {what}: {said} {_grant(action, name)}{without}."
 
 
 def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
-def _grant(deed: str, name: str) -> str:
-    if deed == BROADCAST:
+def _grant(action: Action, name: str) -> str:
+    if action == Action.BROADCAST:
         return "`broadcast = true`"
-    return f"`users` that match {name!r}" if deed == SEND else f"{str(deed)!r} in `rooms` that match {name!r}"
+    return (
+        f"`users` that match {name!r}" if action == Action.SEND else f"{str(action)!r} in `rooms` that match {name!r}"
+    )
 
 
 def denied(message: str = "") -> Reject:
-    """The refusal of a deed that is not granted."""
+    """The refusal of an action that is not granted."""
     return Reject(ErrorCode.FORBIDDEN, message or "You may not do this.")

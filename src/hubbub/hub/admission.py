@@ -14,7 +14,7 @@ from hubbub.errors import Reject
 from hubbub.hub.door import screen
 from hubbub.hub.formats import CODECS, subprotocol_of
 from hubbub.hub.hooks import Hooks
-from hubbub.hub.identity import check, identify, not_proven, shown_by
+from hubbub.hub.identity import check, identify, not_shown, record_failure, shown_by
 from hubbub.hub.session import Session
 from hubbub.protocol.codes import HANDSHAKE, RETRYABLE, ErrorCode
 from hubbub.protocol.conversation import is_name
@@ -64,7 +64,7 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
     try:
         identity, by = await _identify(node, hooks, handshake)
         if identity is None and subprotocol is None:
-            raise not_proven()
+            raise not_shown()
         # Again: authentication may have waited, and the last place gone, or the token been revoked meanwhile.
         # From here on nothing waits.
         if identity is not None:
@@ -111,10 +111,11 @@ async def give_ticket(node: Node, hooks: Hooks, handshake: Handshake) -> Ticket 
     try:
         identity, by = await _identify(node, hooks, handshake)
         if identity is None:
-            raise not_proven()
-        audit.record("authentication", outcome="ok", by=by, user=identity.user, ip=handshake.ip)
+            raise not_shown()
         ticket = secrets.token_urlsafe(24)
-        return Ticket(ticket, node.tickets.issue(ticket, identity, node.now_ms()))
+        given = Ticket(ticket, node.tickets.issue(ticket, identity, node.now_ms()))
+        audit.record("ticket", by=by, user=identity.user, ip=handshake.ip)
+        return given
     except Reject as error:
         return _refusal(error)
     except TimeoutError:
@@ -139,7 +140,9 @@ def _refusal(error: Reject) -> Refuse:
     later = error.retry_after is not None or error.code in RETRYABLE
     status = _status.get(error.code, 503 if later else 403)
     retry_after = max(1, math.ceil(error.retry_after or _RETRY_AFTER)) if status in (429, 503) else None
-    return Refuse(status=status, code=error.code, message=error.message or "not allowed", retry_after=retry_after)
+    return Refuse(
+        status=status, code=error.code, message=error.message or "not allowed", retry_after=retry_after, why=error.why
+    )
 
 
 def _no_place(node: Node, handshake: Handshake) -> Refuse | None:
@@ -188,9 +191,13 @@ def _redeem(node: Node, ticket: str, ip: str) -> Identity:
     try:
         identity = node.tickets.redeem(ticket, node.now_ms())
         if identity is None:
-            raise Reject(ErrorCode.UNAUTHORIZED, "the ticket is used, expired or not valid: get a new one")
+            raise Reject(
+                ErrorCode.UNAUTHORIZED,
+                "the ticket is used, expired or not valid: get a new one",
+                why="the ticket is used, expired or none",
+            )
         check(node, identity)
     except Reject as error:
-        audit.record("authentication", outcome=error.code, by="ticket", ip=ip)
+        record_failure(error, "ticket", ip)
         raise
     return identity

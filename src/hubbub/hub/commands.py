@@ -8,11 +8,10 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hubbub import audit
-from hubbub.core.permissions import SEND, denied
 from hubbub.eager import in_task
-from hubbub.errors import NotJoined, Reject
+from hubbub.errors import NotJoined, Reject, Unavailable
 from hubbub.hub.authorization import authorize, may
-from hubbub.hub.identity import Shown, check, identify, not_proven
+from hubbub.hub.identity import Shown, check, identify, not_shown, record_failure
 from hubbub.hub.presence import came, keep_place, put_in, take_out, take_over, tell_members, user_online, went
 from hubbub.hub.recovery import Recovery
 from hubbub.hub.routing import fault_of
@@ -168,9 +167,9 @@ async def _authenticate_hello(node: Node, session: Session, request: Hello) -> N
     known = session.hooks.authenticate is not None or node.authenticator is not None
     if session.identity is not None and not (known and request.token is not None):
         return
-    identity = await identify(node, session.hooks, shown, session.handshake, session.ip)
+    identity = await identify(node, session.hooks, shown, session.handshake, session.ip, session)
     if identity is None:
-        raise not_proven()
+        raise not_shown()
     if node.counts.user_full(identity.user):
         raise Reject(ErrorCode.RATE_LIMITED, "this user has too many connections", retry_after=10)
     # Again, for a revocation in the meantime found no session that was this user's.
@@ -308,9 +307,7 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
     is_new = names is None or room not in names
     readable = True
     if session.guarded:
-        readable = await _authorize_join(node, session, room, asks=since is not None or last is not None)
-        if not readable and last is not None:
-            raise denied()
+        readable = await _authorize_join(node, session, room, since, last)
         names = session.room_names
     if is_new:
         if names is not None and len(names) >= node.options.rooms_per_session:
@@ -343,15 +340,21 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
     return recovery
 
 
-async def _authorize_join(node: Node, session: Session, room: str, *, asks: bool) -> bool:
-    """Raise `Reject` unless the session may be in `room`; whether it may have what it `asks` of the past."""
+async def _authorize_join(node: Node, session: Session, room: str, since: Position | None, last: int | None) -> bool:
+    """Raise `Reject` unless the session may be in `room` and have its `last`; whether it may have those `since`."""
     try:
         await authorize(node, session, Action.JOIN, room)
+    except Unavailable:
+        # Nobody could be asked.
+        raise
     except Reject:
         # It may have been allowed when it came.
         await leave_room(node, session, room)
         raise
-    return not asks or await may(node, session, Action.HISTORY, room)
+    if last is not None:
+        await authorize(node, session, Action.HISTORY, room)
+        return True
+    return since is None or await may(node, session, Action.HISTORY, room)
 
 
 @_answers
@@ -450,7 +453,7 @@ async def users(node: Node, session: Session, request: Users) -> None:
     if session.guarded:
         for user in request.ids:
             if user != session.user:
-                await authorize(node, session, SEND, user)
+                await authorize(node, session, Action.SEND, user)
     found = {user: user_online(node, user) for user in request.ids}
     session.send(UsersOnline(found, request.id))
 
@@ -474,11 +477,15 @@ async def authenticate(node: Node, session: Session, request: Auth) -> None:
             raise Reject(ErrorCode.UNAUTHORIZED, "this server takes no tokens")
         session.send(Ack(request.id))
         return
-    identity = await identify(node, session.hooks, Shown(request.token, "auth"), None, session.ip)
+    identity = await identify(node, session.hooks, Shown(request.token, "auth"), None, session.ip, session)
     if identity is None:
-        raise not_proven()
+        raise not_shown()
     if identity.user != session.user:
-        raise Reject(ErrorCode.CONFLICT, "the token belongs to another user: connect anew")
+        error = Reject(
+            ErrorCode.CONFLICT, "the token belongs to another user: connect anew", why="it is another user's"
+        )
+        record_failure(error, "auth", session.ip, session)
+        raise error
     check(node, identity)
     if session.ending:
         return

@@ -17,9 +17,11 @@ __all__ = ["over_tls", "screen"]
 log = logging.getLogger("hubbub.hub")
 
 _NOT_TLS: Final = Refuse(
-    status=403, code=ErrorCode.FORBIDDEN, message="this server is reached over TLS only: use wss:// or https://"
+    status=403,
+    code=ErrorCode.FORBIDDEN,
+    message="this server is reached over TLS only: use wss:// or https://",
+    why="not over TLS",
 )
-_NOT_THIS_PAGE: Final = Refuse(status=403, code=ErrorCode.FORBIDDEN, message="this page may not connect")
 
 
 def over_tls(options: HubOptions, request: Handshake) -> Refuse | None:
@@ -40,14 +42,17 @@ def screen(options: HubOptions, handshake: Handshake) -> Handshake | Refuse:
     origin = headers.get("origin")
     found = standing(options.origin, origin, headers.get("host", ""), secure=handshake.secure, dev=options.dev)
     if found is Standing.REFUSED:
-        return _explained(origin) if options.dev else _NOT_THIS_PAGE
+        # A page's origin is no secret, but text of a stranger's.
+        why = "no origin" if origin is None else f"origin {origin[:200]}"
+        message = _explained(origin) if options.dev else "this page may not connect"
+        return Refuse(status=403, code=ErrorCode.FORBIDDEN, message=message, why=why)
     if found is Standing.FOREIGN and "cookie" in headers:
         rest = {name: value for name, value in headers.items() if name != "cookie"}
         return msgspec.structs.replace(handshake, headers=rest)
     return handshake
 
 
-def _explained(origin: str | None) -> Refuse:
+def _explained(origin: str | None) -> str:
     """The refusal in dev mode: for who wrote the page, and in the log, since browsers show no refusal."""
     if origin is None:
         message = "clients without an Origin header may not connect: --require-origin is set"
@@ -56,4 +61,4 @@ def _explained(origin: str | None) -> Refuse:
     else:
         message = f"pages of {origin} may not connect: allow them with --origins {origin}"
     log.warning("refused: %s", message)
-    return Refuse(status=403, code=ErrorCode.FORBIDDEN, message=message)
+    return message

@@ -15,7 +15,7 @@ from hubbub.hub.pipeline import Pipeline, Threads
 if TYPE_CHECKING:
     from hubbub.hub.session import Session
     from hubbub.transports.base import Handshake
-    from hubbub.types import Identity
+    from hubbub.types import Action, Identity
 
 __all__ = [
     "AuthenticateHook",
@@ -96,5 +96,5 @@ ConnectHook = Callable[["Session"], Awaitable[None] | None]
 OnlineHook = Callable[[str], Awaitable[None] | None]
 OfflineHook = Callable[[str, int], Awaitable[None] | None]
 RoomHook = Callable[["Session", str], Awaitable[None] | None]
-AuthorizeHook = Callable[["Session", str, str], Awaitable[bool | None] | bool | None]
+AuthorizeHook = Callable[["Session", "Action", str], Awaitable[bool | None] | bool | None]
 AuthenticateHook = Callable[[Credentials], "Awaitable[str | Identity | None] | str | Identity | None"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import secrets
 import time
@@ -117,43 +118,43 @@ class Hub:
         """
         if self._hooks.authenticate is not None:
             raise HubbubError("there is an authenticate hook already: a hub has one")
-        self._hooks.authenticate = hook
+        self._hooks.authenticate = _as_hook(hook, "hook(credentials)")
         return hook
 
     def authorize(self, hook: AuthorizeHook) -> AuthorizeHook:
-        """Let `hook(session, deed, name)` say what a session may do: True, False, or None to leave it to the policies.
+        """Let `hook(session, action, name)` say what may be done: True, False, or None to leave it to the policies.
 
-        `deed` is `join`, `publish`, `history` or `presence` in the room `name`, `send` to the user `name`, or
+        `action` is `join`, `publish`, `history` or `presence` in the room `name`, `send` to the user `name`, or
         `broadcast`. Where it returns None and there are no policies, the answer is no.
         """
         if self._hooks.authorize is not None:
             raise HubbubError("there is an authorize hook already: a hub has one")
-        self._hooks.authorize = hook
+        self._hooks.authorize = _as_hook(hook, "hook(session, action, name)")
         return hook
 
     def on_connect(self, hook: ConnectHook) -> ConnectHook:
         """Call `hook(session)` before a session opens; raising `Reject` closes it."""
-        self._hooks.connect.append(hook)
+        self._hooks.connect.append(_as_hook(hook, "hook(session)"))
         return hook
 
     def on_disconnect(self, hook: ConnectHook) -> ConnectHook:
         """Call `hook(session)` after a session has ended."""
-        self._hooks.disconnect.append(hook)
+        self._hooks.disconnect.append(_as_hook(hook, "hook(session)"))
         return hook
 
     def on_join(self, hook: RoomHook) -> RoomHook:
         """Call `hook(session, room)` before a session gets into a room; raising `Reject` refuses it."""
-        self._hooks.join.append(hook)
+        self._hooks.join.append(_as_hook(hook, "hook(session, room)"))
         return hook
 
     def on_leave(self, hook: RoomHook) -> RoomHook:
         """Call `hook(session, room)` after a session has left a room."""
-        self._hooks.leave.append(hook)
+        self._hooks.leave.append(_as_hook(hook, "hook(session, room)"))
         return hook
 
     def on_online(self, hook: OnlineHook) -> OnlineHook:
         """Call `hook(user)` when the first session of a user has opened."""
-        self._hooks.online.append(hook)
+        self._hooks.online.append(_as_hook(hook, "hook(user)"))
         return hook
 
     def on_offline(self, hook: OfflineHook) -> OfflineHook:
@@ -163,7 +164,7 @@ class Hub:
         these hooks and those of `on_online` are called one after the other; who has gone and come again while one
         of them ran is not told of. When the server stops nobody is: whoever is there comes back.
         """
-        self._hooks.offline.append(hook)
+        self._hooks.offline.append(_as_hook(hook, "hook(user, last_seen)"))
         return hook
 
     def room(
@@ -524,6 +525,18 @@ def _check(what: str, text: str, most: int) -> None:
 def _jitter(spread: float) -> float:
     """Seconds to stay away: not everybody comes back at once."""
     return round(random.uniform(0.5, 0.5 + spread), 2)  # noqa: S311  # jitter is no secret
+
+
+def _as_hook(hook: H, call: str) -> H:
+    """`hook`, if it can be called like `call`: found out now, and not when the first client comes."""
+    try:
+        inspect.signature(hook).bind(*call.split(","))
+    except TypeError:
+        raise HubbubError(f"{getattr(hook, '__name__', hook)!r} is called as {call}: give it these arguments") from None
+    except ValueError:
+        # Some of C have no signature to look at.
+        pass
+    return hook
 
 
 def _as_handler(handler: Callable[..., Any]) -> Handler:

@@ -19,9 +19,13 @@ from hubbub.types import Identity, token_id
 if TYPE_CHECKING:
     from hubbub.hub.hooks import Hooks
     from hubbub.hub.node import Node
+    from hubbub.hub.session import Session
     from hubbub.transports.base import Handshake
 
-__all__ = ["Shown", "check", "identify", "not_proven", "shown_by"]
+__all__ = ["Shown", "check", "identify", "not_proven", "not_shown", "record_failure", "shown_by"]
+
+# The year 1973 in milliseconds, the year 5138 in seconds.
+_SURELY_SECONDS: Final = 100_000_000_000
 
 _BEARER: Final = "bearer."
 
@@ -49,13 +53,22 @@ def shown_by(handshake: Handshake, cookie: str) -> Shown:
     return Shown(None, "application")
 
 
-def not_proven() -> Reject:
-    """The refusal of whoever has proved nothing; it never says what was wrong with what was shown."""
-    return Reject(ErrorCode.UNAUTHORIZED, "the token is missing, expired or not valid")
+def not_proven(why: str) -> Reject:
+    """The refusal of whoever has proved nothing; the client is not told what was wrong with what was shown."""
+    return Reject(ErrorCode.UNAUTHORIZED, "the token is missing, expired or not valid", why=why)
+
+
+def not_shown() -> Reject:
+    """The refusal of whoever has shown nothing, with the remedy: there is no secret in that."""
+    return Reject(
+        ErrorCode.UNAUTHORIZED,
+        "there is no token: show one in `Authorization: Bearer`, `?token=`, `?ticket=` or `hello`",
+        why="nothing was shown",
+    )
 
 
 async def identify(
-    node: Node, hooks: Hooks, shown: Shown, handshake: Handshake | None, ip: str = ""
+    node: Node, hooks: Hooks, shown: Shown, handshake: Handshake | None, ip: str, session: Session | None = None
 ) -> Identity | None:
     """Who shows this; None where nothing was shown that could be wrong.
 
@@ -67,11 +80,17 @@ async def identify(
         if identity is not None:
             check(node, identity)
         elif shown.token is not None:
-            raise not_proven()
+            raise not_proven("nobody here knows it")
     except Reject as error:
-        audit.record("authentication", outcome=error.code, by=shown.by, ip=ip)
+        record_failure(error, shown.by, ip, session)
         raise
     return identity
+
+
+def record_failure(error: Reject, by: str, ip: str, session: Session | None = None) -> None:
+    """Record that a proof was not good, and why; a `session` is one that stands."""
+    id, user = (None, None) if session is None else (session.id, session.user or None)
+    audit.record("authentication", outcome=error.code, by=by, session=id, user=user, ip=ip, why=error.why)
 
 
 async def _ask(node: Node, hooks: Hooks, token: str | None, handshake: Handshake | None) -> Identity | None:
@@ -101,6 +120,8 @@ def _vouched(answer: object, token: str | None, now: int) -> Identity | None:
         if not user:
             return None
         identity = Identity(user=user)
+    if identity.expires is not None and identity.expires < _SURELY_SECONDS:
+        raise HubbubError("the authenticate hook returned `expires` in seconds: all times of day are in milliseconds")
     # The application is asked each time, so it vouches as of now, unless it says otherwise.
     issued = now if identity.issued is None else identity.issued
     name = identity.token_id or (token_id(token) if token is not None else "")
@@ -109,5 +130,7 @@ def _vouched(answer: object, token: str | None, now: int) -> Identity | None:
 
 def check(node: Node, identity: Identity) -> None:
     """Raise `Reject` where a proof that was good is good no more."""
-    if (identity.expires is not None and identity.expires <= node.now_ms()) or node.revocations.concern(identity):
-        raise not_proven()
+    if identity.expires is not None and identity.expires <= node.now_ms():
+        raise not_proven("it has expired")
+    if node.revocations.concern(identity):
+        raise not_proven("it has been revoked")

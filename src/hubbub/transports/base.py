@@ -136,6 +136,8 @@ class Refuse(Struct, frozen=True, kw_only=True):
     message: str
     # Seconds, for the Retry-After header.
     retry_after: int | None = None
+    # For whoever runs the server; it is not sent.
+    why: str | None = None
 
 
 # May wait (for a user's authentication hook); the transport bounds the wait with `handshake_timeout`.

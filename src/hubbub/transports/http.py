@@ -38,6 +38,9 @@ _KEEP_ALIVE = 5
 _BODY_TIMEOUT = 30.0
 _WRITE_TIMEOUT = 30.0
 
+# Seconds for what serves a request to end by itself, when its connection has.
+_LAST_MOMENT = 0.25
+
 # What one connection too many is told; in the form of the port's refusals.
 _FULL_BODY = b'{"error":{"code":"unavailable","message":"There are too many connections."}}'
 _FULL = (
@@ -114,11 +117,9 @@ class Http:
 
     async def close(self, timeout: float) -> None:
         """`finish`, wait at most `timeout` seconds for the requests that are being served, and cut the rest."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
         self.finish()
         if self._state.connections:
-            self._empty = loop.create_future()
+            self._empty = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._empty], timeout=timeout)
         for connection in self._connections():
             connection.transport.abort()
@@ -126,10 +127,10 @@ class Http:
             refused.transport.abort()
         tasks = list(self._state.tasks)
         if tasks:
-            # Of one whose connection has gone the application may be at its last lines: a cancellation there is logged.
-            await asyncio.wait(tasks, timeout=max(0.0, deadline - loop.time()))
-        for task in tasks:
-            task.cancel()
+            # Those whose response has left may still be closing a file, and those that were cut hear of it now.
+            _, rest = await asyncio.wait(tasks, timeout=_LAST_MOMENT)
+            for task in rest:
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def left(self) -> None:

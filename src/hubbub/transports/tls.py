@@ -61,7 +61,8 @@ def server_context(options: TlsOptions) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(options.tls_cert, options.tls_key, ask_password)
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+        # The other reasons: it is of another kind, so there is no certificate for it.
+        if error.reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):
             raise ConfigError(
                 f"tls_key: {options.tls_key} is not the key of the certificate in {options.tls_cert}: "
                 "give the two that were made together"

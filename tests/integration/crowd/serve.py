@@ -30,7 +30,7 @@ async def main(rooms: int, rate: int) -> None:
     loop = asyncio.get_running_loop()
     hub = Hub()
     # What is kept has nothing to do with who reads.
-    server = Server(hub, load({"dev": True, "port": 0, "history_size": 10}, {}))
+    server = Server(hub, load({"dev": True, "port": 0, "history_size": 10, "rate_limit": "off"}, {}))
     await server.start()
     assert server._port is not None
     for listening in server._port._servers[0].sockets:
