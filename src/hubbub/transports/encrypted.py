@@ -41,18 +41,31 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
     bounds both; it cannot write before it has been given something to read.
     """
 
-    __slots__ = ("_app", "_buffered", "_eof", "_incoming", "_outgoing", "_paused", "_state", "_tcp", "_tls")
+    __slots__ = (
+        "_app",
+        "_buffered",
+        "_context",
+        "_eof",
+        "_incoming",
+        "_outgoing",
+        "_paused",
+        "_state",
+        "_tcp",
+        "_tls",
+    )
 
     _tcp: asyncio.Transport
+    _tls: ssl.SSLObject
+    # Ciphertext: what has come and is not understood yet; what is to go.
+    _incoming: ssl.MemoryBIO
+    _outgoing: ssl.MemoryBIO
     # The same protocol, as what it is; only one of the two is used.
     _app: asyncio.Protocol
     _buffered: asyncio.BufferedProtocol | None
 
     def __init__(self, context: ssl.SSLContext, protocol: asyncio.BaseProtocol) -> None:
-        # Ciphertext: what has come and is not understood yet; what is to go.
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        # None once there is something to understand: a stranger who says nothing costs no memory of OpenSSL's.
+        self._context: ssl.SSLContext | None = context
         self._state = _SHAKING
         # Whether the protocol wants to read nothing now.
         self._paused = False
@@ -73,6 +86,10 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
             # Nobody looks at it, so it is not even deciphered: a flood shall cost nothing.
             self._app.data_received(data)
             return
+        if self._context is not None:
+            self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+            self._context = None
         rest = memoryview(data)
         while rest and self._state < _SAID:
             self._incoming.write(rest[:_STEP])
@@ -110,10 +127,9 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """What is known of the connection; see `asyncio.BaseTransport`."""
-        if name == "ssl_object":
-            return self._tls
-        if name == "sslcontext":
-            return self._tls.context
+        if name in ("ssl_object", "sslcontext"):
+            # Nobody asks who has been given nothing to read.
+            return self._tls if name == "ssl_object" else self._tls.context
         return self._tcp.get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
