@@ -16,9 +16,21 @@ from typing import Any, cast
 
 __all__ = ["Encrypted"]
 
-# Bytes of ciphertext to take in at once, and of it to collect before they are handed on: OpenSSL's buffers grow
-# to the most that they have ever held, and stay so.
+# Bytes of ciphertext to take in at once: after each it is asked whether it led to anything. And of it to collect before
+# they are handed on: OpenSSL's buffers grow to the most that they have ever held, and stay so.
+_TAKE = 8_192
 _STEP = 32_768
+
+# Bytes of ciphertext that may lead to nothing readable. A record that says nothing, such as a new key, costs OpenSSL
+# more than a message costs the hub, and nobody above hears of it: so it is here that a flood of them must end. One
+# whole record may be on its way; what each adds to its content is forgiven when it has been read (29 bytes in TLS 1.2).
+_FRUITLESS = 24_576
+_OVERHEAD = 32
+
+# Bytes of the largest greeting that is listened to, and of its beginning, which says how large it is (RFC 8446 §4,
+# §5.1): OpenSSL would reserve what it announces.
+_GREETING = 16_384
+_BEGINNING = 9
 
 # A record holds no more (RFC 8446 §5.1).
 _RECORD = 16_384
@@ -46,6 +58,8 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
         "_buffered",
         "_context",
         "_eof",
+        "_first",
+        "_fruitless",
         "_incoming",
         "_outgoing",
         "_paused",
@@ -66,6 +80,10 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
     def __init__(self, context: ssl.SSLContext, protocol: asyncio.BaseProtocol) -> None:
         # None once there is something to understand: a stranger who says nothing costs no memory of OpenSSL's.
         self._context: ssl.SSLContext | None = context
+        # What has come of the greeting, until there is enough of it to be looked at.
+        self._first = b""
+        # Bytes of ciphertext that have led to nothing readable yet.
+        self._fruitless = 0
         self._state = _SHAKING
         # Whether the protocol wants to read nothing now.
         self._paused = False
@@ -87,17 +105,27 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
             self._app.data_received(data)
             return
         if self._context is not None:
+            self._first = data = self._first + data
+            if len(data) < _BEGINNING and data.startswith(b"\x16"):
+                return
+            if _is_too_long(data):
+                self.abort()
+                return
+            self._first = b""
             self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
             self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
             self._context = None
         rest = memoryview(data)
         while rest and self._state < _SAID:
-            self._incoming.write(rest[:_STEP])
-            rest = rest[_STEP:]
+            taken = rest[:_TAKE]
+            self._incoming.write(taken)
+            rest = rest[_TAKE:]
             if self._state == _SHAKING:
                 self._shake_hands()
-            if self._state == _OPEN and not self._paused:
-                self._read()
+            if self._state == _OPEN:
+                self._fruitless += len(taken)
+                if not self._paused:
+                    self._read()
 
     def eof_received(self) -> bool:
         """The peer sends nothing more; that it did not say so in TLS is left to what is spoken in it."""
@@ -243,7 +271,9 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
             while self._state == _OPEN and not self._paused and not self._eof:
                 self._read_once()
         except ssl.SSLWantReadError:
-            pass
+            if self._fruitless > _FRUITLESS:
+                self.abort()
+                return
         except ssl.SSLError:
             # Forged or broken: nothing that follows can be believed either.
             self._tcp.write(self._outgoing.read())
@@ -258,6 +288,7 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
         if buffered is None:
             data = self._tls.read(_RECORD)
             if data:
+                self._led_to(len(data))
                 self._app.data_received(data)
             else:
                 self._end_of_stream()
@@ -266,9 +297,13 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
         # With a buffer it returns how many bytes it has put there.
         count = cast(int, self._tls.read(len(room), room))
         if count:
+            self._led_to(count)
             buffered.buffer_updated(count)
         else:
             self._end_of_stream()
+
+    def _led_to(self, count: int) -> None:
+        self._fruitless = max(0, self._fruitless - count - _OVERHEAD)
 
     def _end_of_stream(self) -> None:
         if not self._eof and self._state != _OVER:
@@ -282,6 +317,15 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
             self._tls.unwrap()
         if self._outgoing.pending:
             self._tcp.write(self._outgoing.read())
+
+
+def _is_too_long(first: bytes) -> bool:
+    """Whether this is the beginning of a greeting that nobody needs so long; anything else is left to OpenSSL."""
+    return (
+        first.startswith(b"\x16")
+        and int.from_bytes(first[3:5]) >= _BEGINNING - 5
+        and int.from_bytes(first[6:9]) > _GREETING
+    )
 
 
 _NOBODY = asyncio.Protocol()
