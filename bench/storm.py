@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness import (
     BUILD,
+    CONTENT,
     LOAD_WITHIN,
     PATH,
     Bench,
@@ -26,9 +27,16 @@ from harness import (
     serving,
     tail,
 )
-from unicast import TO_MYSELF
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
+
+# All of the load are in one room, and what one of them says there goes to all of the load.
+JOIN = '{"type":"join","room":"busy"}'
+TO_THE_ROOM = '{"type":"chat","room":"busy","content":"' + CONTENT + '"}'
+
+# Messages a second, by the clock: the server is busy for about a third of the time. In a closed loop a crowded core of
+# the clients would send less, and the storm would seem to make everything quicker.
+RATE = 100
 
 # How many want to come in each second.
 ATTEMPTS = 500
@@ -38,16 +46,19 @@ PROCESSES = 4
 
 FULL_WITHIN = 30.0  # seconds; for all of the load to be let in
 
-# The limits that hold others back must not hold these back, and nobody here answers pings.
-OPTIONS = ("--rate-limit", "off", "--connections-per-user", "0", "--ping-interval", "3600", "--silence-limit", "7200")
+# The limits that hold others back must not hold these back, nobody here answers pings, and who comes is no news.
+OPTIONS = (
+    *("--rate-limit", "off", "--connections-per-user", "0", "--no-presence-events"),
+    *("--ping-interval", "3600", "--silence-limit", "7200"),
+)
 
 
 def ask(bench: Bench) -> Iterator[Row]:
     """The same load without the storm and with it, in turns, on one server that has no place left.
 
-    A hundred of those who are in keep it busy; they are let in again for each turn.
+    A thousand of those who are in keep it busy; they are let in again for each turn.
     """
-    room, busy = bench.size(10_000, 60), bench.size(100, 20)
+    room, busy = bench.size(10_000, 60), bench.size(1_000, 20)
     command = [*bench.server, *OPTIONS, "--connections", str(room)]
     quiet: list[Result] = []
     stormy: list[Result] = []
@@ -71,7 +82,7 @@ def ask(bench: Bench) -> Iterator[Row]:
             raise MeasurementError(f"{error}\n{tail(output)}".rstrip()) from None
     for name, share, budget in (("half", "p50", None), ("99 %", "p99", Budget(1.2))):
         yield Row(
-            f"{room:,} in and {refused:,} refused, {ATTEMPTS}/s: {name} of the round trips within",
+            f"{room:,} in and {refused:,} refused, {ATTEMPTS}/s: {name} of the deliveries within",
             "ms",
             figures(quiet, "latency_ms", share),
             figures(stormy, "latency_ms", share),
@@ -80,14 +91,12 @@ def ask(bench: Bench) -> Iterator[Row]:
 
 
 def load(bench: Bench, pid: int, port: int, connections: int) -> Result:
-    """The load of `unicast`, as `Bench.measure` does it, on a server that is there already."""
-    messages = bench.size(130_000, 2_000)
-    command = [str(BUILD / "load"), "echo", "--path", PATH, "--pid", str(pid), "--port", str(port)]
-    command += ["--connections", str(connections), "--warmup", str(messages // 20), "--messages", str(messages)]
+    """Messages to a room by the clock, as `Bench.measure` has them, on a server that is there already."""
+    command = [str(BUILD / "load"), "fanout", "--path", PATH, "--pid", str(pid), "--port", str(port)]
+    command += ["--connections", str(connections), "--rate", str(RATE), "--greeting", JOIN, "--text", TO_THE_ROOM]
+    command += ["--warmup", str(bench.size(50, 8)), "--messages", str(bench.size(500, 100))]
     with pinned(bench.cores[1]):
-        done = subprocess.run(
-            [*command, "--text", TO_MYSELF], capture_output=True, text=True, timeout=LOAD_WITHIN, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD_WITHIN, check=False)
     if done.returncode:
         raise MeasurementError(done.stderr.strip())
     result: Result = json.loads(done.stdout)
