@@ -62,8 +62,10 @@ class Renewing:
     def heard(self, ciphertext: bytes) -> bytes:
         """What the server has said."""
         self._crypto.BIO_write(self._incoming, ciphertext, len(ciphertext))
-        buffer = ctypes.create_string_buffer(65_536)
-        return buffer.raw[: max(0, self._ssl.SSL_read(self._session, buffer, 65_536))]
+        found, buffer = b"", ctypes.create_string_buffer(65_536)
+        while (count := self._ssl.SSL_read(self._session, buffer, 65_536)) > 0:
+            found += buffer.raw[:count]
+        return found
 
     def new_keys(self, count: int) -> bytes:
         """So many changes of keys, each of which asks the server for one, as ciphertext."""
