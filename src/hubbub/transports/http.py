@@ -16,7 +16,7 @@ import h11
 from msgspec import Struct
 from starlette.types import ASGIApp
 from uvicorn.config import Config
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from hubbub.core.wheel import Timer, Wheel
@@ -57,8 +57,10 @@ class HttpStatistics(Struct, frozen=True, kw_only=True):
     """What the HTTP side of a port serves now, and what it has turned away."""
 
     connections: int
-    # Those that came when there were as many as there may be.
+    # Those that came when there were as many as there may be, and all of them were being served.
     refused: int
+    # Those that were cut, while nothing was being served on them, because others came.
+    shed: int
 
 
 class Http:
@@ -85,6 +87,9 @@ class Http:
         self.close_timeout = limits.close_timeout
         self.capacity = capacity
         self.refused = 0
+        self.shed = 0
+        # Those that are open, in the order of coming.
+        self.open: dict[_Connection, None] = {}
         # Those whose refusal is still being read.
         self.turned_away: set[_Refusal] = set()
         self.wheel = wheel
@@ -95,18 +100,32 @@ class Http:
 
     def protocol(self) -> asyncio.Protocol:
         """A protocol for a connection that is being handed over."""
-        if len(self._state.connections) >= self.capacity:
+        if len(self.open) >= self.capacity and not self._shed_one():
             return _Refusal(self)
         return _Connection(self, self._config, self._state)
+
+    def _shed_one(self) -> bool:
+        """Cut the oldest connection on which nothing is being served; False where there is none.
+
+        As the port does it, and for the same reason: whoever means well is served in a moment, so those who hold
+        places came to hold them. Else one stranger could take /health away, and with it the whole server.
+        """
+        idle = next((connection for connection in self.open if not connection.serves), None)
+        if idle is None:
+            return False
+        del self.open[idle]
+        self.shed += 1
+        idle.transport.abort()
+        return True
 
     @property
     def connections(self) -> int:
         """How many connections are open."""
-        return len(self._state.connections)
+        return len(self.open)
 
     def statistics(self) -> HttpStatistics:
         """How many connections are open, and how many were one too many."""
-        return HttpStatistics(connections=self.connections, refused=self.refused)
+        return HttpStatistics(connections=self.connections, refused=self.refused, shed=self.shed)
 
     def finish(self) -> None:
         """Close the connections that are between two requests, and the others after the one they are at."""
@@ -167,9 +186,28 @@ class _Connection(H11Protocol):
         self._write_timer: Timer | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
+        self._http.open[self] = None
         # So that a response of any size that is not taken is noticed.
         transport.set_write_buffer_limits(high=0)
         super().connection_made(transport)
+
+    @property
+    def serves(self) -> bool:
+        """Whether a request is being answered."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def send_400_response(self, msg: str) -> None:
+        # uvicorn answers by itself what is malformed. Whatever the application has to say to the same request is too
+        # late then, and would be logged as a fault of the application: any stranger could fill a log with that.
+        if self.serves:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            # An answer has begun, or has been given.
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -211,6 +249,7 @@ class _Connection(H11Protocol):
             if timer is not None:
                 timer.cancel()
         self._unset_keepalive_if_required()
+        self._http.open.pop(self, None)
         self._http.left()
 
     def _expire(self) -> None:

@@ -64,6 +64,17 @@ async def left(served: Served) -> None:
             await asyncio.sleep(0)
 
 
+async def busy(served: Served, app: App, *clients: Client) -> None:
+    """Let each wait for an answer that does not come before `app` goes on."""
+    for number, client in enumerate(clients, 1):
+        app.entered.clear()
+        client.send(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        async with asyncio.timeout(PATIENCE):
+            await app.entered.wait()
+
+        assert served.http.connections == number
+
+
 def test_requests_are_answered_on_one_connection(run: Run) -> None:
     async def main() -> None:
         async with serving(app=App().starlette) as served:
@@ -337,23 +348,21 @@ def test_one_connection_too_many_is_told_so(run: Run, request_: bytes) -> None:
     """Whoever holds all the connections there may be costs no more than that, and a place that is free is given."""
 
     async def main() -> None:
-        async with serving(app=App().starlette) as served:
+        app = App()
+        async with serving(app=app.starlette) as served:
             served.http.capacity = 2
             first, second, third = [await served.client() for _ in range(3)]
-
-            assert await ask(first, GET) == (200, b"hello")
-            assert await ask(second, GET) == (200, b"hello")
+            await busy(served, app, first, second)
             third.send(request_)
             status, headers, body = await third.response()
             assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")
             assert json.loads(body)["error"]["code"] == "unavailable"
             assert await third.end() == b""
-            assert served.http.statistics() == HttpStatistics(connections=2, refused=1)
+            assert served.http.statistics() == HttpStatistics(connections=2, refused=1, shed=0)
 
-            await first.leave()
-            async with asyncio.timeout(PATIENCE):
-                while served.http.connections > 1:
-                    await asyncio.sleep(0)
+            app.go_on.set()
+            # What was being served is not cut.
+            assert [(await client.response())[2] for client in (first, second)] == [b"at last"] * 2
             fourth = await served.client()
             assert await ask(fourth, GET) == (200, b"hello")
 
@@ -365,11 +374,11 @@ def test_who_was_one_too_many_and_stays_is_cut_off(run: Run, way: str) -> None:
     """A refusal may be read in peace, and no longer than that."""
 
     async def main() -> None:
-        async with serving(TransportLimits(close_timeout=5), app=App().starlette) as served:
+        app = App()
+        async with serving(TransportLimits(close_timeout=5), app=app.starlette) as served:
             served.http.capacity = 1
             holder, client = await served.client(), await served.client()
-
-            assert await ask(holder, GET) == (200, b"hello")
+            await busy(served, app, holder)
             status, _ = await ask(client, GET)
             assert status == 503
             assert len(served.http.turned_away) == 1
@@ -378,6 +387,7 @@ def test_who_was_one_too_many_and_stays_is_cut_off(run: Run, way: str) -> None:
             elif way == "silent":
                 served.pass_time(6)
             else:
+                app.go_on.set()
                 await served.http.close(0)
             async with asyncio.timeout(PATIENCE):
                 while served.http.turned_away:
@@ -390,17 +400,67 @@ def test_the_refused_make_no_crowd(run: Run) -> None:
     """Beyond as many as are served, the refused are not waited for: connections are bounded in all."""
 
     async def main() -> None:
-        async with serving(app=App().starlette) as served:
+        app = App()
+        async with serving(app=app.starlette) as served:
             served.http.capacity = 1
-            clients = [await served.client() for _ in range(5)]
+            holder, *clients = [await served.client() for _ in range(5)]
+            await busy(served, app, holder)
             for client in clients:
                 client.send(GET)
                 await client.response()
 
-            assert served.http.statistics() == HttpStatistics(connections=1, refused=4)
+            assert served.http.statistics() == HttpStatistics(connections=1, refused=4, shed=0)
             async with asyncio.timeout(PATIENCE):
                 while len(served.http.turned_away) > 1:
                     await asyncio.sleep(0)
             assert all(not refusal.transport.is_closing() for refusal in served.http.turned_away)
+            app.go_on.set()
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        pytest.param(GET, id="between two requests"),
+        pytest.param(GET + b"G", id="dribbling the next"),
+        pytest.param(b"POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc", id="dribbling a body"),
+    ],
+)
+def test_who_only_holds_a_place_goes_when_others_come(run: Run, held: bytes) -> None:
+    """All places taken by somebody who wants nothing: whoever asks for /health next is answered all the same."""
+
+    async def main() -> None:
+        async with serving(app=App().starlette) as served:
+            served.http.capacity = 3
+            holders = [await served.client() for _ in range(3)]
+            for holder in holders:
+                holder.send(held)
+                await holder.response()
+            for shed in (1, 2, 3, 4):
+                client = await served.client()
+
+                assert await ask(client, GET) == (200, b"hello")
+                assert served.http.statistics() == HttpStatistics(connections=3, refused=0, shed=shed)
+            # The oldest first.
+            assert await holders[0].end() == b""
+
+    run(main())
+
+
+@pytest.mark.parametrize("path", [b"/hello", b"/nowhere"])
+def test_a_malformed_body_fills_no_log(run: Run, caplog: pytest.LogCaptureFixture, path: bytes) -> None:
+    """Any stranger can send one: it gets a 400, or what was answered already, and nothing is logged."""
+
+    async def main() -> None:
+        async with serving(app=App().starlette) as served:
+            client = await served.client()
+            client.send(b"POST %b HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" % path)
+
+            assert (await client.end()).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 404 ", b"HTTP/1.1 405 "))
+            await left(served)
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+
+    assert [record for record in caplog.records if record.name != "asyncio"] == []
