@@ -122,11 +122,18 @@ class Hello(Request):
     client: OptionalText = None
     resume: OptionalResume = None
 
+    def __repr__(self) -> str:
+        # The token is a secret, and this may end up in a log.
+        return f"Hello(client={self.client!r})"
+
 
 class Auth(Request, kw_only=True):
     """A new token on a live connection."""
 
     token: Token
+
+    def __repr__(self) -> str:
+        return "Auth(…)"
 
 
 class Ping(Request):

@@ -32,6 +32,10 @@ class Handshake(Struct, frozen=True, kw_only=True):
     # Whether the client's connection is over TLS, as far as we or such a proxy can see.
     secure: bool = False
 
+    def __repr__(self) -> str:
+        # Its headers, its query and its subprotocols hold secrets, and this may end up in a log.
+        return f"Handshake(path={self.path!r}, ip={self.ip!r})"
+
     @property
     def cookies(self) -> dict[str, str]:
         """The request's cookies by name, the first of each name (RFC 6265 §5.4)."""

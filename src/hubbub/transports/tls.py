@@ -72,6 +72,9 @@ def server_context(options: TlsOptions) -> ssl.SSLContext | None:
             f"tls_key: {options.tls_key} cannot be used with {options.tls_cert}{why}: "
             "give a private key in PEM, of 2048 bits or more if it is RSA"
         ) from None
+    except OSError as error:
+        # Since they were looked at, one of them has been moved: whoever renews them is not done yet.
+        raise ConfigError(f"tls_cert and tls_key cannot be read ({error.strerror}): give files that can be") from None
     _look_at_its_time(certificate, options.tls_cert)
     return context
 

@@ -84,6 +84,19 @@ class TestFetching:
 
         run(main())
 
+    def test_no_proxy_comes_between_where_nothing_is_encrypted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What is on this machine is asked directly: a proxy could put in keys of its own."""
+
+        async def main() -> None:
+            with publishing(key()) as publisher, publishing() as proxy:
+                monkeypatch.setenv("http_proxy", proxy.address.removesuffix("/keys"))
+                monkeypatch.delenv("no_proxy", raising=False)
+                async with checking(publisher) as authenticator:
+                    assert (await ask(authenticator, shown())).user == "alice"
+                    assert (publisher.asked, proxy.asked) == (["/keys"], [])
+
+        run(main())
+
     def test_many_tokens_are_one_fetch(self) -> None:
         async def main() -> None:
             with publishing(key()) as publisher:

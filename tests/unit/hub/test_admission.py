@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from hubbub.hub import Credentials
 from hubbub.hub.identity import shown_by
+from hubbub.protocol.envelope import Auth, Hello
 from hubbub.transports.base import Handshake
 
 
@@ -68,3 +70,11 @@ def test_a_cookie_counts_where_the_operator_named_it_and_last() -> None:
     assert token_of(handshake, "other") is None
     assert token_of(a_handshake(token="t2", cookie="session=t4"), "session") == "t2"
     assert token_of(a_handshake(subprotocols=("bearer.t3",), cookie="session=t4"), "session") == "t3"
+
+
+def test_no_secret_is_in_what_ends_up_in_a_log() -> None:
+    """Hooks and handlers print what they get, and tracebacks print what functions got."""
+    handshake = a_handshake("Bearer canary", "canary", ("bearer.canary",), "sid=canary")
+
+    for shown in (handshake, Credentials("canary", handshake), Hello(token="canary"), Auth(token="canary")):
+        assert "canary" not in repr(shown) and "canary" not in f"{[shown]}"
