@@ -58,7 +58,7 @@ class TestExpiry:
         """4003 within a second, and not before."""
 
         async def main() -> None:
-            known: dict[str, Identity | str] = {"a": Identity(user="alice", expires=in_ms(1.5))}
+            known: dict[str, Identity | str] = {"a": Identity(user="alice", expires=in_ms(2.5))}
             async with (
                 serving(a_hub(known), dev=False) as server,
                 connect(server.address, None, query="token=a", full=full) as alice,
@@ -79,7 +79,7 @@ class TestExpiry:
 
     def test_a_token_of_hello_ends_the_session_too(self) -> None:
         async def main() -> None:
-            hub = a_hub({"a": Identity(user="alice", expires=in_ms(0.5))})
+            hub = a_hub({"a": Identity(user="alice", expires=in_ms(2.5))})
             async with (
                 serving(hub, dev=False) as server,
                 connect(server.address, None, subprotocols=[FULL]) as alice,
@@ -96,8 +96,8 @@ class TestExpiry:
 
         async def main() -> None:
             known: dict[str, Identity | str] = {
-                "a1": Identity(user="alice", expires=in_ms(1)),
-                "a2": Identity(user="alice", expires=in_ms(2.5)),
+                "a1": Identity(user="alice", expires=in_ms(3)),
+                "a2": Identity(user="alice", expires=in_ms(5)),
                 "old": Identity(user="alice", expires=in_ms(-1)),
                 "b": "bob",
             }
@@ -310,7 +310,7 @@ class TestRevocation:
                 if credentials.token is None:
                     return None
                 # By a name of its own, and good for a moment from now.
-                return Identity(user="alice", token_id="mine", expires=in_ms(0.5))
+                return Identity(user="alice", token_id="mine", expires=in_ms(5))
 
             async with serving(hub, dev=False) as server:
                 async with connect(server.address, None, query="token=a"):
