@@ -416,6 +416,14 @@ def rest_of(sock: socket.socket) -> bytes:
     return got
 
 
+def all_before_the_end(sock: socket.socket) -> bytes:
+    """The same, but a reset is a failure."""
+    got = b""
+    while data := sock.recv(65_536):
+        got += data
+    return got
+
+
 HELLO = client_hello()
 
 
@@ -491,6 +499,130 @@ class TestStrangers:
                     await alice.expect("chat")
 
                     assert child.errors() == said
+
+        run(main())
+
+    @pytest.mark.parametrize("more", [0, 300_000])
+    def test_who_speaks_plainly_can_read_why_not(self, more: int, pair: dict[str, Any]) -> None:
+        """Whatever they send besides: no reset overtakes the answer."""
+
+        async def main() -> None:
+            async with serving(**pair) as server:
+
+                def post() -> bytes:
+                    request = b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n" + b"x" * more
+                    with silent(server.address, 1, request) as [sock]:
+                        return all_before_the_end(sock)
+
+                answer = await asyncio.to_thread(post)
+
+                assert answer.startswith(b"HTTP/1.1 400 ") and b"This port speaks TLS" in answer
+
+        run(main())
+
+    @pytest.mark.parametrize(
+        "plain",
+        [b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", handshake("/ws?user_id=eve")],
+        ids=["HTTP", "WebSocket"],
+    )
+    def test_what_is_said_plainly_is_not_listened_to(self, plain: bytes, pair: dict[str, Any]) -> None:
+        """Else a whole request behind the one that was refused would pass for one that came over TLS."""
+
+        async def main() -> None:
+            async with serving(**pair, handshake_timeout=1) as server:
+                port = server._port
+                assert port is not None
+
+                def insist() -> bytes:
+                    with silent(server.address, 1, b"GET / HTTP/1.1\r\n") as [sock]:
+                        got = all_before_the_end(sock)
+                        sock.sendall(plain)
+                        return got + rest_of(sock)
+
+                answer = await asyncio.to_thread(insist)
+
+                assert answer.count(b"HTTP/1.1 ") == 1
+                await eventually(lambda: port.statistics().waiting == 0, patience=5)
+                assert port.statistics().accepted == 0 and not server.hub.sessions("eve")
+
+        run(main())
+
+    @pytest.mark.parametrize(
+        "first",
+        [
+            pytest.param(b"\x16\x03\x01\x00\x04\x01\x01\xff\xb8", id="announced at once"),
+            pytest.param(b"\x16\x03\x01\x00\x01\x01\x16\x03\x01\x00\x03\x01\xff\xb8", id="in two records"),
+            pytest.param(b"\x15\x03\x01\x00\x02\x01\x5a\x16\x03\x01\x00\x04\x01\x01\xff\xb8", id="behind an alert"),
+        ],
+    )
+    def test_a_greeting_of_128_kib_is_refused(self, first: bytes, pair: dict[str, Any]) -> None:
+        """However it is announced: OpenSSL would reserve that much, and wait for it."""
+
+        async def main() -> None:
+            async with serving(**pair) as server:
+                port = server._port
+                assert port is not None
+                with silent(server.address, 1, first) as [sock]:
+                    await asyncio.to_thread(rest_of, sock)
+
+                    assert port.statistics().expired == 0
+
+        run(main())
+
+    @pytest.mark.parametrize("step", [1, 4, 100])
+    def test_a_greeting_may_come_in_pieces(self, step: int, pair: dict[str, Any]) -> None:
+        async def main() -> None:
+            async with serving(**pair) as server:
+
+                def dribble() -> bytes:
+                    with silent(server.address, 1, b"") as [sock]:
+                        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                        for start in range(0, len(HELLO), step):
+                            sock.sendall(HELLO[start : start + step])
+                        return sock.recv(5)
+
+                answer = await asyncio.to_thread(dribble)
+
+                assert answer.startswith(b"\x16\x03\x03")
+
+        run(main())
+
+    def test_a_broken_frame_is_named_whatever_follows(self, pair: dict[str, Any]) -> None:
+        """Also if many records follow at once: they are reads in the very turn in which it is found."""
+
+        async def main() -> None:
+            async with serving(**pair) as server:
+
+                def break_it() -> bytes:
+                    outgoing, incoming = ssl.MemoryBIO(), ssl.MemoryBIO()
+                    tls = AUTHORITY.trusted.wrap_bio(incoming, outgoing, server_hostname="localhost")
+                    with silent(server.address, 1, b"") as [sock]:
+                        while True:
+                            with contextlib.suppress(ssl.SSLWantReadError):
+                                tls.do_handshake()
+                                break
+                            sock.sendall(outgoing.read())
+                            incoming.write(sock.recv(65_536))
+                        tls.write(handshake("/ws?user_id=alice"))
+                        sock.sendall(outgoing.read())
+                        got = b""
+                        while b"\r\n\r\n" not in got:
+                            incoming.write(sock.recv(65_536))
+                            with contextlib.suppress(ssl.SSLWantReadError):
+                                while data := tls.read(65_536):
+                                    got += data
+                        # A reserved opcode, then more reads than a violation is followed by.
+                        tls.write(b"\x83\x80" + bytes(4))
+                        for _ in range(200):
+                            tls.write(b"z")
+                        sock.sendall(outgoing.read())
+                        incoming.write(rest_of(sock))
+                        with contextlib.suppress(ssl.SSLError):
+                            while data := tls.read(65_536):
+                                got += data
+                        return got
+
+                assert (await asyncio.to_thread(break_it)).endswith((1002).to_bytes(2) + b"the framing is broken")
 
         run(main())
 

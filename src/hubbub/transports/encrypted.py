@@ -14,6 +14,8 @@ import ssl
 from collections.abc import Iterable
 from typing import Any, cast
 
+from hubbub.transports.linger import LAST_READS, finish_sending
+
 __all__ = ["Encrypted"]
 
 # Bytes of ciphertext to take in at once: after each it is asked whether it led to anything. And of it to collect before
@@ -42,8 +44,8 @@ _NOT_TLS = (
 ) % (len(_NOT_TLS_BODY), _NOT_TLS_BODY)
 
 # The life of a connection: hands are being shaken; both sides speak; we have said that nothing more will come from
-# us; it is over.
-_SHAKING, _OPEN, _SAID, _OVER = range(4)
+# us; the same, to who does not speak TLS; it is over.
+_SHAKING, _OPEN, _SAID, _TURNED_AWAY, _OVER = range(5)
 
 
 class Encrypted(asyncio.Protocol, asyncio.Transport):
@@ -63,6 +65,7 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
         "_incoming",
         "_outgoing",
         "_paused",
+        "_reads",
         "_state",
         "_tcp",
         "_tls",
@@ -84,6 +87,8 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
         self._first = b""
         # Bytes of ciphertext that have led to nothing readable yet.
         self._fruitless = 0
+        # How often it has been read from since it was turned away.
+        self._reads = 0
         self._state = _SHAKING
         # Whether the protocol wants to read nothing now.
         self._paused = False
@@ -104,11 +109,17 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
             # Nobody looks at it, so it is not even deciphered: a flood shall cost nothing.
             self._app.data_received(data)
             return
+        if self._state == _TURNED_AWAY:
+            # Nor is it handed over: what was never encrypted would be taken for what came over TLS.
+            self._reads += 1
+            if self._reads > LAST_READS:
+                self.abort()
+            return
         if self._context is not None:
             self._first = data = self._first + data
             if len(data) < _BEGINNING and data.startswith(b"\x16"):
                 return
-            if _is_too_long(data):
+            if not _is_greeting(data) and not _is_text(data):
                 self.abort()
                 return
             self._first = b""
@@ -259,11 +270,20 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
         except ssl.SSLError as error:
             # Not logged: any stranger could fill a log with that. OpenSSL has said in an alert what is wrong.
             alert = self._outgoing.read()
-            self._tcp.write(_NOT_TLS if error.reason == "HTTP_REQUEST" else alert)
+            if error.reason == "HTTP_REQUEST":
+                self._turn_away()
+                return
+            self._tcp.write(alert)
             self.close()
             return
         if self._outgoing.pending:
             self._tcp.write(self._outgoing.read())
+
+    def _turn_away(self) -> None:
+        # It keeps its place at the gate, and the deadline there, until it hangs up.
+        self._state = _TURNED_AWAY
+        self._tcp.write(_NOT_TLS)
+        finish_sending(self._tcp)
 
     def _read(self) -> None:
         """Hand on what can be understood by now."""
@@ -319,13 +339,22 @@ class Encrypted(asyncio.Protocol, asyncio.Transport):
             self._tcp.write(self._outgoing.read())
 
 
-def _is_too_long(first: bytes) -> bool:
-    """Whether this is the beginning of a greeting that nobody needs so long; anything else is left to OpenSSL."""
+def _is_greeting(first: bytes) -> bool:
+    """Whether this is the beginning of a greeting that is not longer than anybody needs.
+
+    Neither behind another record, nor with its length in a second one, which OpenSSL would both put up with.
+    """
     return (
         first.startswith(b"\x16")
         and int.from_bytes(first[3:5]) >= _BEGINNING - 5
-        and int.from_bytes(first[6:9]) > _GREETING
+        and first[5] == 1
+        and int.from_bytes(first[6:9]) <= _GREETING
     )
+
+
+def _is_text(first: bytes) -> bool:
+    """Whether it may be HTTP, and is no record of TLS in any case: OpenSSL says which."""
+    return first[:1].isalpha()
 
 
 _NOBODY = asyncio.Protocol()
