@@ -110,7 +110,7 @@ class Http:
         As the port does it, and for the same reason: whoever means well is served in a moment, so those who hold
         places came to hold them. Else one stranger could take /health away, and with it the whole server.
         """
-        idle = next((connection for connection in self.open if not connection.serves), None)
+        idle = next((connection for connection in self.open if connection.idle), None)
         if idle is None:
             return False
         del self.open[idle]
@@ -196,6 +196,11 @@ class _Connection(H11Protocol):
         """Whether a request is being answered."""
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for us here: no request is being answered, and no answer is still leaving."""
+        return not self.serves and not self.flow.write_paused
 
     def send_400_response(self, msg: str) -> None:
         # uvicorn answers by itself what is malformed. Whatever the application has to say to the same request is too

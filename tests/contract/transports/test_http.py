@@ -448,6 +448,30 @@ def test_who_only_holds_a_place_goes_when_others_come(run: Run, held: bytes) -> 
     run(main())
 
 
+def test_an_answer_that_is_still_leaving_is_not_cut(run: Run) -> None:
+    """The application is done with it, and the client is not."""
+
+    async def main() -> None:
+        async with serving(app=App().starlette) as served:
+            served.http.capacity = 1
+            slow, client = await served.client(), await served.client()
+            slow.stop_reading()
+            slow.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+            async with asyncio.timeout(PATIENCE):
+                while not any(connection.flow.write_paused for connection in served.http.open):
+                    await asyncio.sleep(0)
+
+            assert (await ask(client, GET))[0] == 503
+            slow.go_on_reading()
+            assert len((await slow.response())[2]) == 32 << 20
+            # And then it is between two requests like any other.
+            newcomer = await served.client()
+            assert await ask(newcomer, GET) == (200, b"hello")
+            assert served.http.statistics() == HttpStatistics(connections=1, refused=1, shed=1)
+
+    run(main())
+
+
 @pytest.mark.parametrize("path", [b"/hello", b"/nowhere"])
 def test_a_malformed_body_fills_no_log(run: Run, caplog: pytest.LogCaptureFixture, path: bytes) -> None:
     """Any stranger can send one: it gets a 400, or what was answered already, and nothing is logged."""
