@@ -40,6 +40,21 @@ def a_hub(known: dict[str, Identity | str]) -> Hub:
     return hub
 
 
+def a_slow_hub(known: Identity | str) -> tuple[Hub, asyncio.Event, asyncio.Event]:
+    """A hub that takes every token for this, when it may answer; the events that it was asked, and that it may."""
+    hub, asked, answer = Hub(), asyncio.Event(), asyncio.Event()
+
+    @hub.authenticate
+    async def who(credentials: Credentials) -> Identity | str | None:
+        if credentials.token is None:
+            return None
+        asked.set()
+        await answer.wait()
+        return known
+
+    return hub, asked, answer
+
+
 async def post(address: str, path: str, *lines: str) -> Answer:
     return await get(address, path, *lines, "Connection: close", "Content-Length: 0", method="POST")
 
@@ -230,16 +245,7 @@ class TestRevocation:
         """At the handshake and at `hello`: the proof is looked at again when the application has answered."""
 
         async def main() -> None:
-            hub, asked, answer = Hub(), asyncio.Event(), asyncio.Event()
-
-            @hub.authenticate
-            async def who(credentials: Credentials) -> Identity | None:
-                if credentials.token is None:
-                    return None
-                asked.set()
-                await answer.wait()
-                return Identity(user="alice", issued=in_ms(-60))
-
+            hub, asked, answer = a_slow_hub(Identity(user="alice", issued=in_ms(-60)))
             async with serving(hub, dev=False) as server:
 
                 async def at_the_handshake() -> None:
@@ -266,15 +272,7 @@ class TestRevocation:
         """It has read its database, then the token is forgotten there and revoked here, then it answers."""
 
         async def main() -> None:
-            hub, asked, answer = Hub(), asyncio.Event(), asyncio.Event()
-
-            @hub.authenticate
-            async def who(credentials: Credentials) -> str | None:
-                if credentials.token is not None:
-                    asked.set()
-                    await answer.wait()
-                return "alice" if credentials.token else None
-
+            hub, asked, answer = a_slow_hub("alice")
             async with serving(hub, dev=False) as server:
                 trying = asyncio.create_task(refused(server.address, "token=a"))
                 await asked.wait()
@@ -366,16 +364,7 @@ class TestRevocation:
         """The client is gone while the hook is asked: no timer holds its session until the token's end."""
 
         async def main() -> None:
-            hub, asked, answer = Hub(), asyncio.Event(), asyncio.Event()
-
-            @hub.authenticate
-            async def who(credentials: Credentials) -> Identity | None:
-                if credentials.token is None:
-                    return None
-                asked.set()
-                await answer.wait()
-                return Identity(user="alice", expires=in_ms(600))
-
+            hub, asked, answer = a_slow_hub(Identity(user="alice", expires=in_ms(600)))
             async with serving(hub, dev=False) as server:
                 before = len(server.hub.wheel)
                 async with connect(server.address, None, subprotocols=[FULL]) as client:

@@ -45,13 +45,10 @@ class Ticket(Struct, frozen=True):
 
 async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refuse:
     """Let the client in as a session, or say why not."""
-    refusal = node.arrivals.take(handshake.ip)
-    if refusal is not None:
-        return refusal
-    screened = screen(node.options, handshake)
-    if isinstance(screened, Refuse):
-        return screened
-    handshake = screened
+    arrived = _arrive(node, handshake)
+    if isinstance(arrived, Refuse):
+        return arrived
+    handshake = arrived
     refusal = _no_place(node, handshake)
     if refusal is not None:
         return refusal
@@ -98,15 +95,17 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
     return Accept(session, subprotocol)
 
 
+def _arrive(node: Node, handshake: Handshake) -> Handshake | Refuse:
+    """What everybody passes before anything costly is done: not too often, and from where one may come."""
+    return node.arrivals.take(handshake.ip) or screen(node.options, handshake)
+
+
 async def give_ticket(node: Node, hooks: Hooks, handshake: Handshake) -> Ticket | Refuse:
     """A ticket for whoever asks with a good proof, whose `handshake` is a request like another; or why not."""
-    refusal = node.arrivals.take(handshake.ip)
-    if refusal is not None:
-        return refusal
-    screened = screen(node.options, handshake)
-    if isinstance(screened, Refuse):
-        return screened
-    handshake = screened
+    arrived = _arrive(node, handshake)
+    if isinstance(arrived, Refuse):
+        return arrived
+    handshake = arrived
     if node.draining:
         return _draining()
     try:
