@@ -39,8 +39,6 @@ NUMBER: Final = 1
 
 _number = re.compile(rb"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
-_SCALARS = frozenset((str, int, bool, type(None)))
-
 # The first byte of bytes in MessagePack, by the width of what says how many there are.
 _BYTES: Final = (0xC4, 0xC5, 0xC6)
 
@@ -51,16 +49,26 @@ class _Number(Struct, frozen=True):
     text: bytes
 
 
-def _extension(code: int, data: memoryview) -> _Number:
-    if code != NUMBER:
-        raise BadMessage(f"MessagePack's extension type {code} has no meaning here")
-    text = bytes(data)
-    if not _number.fullmatch(text):
-        raise BadMessage(f"extension type {NUMBER} holds a number as JSON text, and this is none")
-    return _Number(text)
+# How deep contents are looked at in one go: almost all of each of them.
+_LEVELS: Final = 6
 
 
-_decode_packed = msgspec.msgpack.Decoder(ext_hook=_extension).decode
+def _sayable(levels: int) -> Any:
+    """The type of what JSON can say, so many levels deep; what is deeper stays encoded.
+
+    The keys of maps are strings already while they are read: lists and numbers would be hashed without a secret, and a
+    map of keys that all collide would take minutes.
+    """
+    if not levels:
+        return Raw
+    lists: Any = list
+    maps: Any = dict
+    inner = _sayable(levels - 1)
+    return None | bool | int | float | str | Ext | lists[inner] | maps[str, inner]
+
+
+_decode_sayable = msgspec.msgpack.Decoder(_sayable(_LEVELS)).decode
+_decode_packed = msgspec.msgpack.Decoder(ext_hook=lambda _, number: _Number(bytes(number))).decode
 _encode_packed = msgspec.msgpack.Encoder().encode
 _encode_json = msgspec.json.Encoder(enc_hook=lambda number: Raw(number.text)).encode
 _decode_json = msgspec.json.Decoder().decode
@@ -68,45 +76,46 @@ _decode_json = msgspec.json.Decoder().decode
 
 def check_packed(content: Raw) -> None:
     """Raise `BadMessage` unless `content`, of MessagePack's outer form, is bytes or what JSON can say."""
-    if not memoryview(content).nbytes:
+    if not memoryview(content).nbytes or is_bytes(content):
         return
     try:
-        value = _decode_packed(content)
+        _check([_decode_sayable(content)])
+    except msgspec.ValidationError:
+        # What it would say names a place, but only within these levels.
+        raise BadMessage("`content` is bytes, or what JSON can say: no bytes within, and maps by strings") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise BadMessage("not MessagePack: `content` is malformed") from None
-    except RecursionError:
-        raise BadMessage(f"the message is nested more than {MAX_NESTING} deep") from None
-    if type(value) not in _SCALARS and type(value) is not bytes:
-        _check([value])
 
 
 def _check(values: list[Any]) -> None:
     """Look at each value once, those that are equally deep together."""
-    # The envelope is the first.
-    for _ in range(MAX_NESTING):
+    # The envelope is the first; what is within the last may have no depth of its own.
+    for depth in range(1, MAX_NESTING + 1):
         deeper: list[Any] = []
         for value in values:
             kind = type(value)
-            if kind in _SCALARS:
-                continue
-            if kind is dict:
-                for key in value:
-                    if type(key) is not str:
-                        raise BadMessage("the keys of a map in `content` are strings")
-                deeper.extend(value.values())
-            elif kind is list:
-                deeper.extend(value)
+            if kind is dict or kind is list:
+                if depth == MAX_NESTING:
+                    raise BadMessage(f"the message is nested more than {MAX_NESTING} deep")
+                deeper.extend(value.values() if kind is dict else value)
             elif kind is float:
                 if not math.isfinite(value):
                     raise BadMessage("`content` holds no NaN and no infinity")
-            elif kind is bytes:
-                raise BadMessage("bytes are the whole `content`, or base64 within it: JSON has none of its own")
-            elif kind is not _Number:
-                raise BadMessage("`content` holds only what JSON can say, or bytes: times as text or as numbers")
+            elif kind is Ext:
+                _check_extension(value)
         if not deeper:
             return
+        if type(deeper[0]) is Raw:
+            # All that are so deep are, and so they are one list.
+            deeper = _decode_sayable(b"\xdd%b%b" % (len(deeper).to_bytes(4), b"".join(deeper)))
         values = deeper
-    raise BadMessage(f"the message is nested more than {MAX_NESTING} deep")
+
+
+def _check_extension(value: Ext) -> None:
+    if value.code != NUMBER:
+        raise BadMessage("`content` holds only what JSON can say, or bytes: times as text or as numbers")
+    if not _number.fullmatch(value.data):
+        raise BadMessage(f"extension type {NUMBER} holds a number as JSON text, and this is none")
 
 
 def json_of(packed: Raw) -> tuple[Raw, bool]:
