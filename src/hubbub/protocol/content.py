@@ -11,14 +11,14 @@ import base64
 import json as reference
 import math
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
 from msgspec import Raw
 from msgspec.msgpack import Ext
 
-from hubbub.protocol.codec import MAX_NESTING, BadMessage
+from hubbub.protocol.codec import MAX_NESTING, BadMessage, check_nesting
 from hubbub.types import NOTHING, Packed, Publication
 
 __all__ = [
@@ -56,6 +56,8 @@ class _Number:
         self.text = text
 
 
+_SCALARS = frozenset((str, int, bool, type(None)))
+
 # How deep contents are looked at in one go: almost all of each of them.
 _LEVELS: Final = 6
 
@@ -79,20 +81,26 @@ _decode_packed = msgspec.msgpack.Decoder(ext_hook=lambda _, number: _Number(byte
 _encode_packed = msgspec.msgpack.Encoder().encode
 _encode_json = msgspec.json.Encoder(enc_hook=lambda number: Raw(number.text)).encode
 _decode_json = msgspec.json.Decoder().decode
+_decode_raw = msgspec.json.Decoder(Raw).decode
 
 
 def exact(text: str) -> int | float | Decimal:
-    """A number of JSON in Python: as a `Decimal` where neither `int` nor `float` holds it."""
+    """A number of JSON in Python: as a `Decimal` where neither `int` nor `float` holds it, infinite where none does."""
     if not text.lstrip("-").isdecimal():
         value = float(text)
-        return value if math.isfinite(value) else Decimal(text)
+        try:
+            return value if math.isfinite(value) else Decimal(text)
+        except InvalidOperation:
+            # An exponent of over 18 digits.
+            return Decimal(value)
     # Python refuses to read more than some 4,000 digits.
     return int(text) if len(text) < 4_000 else Decimal(text)
 
 
 def read_extension(code: int, data: memoryview) -> int | float | Decimal:
     """The number in an extension of MessagePack, for who reads it; raises `BadMessage`."""
-    return exact(_extension(code, data).text.decode())
+    _check_extension(Ext(code, bytes(data)))
+    return exact(bytes(data).decode())
 
 
 def read_json(text: bytes | str) -> Any:
@@ -183,14 +191,26 @@ def number(text: str) -> int | float | Ext:
 
 
 def encode_json(value: object) -> Raw:
-    """A content of the application as JSON.
+    """A content of the application as JSON: what msgspec can encode, or a pydantic model.
 
-    Raises what msgspec raises, and `ValueError` for NaN and infinities, of which msgspec would make null.
+    Raises what these raise, and `ValueError` for NaN and infinities, of which both would make null, and for what is
+    nested too deep.
     """
-    encoded = msgspec.json.encode(value)
-    if b"null" in encoded and not _is_finite(msgspec.to_builtins(value)):
+    dump = getattr(value, "model_dump_json", None)
+    encoded = msgspec.json.encode(value) if dump is None else dump().encode()
+    if b"null" in encoded and not _is_finite(_builtins(value)):
         raise ValueError("JSON has no NaN and no infinity")
+    if dump is not None or type(value) not in _SCALARS:
+        # A `Raw` within, and a model that writes NaN as that, are as nobody has looked at them.
+        _decode_raw(encoded)
+        check_nesting(encoded, within=1)
     return Raw(encoded)
+
+
+def _builtins(value: Any) -> object:
+    if hasattr(value, "model_dump_json"):
+        return value.model_dump()
+    return msgspec.to_builtins(value, enc_hook=lambda raw: None if isinstance(raw, Raw) else raw)
 
 
 def _is_finite(value: object) -> bool:
@@ -198,7 +218,7 @@ def _is_finite(value: object) -> bool:
         return math.isfinite(value)
     if isinstance(value, dict):
         return all(map(_is_finite, value.values()))
-    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
+    return not isinstance(value, list | tuple | set | frozenset) or all(map(_is_finite, value))
 
 
 def pack_bytes(content: bytes) -> Raw:
