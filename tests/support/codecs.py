@@ -1,7 +1,7 @@
 """The codecs as somebody else would write them: the packages `msgpack` and `protobuf`, and nothing of ours.
 
 Every message here has the shape of JSON (protocol.md §1): a content of bytes is base64 with `"binary": true` beside it.
-A number that neither an `int` nor a `float` is exactly is a `Decimal`.
+A number that is too large for a `float` is a `Number`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,33 @@ from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc  # type: ignore[import-untyped]  # the same
 
-__all__ = ["CODECS", "JSON", "MSGPACK", "PROTOBUF", "Codec", "Unsayable", "content_of", "dumps", "loads", "schema"]
+__all__ = [
+    "CODECS",
+    "JSON",
+    "MSGPACK",
+    "PROTOBUF",
+    "Codec",
+    "Number",
+    "Unsayable",
+    "content_of",
+    "dumps",
+    "loads",
+    "same",
+    "schema",
+    "unpack",
+]
 
 Message = dict[str, Any]
 
 _PROTO: Final = Path(__file__).resolve().parents[2] / "spec" / "hubbub.proto"
 
 _NUMBER: Final = 1
+
+
+class Number(str):
+    """A number that Python has no type for, as JSON writes it."""
+
+    __slots__ = ()
 
 
 class Unsayable(ValueError):
@@ -74,6 +94,17 @@ def _bytes(content: Any) -> bytes:
         raise Unsayable from error
 
 
+def same(one: Any, other: Any) -> bool:
+    """Whether two contents are the same value: an integer is no double, and minus zero is not zero."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one.hex() == other.hex() if isinstance(one, float) else bool(one == other)
+
+
 # ---------------------------------------------------------------------------------------------------------- JSON
 
 
@@ -89,18 +120,20 @@ def dumps(value: Any) -> str:
             return "{" + ",".join(f"{dumps(key)}:{dumps(item)}" for key, item in value.items()) + "}"
         case list():
             return "[" + ",".join(map(dumps, value)) + "]"
-        case Decimal():
-            return str(value)
+        case Number():
+            return value
+        case int() if not isinstance(value, bool):
+            # By way of a Decimal: Python writes and reads no integer of over some 4,000 digits by itself.
+            return str(Decimal(value))
         case _:
             return json.dumps(value, ensure_ascii=False)
 
 
-def _number(text: str) -> int | float | Decimal:
+def _number(text: str) -> int | float | Number:
     if text.lstrip("-").isdecimal():
-        # By way of a Decimal: Python reads no integer of over some 4,000 digits by itself.
         return int(Decimal(text))
     value = float(text)
-    return value if math.isfinite(value) else Decimal(text)
+    return value if math.isfinite(value) else Number(text)
 
 
 def _refuse(constant: str) -> Any:
@@ -135,21 +168,26 @@ def _packable(value: Any) -> Any:
             return value
         case int() if not -(2**63) <= value < 2**64:
             return msgpack.ExtType(_NUMBER, str(Decimal(value)).encode())
-        case Decimal():
-            return msgpack.ExtType(_NUMBER, str(value).encode())
+        case Number():
+            return msgpack.ExtType(_NUMBER, value.encode())
         case _:
             return value
 
 
 def _from_msgpack(data: str | bytes) -> Message:
     assert isinstance(data, bytes)
-    message = msgpack.unpackb(data, ext_hook=_extension, strict_map_key=True)
+    message = unpack(data)
     assert isinstance(message, dict)
     for told in (message, *(message.get("messages", []) if message["type"] == "history" else ())):
         if isinstance(told.get("content"), bytes):
             told["content"] = base64.b64encode(told["content"]).decode()
             told["binary"] = True
     return message
+
+
+def unpack(data: bytes) -> Any:
+    """MessagePack as a value; bytes are bytes."""
+    return msgpack.unpackb(data, ext_hook=_extension, strict_map_key=True)
 
 
 def _extension(code: int, data: bytes) -> Any:

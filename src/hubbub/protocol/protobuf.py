@@ -241,6 +241,8 @@ def _write_content(written: Any, content: Raw) -> None:
 
 def _write_envelope(written: Any, fields: dict[str, Any]) -> None:
     content = fields.pop("content", None)
+    # A word of the codec JSON: bytes are in MessagePack here.
+    fields.pop("binary", None)
     if content is not None:
         _write_content(written, content)
     type = fields["type"]
