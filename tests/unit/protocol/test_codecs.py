@@ -11,17 +11,14 @@ import msgspec
 import pytest
 
 from hubbub.client.wire import Wire
-from hubbub.core import record
 from hubbub.protocol import envelope as messages
 from hubbub.protocol import json, msgpack, protobuf
-from hubbub.protocol.codec import Codec
 from hubbub.protocol.content import packed, packed_of
 from hubbub.protocol.conversation import Conversation, Violation
 from hubbub.protocol.envelope import Envelope, Fault, Request
 from support.codecs import CODECS, content_of, dumps, loads, same, schema, unpack
+from support.crossing import OURS, received, told
 from support.vectors import cases, joined, match, understood
-
-OURS: dict[str, Codec] = {"json": json, "msgpack": msgpack, "protobuf": protobuf}
 
 ANSWERS = {
     kind.__struct_config__.tag: kind
@@ -44,16 +41,6 @@ ENCODED = [
     for name in OURS
     if name in case.values[0]
 ]
-
-
-def received(name: str, message: str | bytes) -> Envelope | Request | Fault:
-    """What the server makes of a message; a `hello` is the first of its session."""
-    codec = OURS[name]
-    event = Conversation(codec, full=False).receive(message, now=0.0)
-    if isinstance(event, Fault) and event.code == "conflict":
-        event = Conversation(codec, full=True).receive(message, now=0.0)
-    assert not isinstance(event, Violation)
-    return event
 
 
 def value_of(name: str, encoded: bytes, binary: bool) -> Any:
@@ -167,22 +154,6 @@ def read(data: bytes) -> dict[str, Any]:
     """A MessagePack map."""
     found = unpack(data)
     assert isinstance(found, dict)
-    return found
-
-
-def told(name: str, message: str | bytes) -> dict[str, bytes]:
-    """What the receivers of each codec get, by codec, of a message in the codec `name`."""
-    event = received(name, message)
-    assert isinstance(event, Envelope), event
-    published = event.published(
-        event.type, "alice", content=event.content, binary=event.binary, id=event.id, seq=1, time=2
-    )
-    kept = record.decode(record.encode(published))
-    assert type(kept) is type(published)
-    found = {receiver: codec.encode(kept) for receiver, codec in OURS.items()}
-    for codec in OURS.values():
-        if codec.NATIVE is type(kept):
-            assert codec.encode(kept) == record.encode(published)
     return found
 
 
