@@ -8,7 +8,6 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
@@ -18,14 +17,11 @@ from hubbub.hub.formats import CODECS as OURS
 from hubbub.server import Server
 from hubbub.types import Publication
 from support.client import Client, Message, connect
-from support.codecs import CODECS, JSON, Codec, Number, content_of, dumps, loads, same
+from support.codecs import CODECS, EXACT, Codec, Number, content_of, same
 from support.loop import eventually, run
 from support.server import serving
 
 pytestmark = pytest.mark.every_engine
-
-# With numbers of any size in JSON, too.
-EXACT: dict[str, Codec] = CODECS | {"json": replace(JSON, encode=dumps, decode=loads)}
 
 
 def contents(seed: int) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ from grpc_tools import protoc  # type: ignore[import-untyped]  # the same
 
 __all__ = [
     "CODECS",
+    "EXACT",
     "JSON",
     "MSGPACK",
     "PROTOBUF",
@@ -446,3 +447,6 @@ PROTOBUF: Final = Codec("protobuf", _to_protobuf, _from_protobuf, b"\x0a\x05", _
 
 CODECS: Final = {codec.name: codec for codec in (JSON, MSGPACK, PROTOBUF)}
 """All of them, by name."""
+
+EXACT: Final = CODECS | {"json": replace(JSON, encode=dumps, decode=loads)}
+"""The same, with numbers of any size in JSON, too."""
