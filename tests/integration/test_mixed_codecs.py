@@ -237,7 +237,14 @@ def test_unicast_retries_receipts_and_presence_events_cross_codecs(sender: str, 
         async with serving(presence_events=True, presence_grace=0) as server, AsyncExitStack() as stack:
             alice = await stack.enter_async_context(connect(server.address, "alice", codec=CODECS[sender], full=True))
             await alice.join("r")
-            letter = {"type": "letter", "to": "bob", "id": "a1", "receipt": True, "content": "AP8=", "binary": True}
+            letter: Message = {
+                "type": "letter",
+                "to": "bob",
+                "id": "a1",
+                "receipt": True,
+                "content": "AP8=",
+                "binary": True,
+            }
             first, again = [await alice.ask(**letter) for _ in range(2)]
 
             assert again == first | {"duplicate": True}

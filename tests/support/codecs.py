@@ -148,7 +148,7 @@ def _to_msgpack(message: Any) -> bytes:
     if isinstance(message, dict):
         message = dict(message)
         if message.pop("binary", False) is True:
-            message["content"] = _bytes(message["content"])
+            message["content"] = _bytes(message.get("content"))
     packed = msgpack.packb(_packable(message))
     assert isinstance(packed, bytes)
     return packed
@@ -220,11 +220,10 @@ def _to_protobuf(message: Any) -> bytes:
     for name, kind in _COMMON.items():
         if name in message:
             _set(envelope, name, kind, message[name])
-    if "content" in message:
-        if message.get("binary") is True:
-            envelope.binary = _bytes(message["content"])
-        else:
-            envelope.json = dumps(message["content"])
+    if message.get("binary") is True:
+        envelope.binary = _bytes(message.get("content"))
+    elif "content" in message:
+        envelope.json = dumps(message["content"])
     write = _WRITERS.get(message.get("type", ""))
     if write is not None:
         # Set in any case, as a program would that is made for the type.
