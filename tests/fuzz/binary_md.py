@@ -69,6 +69,9 @@ def of_msgpack(data: bytes) -> tuple[Reading, Any]:
         protocol_md.SENDER.keys() | protocol_md.REQUESTS.get(type if isinstance(type, str) else "", (0, {}))[1].keys()
     )
     fields = {name: _said(message[name]) for name in meant & message.keys() if name != "binary"}
+    if isinstance(resume := fields.get("resume"), dict):
+        # What else is there is ignored, also where it is no UTF-8.
+        fields["resume"] = {name: value for name, value in resume.items() if name in ("inbox", "all", "rooms")}
     read = protocol_md.read(json.dumps(fields))
     if doubtful or "binary" in message:
         return replace(read, good=None), content

@@ -101,6 +101,12 @@ def _of_protobuf() -> list[bytes]:
     return _encoded("protobuf")
 
 
+def _answers() -> list[bytes]:
+    cases = json.loads(_VECTORS.with_name("codecs.json").read_text(encoding="utf-8"))["answers"]
+    codecs = enumerate(("msgpack", "protobuf"))
+    return [bytes([number]) + bytes.fromhex(joined(case[name])) for number, name in codecs for case in cases]
+
+
 _RAW = {
     "handshake": _heads,
     "token": _tokens,
@@ -109,4 +115,5 @@ _RAW = {
     "server": _lines,
     "msgpack": _of_msgpack,
     "protobuf": _of_protobuf,
+    "answers": _answers,
 }

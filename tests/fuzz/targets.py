@@ -468,6 +468,13 @@ def raw_server(data: bytes) -> None:
         _Listener().hear(texts)
 
 
+def raw_answers(data: bytes) -> None:
+    """Any bytes from a server in MessagePack, or in Protobuf: a message, or called nonsense, and nothing else."""
+    codec = OURS["protobuf" if data and data[0] & 1 else "msgpack"]
+    with contextlib.suppress(wire.NotAMessage):
+        wire.Wire(codec).decode(data[1:])
+
+
 def shaped_server(data: bytes) -> None:
     """Messages of a server that are nearly right."""
     raw_server("\n".join(streams.conversation(data)).encode())
@@ -548,6 +555,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
         shaped_protobuf,
         raw_server,
         shaped_server,
+        raw_answers,
     )
 }
 """Everything that is fuzzed, by name."""

@@ -113,8 +113,11 @@ def handshake(address: str, offered: str) -> Response:
     connection = HTTPConnection(address.removeprefix("http://"), timeout=10)
     try:
         headers = {
-            "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
-            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": offered,
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Protocol": offered,
         }
         connection.request("GET", "/ws", headers=headers)
         response = connection.getresponse()

@@ -128,18 +128,17 @@ def _content(read: Any) -> Raw | None:
 
 
 def _read_envelope(read: Any) -> dict[str, Any]:
-    """All that an `Envelope` says, the fields of its type beside the others."""
-    found = _read_fields(read)
-    content = _content(read)
+    """All that an `Envelope` says, the fields of its type beside the others; those of other types are not read."""
+    found = {field.name: value for field, value in read.ListFields() if field.message_type is None}
     found.pop("json", None)
     found.pop("binary", None)
-    member = read.WhichOneof("fields")
-    if member is not None:
-        own = found.pop(member)
-        if member == _member_of(read.type):
-            found |= own
+    content = _content(read)
     if content is not None:
         found["content"] = content
+    member = _member_of(read.type)
+    if member in read.DESCRIPTOR.fields_by_name and member in _members:
+        # Where it is not set, it is empty.
+        found |= _read(getattr(read, member))
     return found
 
 
