@@ -23,7 +23,7 @@ def test_a_record_is_the_encoding_of_the_senders_codec() -> None:
     """So it needs to be made only once, for the log and for all who speak the same."""
     assert record.encode(PLAIN) == json.encode(PLAIN)
     assert record.encode(packed(b"A")) == msgpack.encode(packed(b"A"))
-    assert (json.NATIVE, msgpack.NATIVE) == (Publication, Packed)
+    assert (Publication, Packed) == (json.NATIVE, msgpack.NATIVE)
 
 
 @given(st.lists(st.binary(max_size=40) | st.none(), max_size=6))
