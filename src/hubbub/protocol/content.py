@@ -11,6 +11,8 @@ import base64
 import json as reference
 import math
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -116,7 +118,7 @@ def check_packed(content: Raw) -> None:
     if not memoryview(content).nbytes or is_bytes(content):
         return
     try:
-        _check([_decode_sayable(content)])
+        _check([[_decode_sayable(content)]])
     except msgspec.ValidationError:
         # What it would say names a place, but only within these levels.
         raise BadMessage("`content` is bytes, or what JSON can say: no bytes within, and maps by strings") from None
@@ -124,28 +126,37 @@ def check_packed(content: Raw) -> None:
         raise BadMessage("not MessagePack: `content` is malformed") from None
 
 
-def _check(values: list[Any]) -> None:
-    """Look at each value once, those that are equally deep together."""
-    # The envelope is the first; what is within the last may have no depth of its own.
-    for depth in range(1, MAX_NESTING + 1):
-        deeper: list[Any] = []
-        for value in values:
-            kind = type(value)
-            if kind is dict or kind is list:
-                if depth == MAX_NESTING:
-                    raise BadMessage(f"the message is nested more than {MAX_NESTING} deep")
-                deeper.extend(value.values() if kind is dict else value)
-            elif kind is float:
-                if not math.isfinite(value):
-                    raise BadMessage("`content` holds no NaN and no infinity")
-            elif kind is Ext:
-                _check_extension(value)
-        if not deeper:
-            return
-        if type(deeper[0]) is Raw:
-            # All that are so deep are, and so they are one list.
-            deeper = _decode_sayable(b"\xdd%b%b" % (len(deeper).to_bytes(4), b"".join(deeper)))
-        values = deeper
+def _check(lists: list[Iterable[Any]]) -> None:
+    """Look at all values once, those that are equally deep together."""
+    # The envelope is the first of those that may be nested.
+    depth = 1
+    while lists:
+        deeper: list[Iterable[Any]] = []
+        encoded: list[Raw] = []
+        for items in lists:
+            for item in items:
+                kind = type(item)
+                if kind in _SCALARS:
+                    continue
+                if kind is float:
+                    # Neither infinity nor NaN is nothing less itself.
+                    if item - item:
+                        raise BadMessage("`content` holds no NaN and no infinity")
+                elif kind is dict or kind is list:
+                    if depth == MAX_NESTING:
+                        raise BadMessage(f"the message is nested more than {MAX_NESTING} deep")
+                    if item:
+                        deeper.append(item.values() if kind is dict else item)
+                elif kind is Raw:
+                    encoded.append(item)
+                else:
+                    _check_extension(item)
+        if encoded:
+            # So deep all of them are: they are decoded as one list, and looked at again.
+            lists = [_decode_sayable(b"\xdd%b%b" % (len(encoded).to_bytes(4), b"".join(encoded)))]
+            continue
+        depth += 1
+        lists = deeper
 
 
 def _check_extension(value: Ext) -> None:
@@ -198,7 +209,7 @@ def encode_json(value: object) -> Raw:
     """
     dump = getattr(value, "model_dump_json", None)
     encoded = msgspec.json.encode(value) if dump is None else dump().encode()
-    if b"null" in encoded and not _is_finite(_builtins(value)):
+    if b"null" in encoded and not _holds_no_nan(value):
         raise ValueError("JSON has no NaN and no infinity")
     if dump is not None or type(value) not in _SCALARS:
         # A `Raw` within, and a model that writes NaN as that, are as nobody has looked at them.
@@ -207,10 +218,19 @@ def encode_json(value: object) -> Raw:
     return Raw(encoded)
 
 
-def _builtins(value: Any) -> object:
+def _holds_no_nan(value: Any) -> bool:
     if hasattr(value, "model_dump_json"):
-        return value.model_dump()
-    return msgspec.to_builtins(value, enc_hook=lambda raw: None if isinstance(raw, Raw) else raw)
+        return _is_finite(value.model_dump())
+    # Looking at each value costs more than another encoding, in which they cannot hide.
+    with suppress(OverflowError):
+        if not _may_be_infinite(_encode_packed(value)):
+            return True
+    return _is_finite(msgspec.to_builtins(value, enc_hook=lambda raw: None if isinstance(raw, Raw) else raw))
+
+
+def _may_be_infinite(packed: bytes) -> bool:
+    """Whether there are infinities or NaN, in either width, in MessagePack; other bytes may look so, too."""
+    return b"\xcb\x7f" in packed or b"\xcb\xff" in packed or b"\xca\x7f" in packed or b"\xca\xff" in packed
 
 
 def _is_finite(value: object) -> bool:
