@@ -41,7 +41,7 @@ def connects(script: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 FULL_SCRIPTS = [case for case in SCRIPTS if any(how.get("way") == "full" for how in connects(case.values[0]))]
 
 # What a script that is about the plain way says in its name.
-PLAIN_ONLY = ("plain", "names of guests")
+PLAIN_ONLY = ("plain",)
 # Whose clients are all plain: with a greeting before, nothing else is other.
 PLAIN_SCRIPTS = [
     case
