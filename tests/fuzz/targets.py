@@ -31,6 +31,7 @@ from hubbub.errors import Reject
 from hubbub.protocol import json as codec
 from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.conversation import Conversation, Violation
+from hubbub.protocol.deflate import Deflate
 from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Request
 from hubbub.transports.base import Accept, Handshake, Receiver, TransportLimits, Writer
 from hubbub.transports.handshake import HEAD_END
@@ -127,7 +128,7 @@ def _ask(loop: Turns, pieces: Iterable[bytes]) -> tuple[Any, ...]:
         _look_into(handshake)
         return Accept(Heard())
 
-    def websocket(transport: asyncio.Transport, receiver: Receiver, early: bytes) -> None:
+    def websocket(transport: asyncio.Transport, receiver: Receiver, early: bytes, deflate: Deflate | None) -> None:
         took_over.append("websocket")
         collector.data_received(early)
         transport.set_protocol(collector)
@@ -145,6 +146,7 @@ def _ask(loop: Turns, pieces: Iterable[bytes]) -> tuple[Any, ...]:
         http=http,
         # The peer is one: what it says about its client is read.
         proxies=TrustedProxies([PEER]),
+        compression=True,
     )
     pipe = Pipe(loop, Gate(port))
     for piece in pieces:
