@@ -140,29 +140,37 @@ def compress(payload: bytes, window: int, level: int) -> bytes:
     return (stream.compress(payload) + stream.flush(zlib.Z_SYNC_FLUSH)).removesuffix(_FLUSHED)
 
 
-def inflate(data: bytes, limit: int) -> bytes:
-    """What a compressed payload stands for (RFC 7692 §7.2.2).
+def inflate(data: bytes, limit: int) -> bytes | None:
+    """What a compressed payload stands for (RFC 7692 §7.2.2); None where that is longer than `limit` bytes.
 
-    No more than `limit` + 1 bytes are made: so many mean that it is too long. Raises `ValueError` for what is no
-    deflate, or ends in the middle.
+    No more than one byte beyond the limit is ever made. Raises `ValueError` for what is no deflate, or ends in the
+    middle.
     """
     if not data:
         # Strictly one byte is missing, but there is nothing else that it could mean.
         return b""
     rest = data + _END
-    found = bytearray()
+    parts: list[bytes] = []
+    left, window = limit, b""
     for _ in range(_MOST_LAST_BLOCKS):
-        # What comes behind a last block may refer to what came before it: the RFC does not say that it must not.
-        stream = zlib.decompressobj(-15, zdict=bytes(found[-32_768:]))
+        stream = zlib.decompressobj(-15, zdict=window)
         try:
-            found += stream.decompress(rest, limit + 1 - len(found))
+            part = stream.decompress(rest, left + 1)
         except zlib.error as error:
-            raise ValueError("the message is not compressed as agreed") from error
-        if len(found) > limit:
-            return bytes(found)
+            raise ValueError(_DAMAGED) from error
+        left -= len(part)
+        if left < 0:
+            return None
         if not stream.eof:
             break
+        parts.append(part)
         rest = stream.unused_data
         if not rest:
-            return bytes(found)
-    raise ValueError("the message is not compressed as agreed")
+            # Nearly always the only part, which is not copied then.
+            return b"".join(parts)
+        # What comes behind a last block may refer to what came before it: the RFC does not say that it must not.
+        window = (window + part)[-32_768:]
+    raise ValueError(_DAMAGED)
+
+
+_DAMAGED = "the message is not compressed as agreed"

@@ -233,12 +233,13 @@ class Assembly:
     def _finish(self, opcode: int, whole: bytes) -> str | bytes | Violation:
         if self._compressed:
             try:
-                whole = inflate(whole, self._max_size)
+                inflated = inflate(whole, self._max_size)
             except ValueError as error:
                 # The frames are as they should be; it is what they carry that is not what it says it is (§7.4.1).
                 return Violation(1007, str(error))
-            if len(whole) > self._max_size:
+            if inflated is None:
                 return _TOO_BIG
+            whole = inflated
         if opcode == BINARY:
             return whole
         try:
