@@ -13,7 +13,7 @@ import pytest
 
 from contract.transports.harness import BINARY, CLOSE, CONTINUATION, TEXT, Client, frame, handshake
 from support.client import connect
-from support.loop import run
+from support.loop import eventually, run
 from support.server import Child
 
 pytestmark = [
