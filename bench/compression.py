@@ -15,7 +15,8 @@ BROADCAST = (
     '{"sku":"a8827b4c","name":"Tea towel, linen","price":9.20,"count":4,"in_stock":true},'
     '{"sku":"03d9e5f6","name":"Bread knife","price":31.10,"count":1,"in_stock":true}],'
     '"shipping":{"street":"14 Harbour Lane","city":"Whitby","postcode":"YO21 3PU","country":"GB","method":"express"},'
-    '"total":281.55,"currency":"GBP","status":"paid","note":"Please ring twice, the bell is slow."}}'
+    '"total":281.55,"currency":"GBP","status":"paid","note":"Please ring twice: the bell is slow, and so is the dog. '
+    'The chairs may come later than the rest."}}'
 )
 
 
