@@ -51,6 +51,7 @@ lint: dev       ## style, types, layers, and whether generated files are fresh
 	$(BIN)/lint-imports
 	$(BIN)/python tools/codes.py --check
 	$(BIN)/python tools/options.py --check
+	$(BIN)/python tools/schema.py --check
 
 bench: setup    ## measure beside a server in bare C; needs a C compiler and Linux
 	$(BIN)/python bench/run.py $(BENCH)

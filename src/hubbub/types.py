@@ -16,6 +16,7 @@ __all__ = [
     "Acknowledged",
     "Action",
     "Identity",
+    "Packed",
     "Position",
     "Publication",
     "inbox_channel",
@@ -96,6 +97,13 @@ class Publication(Struct, gc=False, omit_defaults=True):
     prev: int | None = None
     # Milliseconds since the Unix epoch on the server's clock.
     time: int | None = None
+
+
+class Packed(Publication):
+    """A publication whose `content` is MessagePack, which has bytes of its own, so `binary` is false.
+
+    What a client says in MessagePack, or in bytes, stays so: whoever speaks the same gets it as it was sent.
+    """
 
 
 class Action(StrEnum):

@@ -326,7 +326,7 @@ def raw_envelopes(data: bytes) -> None:
         _check_text(message)
         return
     for full in (False, True):
-        event = Conversation(full=full).receive(message, 0.0)
+        event = Conversation(codec, full=full).receive(message, 0.0)
 
         assert isinstance(event, Violation if full else Fault)
 
@@ -339,8 +339,8 @@ def shaped_envelopes(data: bytes) -> None:
 def _check_text(text: str) -> None:
     """The event that the protocol says, in either way, and never an exception."""
     read = protocol_md.read(text)
-    plain = Conversation(full=False).receive(text, 0.0)
-    full = Conversation(full=True)
+    plain = Conversation(codec, full=False).receive(text, 0.0)
+    full = Conversation(codec, full=True)
     first = full.receive(text, 0.0)
     type = (read.fields or {}).get("type")
 

@@ -110,7 +110,7 @@ class Channel(Generic[Owner]):
     ) -> None:
         """Put `publication` into every listener's outbox: encoded once per format, waiting for nobody.
 
-        `encoded`: the publication as JSON, where somebody has made that already.
+        `encoded`: its record, where somebody has made that already.
         """
         if self._holds:
             for outbox, hold in self._holds.items():

@@ -6,10 +6,9 @@ from collections import deque
 from itertools import islice
 from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
-from hubbub.protocol import json
+from hubbub.core import record
 from hubbub.types import Position, Publication, user_of
 
 __all__ = ["HistoryLimits", "Log", "Page", "Retention"]
@@ -22,8 +21,8 @@ _ID_OVERHEAD = 250
 # What a log costs by itself: mostly the first blocks of its deques.
 _LOG_OVERHEAD = 1500
 
-_encode = json.encode
-_decode = msgspec.json.Decoder(Publication).decode
+_encode = record.encode
+_decode = record.decode
 
 
 class Retention(Struct, frozen=True, kw_only=True):
@@ -125,7 +124,7 @@ class Log:
         return known[0] if known is not None and known[1] > now else None
 
     def append(self, publication: Publication, now: float, remember: float, most: int) -> bytes:
-        """Number `publication` and keep it; what is now too many or too old goes. Returns it encoded, as JSON.
+        """Number `publication` and keep it; what is now too many or too old goes. Returns its record.
 
         Its (`from`, `id`) is remembered for `remember` seconds, but of no more than `most` publications.
         """

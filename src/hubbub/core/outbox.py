@@ -74,7 +74,7 @@ class Format(Protocol):
         """One message, encoded and framed."""
 
     def encode_publication(self, publication: Publication, encoded: bytes | None) -> bytes:
-        """The same for a publication, which may be at hand as JSON already."""
+        """The same for a publication, whose record (`hubbub.core.record`) may be at hand."""
 
 
 class Sink(Protocol):

@@ -15,8 +15,8 @@ from msgspec import Meta, Struct
 
 from hubbub.core.rooms import matches
 from hubbub.errors import ConfigError, Reject
+from hubbub.protocol.codec import CONTROL
 from hubbub.protocol.codes import ErrorCode
-from hubbub.protocol.json import CONTROL
 from hubbub.types import ROOM_ACTIONS, Action, Identity
 
 __all__ = ["EVERYBODY", "Permissions", "Policies", "RoleOptions", "denied", "role_options"]

@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from hubbub.core.log import HistoryLimits, Retention
 from hubbub.core.outbox import Overflow
 from hubbub.errors import ConfigError
-from hubbub.protocol.json import CONTROL
+from hubbub.protocol.codec import CONTROL
 from hubbub.types import room_of
 
 __all__ = ["RoomOptions", "RoomPatterns", "common", "matches", "room_options"]

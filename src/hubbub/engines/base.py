@@ -48,7 +48,7 @@ class Listener(Protocol):
         """`publication` has come into `channel`, to which this node listens.
 
         Per channel in the order of `seq`. `origin` is the session not to tell, where the sender asked so.
-        `encoded` is the publication in `hubbub.v1.json`, where the engine has it so: it need not be made again.
+        `encoded` is its record (`hubbub.core.record`), where the engine has that: it need not be made again.
         """
 
 

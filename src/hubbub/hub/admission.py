@@ -17,6 +17,7 @@ from hubbub.hub.formats import CODECS, subprotocol_of
 from hubbub.hub.hooks import Hooks
 from hubbub.hub.identity import check, identify, not_shown, record_failure, shown_by
 from hubbub.hub.session import Session
+from hubbub.protocol import json
 from hubbub.protocol.codes import HANDSHAKE, RETRYABLE, ErrorCode
 from hubbub.protocol.conversation import is_name
 from hubbub.transports.base import Accept, Handshake, Refuse
@@ -57,7 +58,8 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
         return Refuse(
             status=400,
             code=ErrorCode.BAD_MESSAGE,
-            message=f"none of the offered subprotocols is spoken here: offer {CODECS[0]}, or none for the plain way",
+            message="none of the offered subprotocols is spoken here: "
+            f"offer one of {', '.join(CODECS)}, or none for the plain way",
         )
     try:
         identity, by = await _identify(node, hooks, handshake)
@@ -88,6 +90,7 @@ async def admit(node: Node, hooks: Hooks, handshake: Handshake) -> Accept | Refu
         proved_by=by,
         ip=handshake.ip,
         device=handshake.headers.get("user-agent", "")[:200],
+        codec=CODECS[subprotocol or json.NAME],
         full=subprotocol is not None,
     )
     if session.full:

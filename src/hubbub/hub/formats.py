@@ -5,35 +5,52 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from hubbub.protocol import json
+from hubbub.protocol import json, msgpack
+from hubbub.protocol.codec import Codec
 from hubbub.protocol.envelope import MemberJoined, MemberLeft, Receipt
 from hubbub.types import Publication
 
-__all__ = ["CODECS", "FramedJson", "subprotocol_of"]
-
-_encode = json.encode
-
-CODECS: Final = (json.NAME,)
-"""The subprotocols that choose a codec, in the server's order of preference."""
+__all__ = ["CODECS", "Framed", "subprotocol_of"]
 
 
-class FramedJson:
-    """JSON text in the frames of one transport; all connections of that transport share this object."""
+def _codecs() -> dict[str, Codec]:
+    found: dict[str, Codec] = {json.NAME: json, msgpack.NAME: msgpack}
+    try:
+        from hubbub.protocol import protobuf
+    except ModuleNotFoundError as error:
+        # An extra: where it is not installed, Protobuf is not spoken.
+        if error.name not in ("google", "google.protobuf"):
+            raise
+    else:
+        found[protobuf.NAME] = protobuf
+    return found
 
-    __slots__ = ("_frame",)
 
-    def __init__(self, frame: Callable[[bytes], bytes]) -> None:
+CODECS: Final = _codecs()
+"""The codecs by the subprotocols that choose them."""
+
+
+class Framed:
+    """A codec's messages in the frames of one transport; all connections that share both share this object."""
+
+    __slots__ = ("_encode", "_frame", "_native")
+
+    def __init__(self, codec: Codec, frame: Callable[[bytes], bytes]) -> None:
+        self._encode = codec.encode
+        self._native = codec.NATIVE
         self._frame = frame
 
     def encode(self, message: object) -> bytes:
         """One message, encoded and framed."""
-        if type(message) is Publication and message.type in _signals:
+        if isinstance(message, Publication) and message.type in _signals:
             message = _signals[message.type](message)
-        return self._frame(_encode(message))
+        return self._frame(self._encode(message))
 
     def encode_publication(self, publication: Publication, encoded: bytes | None) -> bytes:
-        """The same for a publication, which may be at hand as JSON already."""
-        return self.encode(publication) if encoded is None else self._frame(encoded)
+        """The same for a publication, whose record (`hubbub.core.record`) may be at hand."""
+        if encoded is None or type(publication) is not self._native:
+            return self.encode(publication)
+        return self._frame(encoded)
 
 
 # What the hub tells through channels without being a message of the application: it travels between nodes

@@ -33,15 +33,16 @@ from hubbub.hub.hooks import (
 )
 from hubbub.hub.node import Node
 from hubbub.hub.options import HubOptions
-from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content
+from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content, is_binary
 from hubbub.hub.receipts import Acknowledgements
 from hubbub.hub.revocation import LOG_SIZE, MARGIN, REVOCATIONS, keep_out, revoke_token, revoke_user
 from hubbub.hub.session import Session
+from hubbub.protocol.codec import CONTROL
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode
+from hubbub.protocol.content import pack_bytes
 from hubbub.protocol.envelope import Member
-from hubbub.protocol.json import CONTROL
 from hubbub.transports.base import Accept, Handshake, Refuse
-from hubbub.types import ALL, Acknowledged, Publication, inbox_channel, room_channel, token_id
+from hubbub.types import ALL, Acknowledged, Packed, Publication, inbox_channel, room_channel, token_id
 
 __all__ = ["Hub", "HubStatistics"]
 
@@ -210,7 +211,7 @@ class Hub:
     ) -> Accepted:
         """Send a message to the members of `room`, or to everyone; returns where it stands in its channel.
 
-        `content` is anything that JSON can say, a msgspec struct or a pydantic model. With an `id`, calling
+        `content` is anything that JSON can say, bytes, a msgspec struct or a pydantic model. With an `id`, calling
         again within 5 minutes sends nothing twice. It does not go through handlers.
         """
         node = self._running
@@ -505,10 +506,10 @@ def _publication(
             _check("name", name, 128)
     if id is not None:
         _check("id", id, 64)
-    publication = Publication(type, from_, to, room, id=id, time=node.now_ms())
-    if content is not None:
-        publication.content = encode_content(content)
-    return publication
+    now = node.now_ms()
+    if is_binary(content):
+        return Packed(type, from_, to, room, pack_bytes(bytes(content)), id=id, time=now)
+    return Publication(type, from_, to, room, encode_content(content), id=id, time=now)
 
 
 def _check(what: str, text: str, most: int) -> None:

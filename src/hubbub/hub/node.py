@@ -25,13 +25,13 @@ from hubbub.eager import step
 from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import HubbubError, Unavailable
 from hubbub.hub.arrivals import Arrivals
-from hubbub.hub.formats import FramedJson
+from hubbub.hub.formats import Framed
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Outcome
 from hubbub.hub.receipts import SERVER_INBOX, Receipts
 from hubbub.hub.records import INTERVAL, Records
 from hubbub.hub.revocation import REVOCATIONS, hear_revocation, learn_revocations
-from hubbub.protocol import json
+from hubbub.protocol.codec import Codec
 from hubbub.protocol.codes import CloseCode
 from hubbub.types import ALL, Publication, inbox_channel, room_of, user_of
 
@@ -127,7 +127,7 @@ class Node:
         self.draining = False
 
         # One object per kind of frames, for `Channel.fan_out` groups listeners by identity.
-        self._formats: dict[object, FramedJson] = {}
+        self._formats: dict[object, Framed] = {}
 
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -164,12 +164,12 @@ class Node:
         """Milliseconds since the Unix epoch."""
         return int(time.time() * 1000)
 
-    def format_for(self, writer: Writer) -> FramedJson:
-        """The format of a connection: the same object for all connections with the same frames."""
-        frame = writer.framing(json.BINARY)
-        found = self._formats.get(frame)
+    def format_for(self, writer: Writer, codec: Codec) -> Framed:
+        """The format of a connection: the same object for all connections with the same codec and frames."""
+        key = (codec.NAME, writer.framing(codec.BINARY))
+        found = self._formats.get(key)
         if found is None:
-            found = self._formats[frame] = FramedJson(frame)
+            found = self._formats[key] = Framed(codec, key[1])
         return found
 
     # ------------------------------------------------------------------------------- the engine's ear

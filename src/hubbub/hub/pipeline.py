@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
 import inspect
 import re
@@ -11,15 +12,16 @@ import time
 import typing
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeGuard, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.codes import ErrorCode
+from hubbub.protocol.content import encode_json, is_bytes, json_of, pack_bytes, unpack_bytes
 from hubbub.protocol.conversation import is_name
-from hubbub.protocol.envelope import Envelope, Fault
+from hubbub.protocol.envelope import Envelope, Fault, PackedEnvelope
 from hubbub.types import NOTHING
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ __all__ = [
     "Pipeline",
     "Threads",
     "encode_content",
+    "is_binary",
     "pass_on",
     "stuck_threads",
     "user_named",
@@ -44,7 +47,7 @@ __all__ = [
 _THREAD_NAME = "hubbub-handler"
 
 # What no handler can change in place: most content is text, and is not encoded to find that out.
-_UNCHANGEABLE = frozenset({str, int, float, bool, type(None)})
+_UNCHANGEABLE = frozenset({str, int, float, bool, bytes, type(None)})
 
 T = TypeVar("T")
 
@@ -56,7 +59,8 @@ class Message(Generic[T]):
     """A message on its way, as a handler sees it: read it, change it, return it to let it go on.
 
     `content` is decoded when it is first read; in a handler that asks for `Message[Order]` it is an `Order`.
-    The message goes on with the sender's own bytes unless its content is set, or changed in place.
+    The message goes on with the sender's own bytes unless its content is set, or changed in place. Content of bytes is
+    `bytes`, whatever the sender's codec made of them.
     """
 
     __slots__ = (
@@ -65,7 +69,6 @@ class Message(Generic[T]):
         "_decode",
         "_decoded",
         "_sent",
-        "binary",
         "echo",
         "id",
         "receipt",
@@ -85,12 +88,10 @@ class Message(Generic[T]):
         self.receipt = envelope.receipt
         self.echo = envelope.echo
         self.volatile = envelope.volatile
-        # Whether `content` is base64 of bytes; content that replaces it is not, unless its setter says so.
-        self.binary = envelope.binary
         # The session that the message came from.
         self.session = session
         # What was sent; None once other content is set.
-        self._sent: Raw | None = envelope.content
+        self._sent: Envelope | None = envelope
         # What was read, encoded before anybody could change it in place; None where nobody can have.
         self._as_read: Raw | None = None
         self._content: Any = None
@@ -112,7 +113,7 @@ class Message(Generic[T]):
         """The payload; None where the sender gave none. Raises `Reject` when it is not what was asked for."""
         if not self._decoded:
             assert self._sent is not None
-            self._content = self._decode(self._sent)
+            self._content = _decode_sent(self._sent, self._decode)
             self._decoded = True
             if type(self._content) not in _UNCHANGEABLE:
                 self._as_read = _encoded_as_read(self._content)
@@ -123,16 +124,46 @@ class Message(Generic[T]):
         self._content = content
         self._sent = None
         self._decoded = True
-        self.binary = False
 
-    def raw(self) -> Raw:
-        """The payload as encoded JSON: the sender's own bytes unless the content was set, or changed in place."""
-        if self._sent is None:
-            return encode_content(self._content)
-        if self._as_read is None:
-            return self._sent
-        content = encode_content(self._content)
-        return self._sent if content == self._as_read else content
+    @property
+    def binary(self) -> bool:
+        """Whether the content is bytes."""
+        if self._decoded:
+            return isinstance(self._content, bytes)
+        assert self._sent is not None
+        return self._sent.binary or (type(self._sent) is PackedEnvelope and is_bytes(self._sent.content))
+
+    def put_content(self, fields: dict[str, Any]) -> Envelope:
+        """An envelope of `fields` and the content: the sender's own bytes unless it was set, or changed in place."""
+        sent = self._sent
+        if sent is not None and self._as_read is not None and encode_content(self._content) != self._as_read:
+            sent = None
+        # msgspec checks what it converts, not what Python code assigns.
+        if sent is not None:
+            envelope = msgspec.convert(fields, type(sent))
+            envelope.content, envelope.binary = sent.content, sent.binary
+        elif is_binary(self._content):
+            envelope = msgspec.convert(fields, PackedEnvelope)
+            envelope.content = pack_bytes(bytes(self._content))
+        else:
+            envelope = msgspec.convert(fields, Envelope)
+            envelope.content = encode_content(self._content)
+        return envelope
+
+
+def _decode_sent(sent: Envelope, decode: Callable[[Raw], Any]) -> Any:
+    """The content of an envelope: bytes are bytes for whoever has not asked for something else."""
+    if decode is _decode_any:
+        if sent.binary:
+            return base64.b64decode(msgspec.json.decode(sent.content, type=str))
+        if type(sent) is PackedEnvelope and (found := unpack_bytes(sent.content)) is not None:
+            return found
+    return decode(json_of(sent.content)[0] if type(sent) is PackedEnvelope else sent.content)
+
+
+def is_binary(content: object) -> TypeGuard[bytes | bytearray | memoryview]:
+    """Whether a content of the application is bytes, and not something to be said in JSON."""
+    return isinstance(content, bytes | bytearray | memoryview)
 
 
 def _encoded_as_read(content: object) -> Raw:
@@ -151,8 +182,8 @@ def encode_content(content: object) -> Raw:
         return NOTHING
     dump = getattr(content, "model_dump_json", None)
     try:
-        return Raw(dump().encode() if dump is not None else msgspec.json.encode(content))
-    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        return Raw(dump().encode()) if dump is not None else encode_json(content)
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise HubbubError(f"this content cannot be sent as JSON: {error}") from error
 
 

@@ -15,10 +15,10 @@ from hubbub.eager import in_task
 from hubbub.errors import AckTimeout, NotJoined, Reject
 from hubbub.hub.authorization import authorize_envelope, refuse_envelope
 from hubbub.hub.pipeline import Message, Next, Outcome, pass_on
+from hubbub.protocol.codec import BadMessage
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, ErrorCode
 from hubbub.protocol.conversation import check
 from hubbub.protocol.envelope import Ack, Envelope, Fault
-from hubbub.protocol.json import BadMessage
 from hubbub.types import ALL, NOTHING, Publication
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _publish(node: Node, session: Session, envelope: Envelope) -> Coroutine[Any,
 def _publication(node: Node, session: Session, envelope: Envelope) -> Publication:
     if not node.turn.open:
         node.turn.begin()
-    return Publication(
+    return envelope.published(
         envelope.type,
         session.user,
         envelope.to,
@@ -251,16 +251,13 @@ def _made(message: object) -> Envelope:
         "receipt": message.receipt,
         "echo": message.echo,
         "volatile": message.volatile,
-        "binary": message.binary,
     }
     try:
-        # msgspec checks what it converts, not what Python code assigns.
-        envelope = msgspec.convert({name: value for name, value in fields.items() if value is not None}, Envelope)
+        envelope = message.put_content({name: value for name, value in fields.items() if value is not None})
     except msgspec.ValidationError as error:
         raise BadMessage(str(error)) from None
     if envelope.type in RESERVED_FROM_CLIENT:
         raise BadMessage(f"{envelope.type} is a type of the protocol itself")
-    envelope.content = message.raw()
     check(envelope)
     return envelope
 

@@ -20,13 +20,14 @@ from hubbub.hub import commands
 from hubbub.hub.routing import route
 from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.conversation import Conversation, Violation
-from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Goodbye, Hello, Request, ServerPing
+from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Goodbye, Hello, PackedEnvelope, Request, ServerPing
 from hubbub.types import Identity, Publication, inbox_channel
 
 if TYPE_CHECKING:
     from hubbub.core.permissions import Permissions
     from hubbub.hub.hooks import Hooks
     from hubbub.hub.node import Node
+    from hubbub.protocol.codec import Codec
     from hubbub.transports.base import Handshake, Writer
 
 __all__ = ["Session", "State"]
@@ -100,7 +101,16 @@ class Session:
     outbox: Outbox[Session]
 
     def __init__(
-        self, node: Node, hooks: Hooks, *, identity: Identity | None, proved_by: str, ip: str, device: str, full: bool
+        self,
+        node: Node,
+        hooks: Hooks,
+        *,
+        identity: Identity | None,
+        proved_by: str,
+        ip: str,
+        device: str,
+        codec: Codec,
+        full: bool,
     ) -> None:
         self.id = "s-" + secrets.token_hex(8)
         # Empty until `hello` has said who it is, where the handshake did not.
@@ -127,7 +137,7 @@ class Session:
         self.handshake: Handshake | None = None
         self.hooks = hooks
         self._node = node
-        self._conversation = Conversation(full=full)
+        self._conversation = Conversation(codec, full=full)
         self._writer: Writer | None = None
 
         # While a message waits for something, later ones of this session wait behind it, in order.
@@ -211,7 +221,9 @@ class Session:
         """The connection stands."""
         node = self._node
         self._writer = writer
-        self.outbox = Outbox(self, writer, node.format_for(writer), node.turn, node.options.outbox)
+        self.outbox = Outbox(
+            self, writer, node.format_for(writer, self._conversation.codec), node.turn, node.options.outbox
+        )
         node.sessions[self.id] = self
         node.counts.add(self.ip)
         if self.full:
@@ -264,7 +276,7 @@ class Session:
             self._do(event)
 
     def _do(self, event: Envelope | Request | Fault | Violation) -> None:
-        if type(event) is Envelope:
+        if type(event) is Envelope or type(event) is PackedEnvelope:
             waiting = route(self._node, self, event)
             if waiting is not None:
                 self._run(waiting)
@@ -289,7 +301,7 @@ class Session:
                 # The handshake has paid for it; and it is not known yet whose session this is.
                 return True
             allowance = self._allowance = Allowance(metering, self.user, self.ip)
-        if type(event) is Envelope:
+        if isinstance(event, Envelope):
             verdict = allowance.take(event.type, arrived)
         elif isinstance(event, Request):
             verdict = allowance.take(_NAMES[type(event)], arrived)

@@ -12,7 +12,7 @@ from typing import Final, TypeGuard
 
 from msgspec import Struct
 
-from hubbub.protocol import json as codec
+from hubbub.protocol.codec import BadMessage, Codec
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode, ErrorCode
 from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Hello, Join, Request, Users
 
@@ -43,9 +43,11 @@ class Violation(Struct, frozen=True):
 class Conversation:
     """The state of one client's side of the protocol."""
 
-    __slots__ = ("_faults", "greeted")
+    __slots__ = ("_faults", "codec", "greeted")
 
-    def __init__(self, *, full: bool) -> None:
+    def __init__(self, codec: Codec, *, full: bool) -> None:
+        self.codec = codec
+
         # The plain way needs no greeting: it is open from the handshake on.
         self.greeted = not full
 
@@ -57,8 +59,10 @@ class Conversation:
 
         `now` is in seconds on any clock that only goes forward.
         """
-        if not isinstance(message, str):
-            return self._wrong("this connection speaks JSON: send text, not binary", now)
+        codec = self.codec
+        if isinstance(message, str) is codec.BINARY:
+            said = "binary, not text" if codec.BINARY else "text, not binary"
+            return self._wrong(f"this connection speaks {codec.NAME.rpartition('.')[2]}: send {said}", now)
         try:
             envelope = codec.decode(message)
             request = REQUESTS.get(envelope.type)
@@ -67,7 +71,7 @@ class Conversation:
                 if self.greeted:
                     return envelope
             else:
-                asked = codec.decode_request(message, request)
+                asked = codec.decode_as(message, request)
                 _check_request(envelope, asked)
                 if self.greeted:
                     if request is Hello:
@@ -76,7 +80,7 @@ class Conversation:
                 if request is Hello:
                     self.greeted = True
                     return asked
-        except codec.BadMessage as error:
+        except BadMessage as error:
             return self._wrong(str(error), now, *codec.decode_reference(message))
         return self._wrong("the first message must be hello", now, envelope.id, envelope.room)
 
@@ -104,7 +108,7 @@ def check(envelope: Envelope) -> None:
     """
     type, id, room, to = envelope.type, envelope.id, envelope.room, envelope.to
     if type in _not_for_clients:
-        raise codec.BadMessage(f"clients cannot send the type {type}")
+        raise BadMessage(f"clients cannot send the type {type}")
     # `isprintable` is one C call, true for nearly all names; where it is false the name may still be fine.
     if not type.isprintable():
         _check_text("type", type)
@@ -112,7 +116,7 @@ def check(envelope: Envelope) -> None:
         _check_text("id", id)
     if room is not None:
         if to is not None:
-            raise codec.BadMessage("a message goes `to` a user or to a `room`, not both")
+            raise BadMessage("a message goes `to` a user or to a `room`, not both")
         if not room.isprintable():
             _check_text("room", room)
     elif to is not None and not to.isprintable():
@@ -120,9 +124,7 @@ def check(envelope: Envelope) -> None:
     if envelope.volatile is None and type in _volatile:
         envelope.volatile = True
     if envelope.receipt and (to is None or id is None or envelope.volatile):
-        raise codec.BadMessage("a receipt needs `to` and `id`, and a message that is not volatile")
-    if envelope.binary and not codec.is_base64(envelope.content):
-        raise codec.BadMessage("`binary` says that `content` is base64, and it is not")
+        raise BadMessage("a receipt needs `to` and `id`, and a message that is not volatile")
 
 
 def is_name(value: object) -> TypeGuard[str]:
@@ -136,7 +138,7 @@ def _check_request(envelope: Envelope, request: Request) -> None:
         if name is not None:
             _check_text(field, name)
     if isinstance(request, Join) and request.since is not None and request.last is not None:
-        raise codec.BadMessage("`join` takes `since` or `last`, not both")
+        raise BadMessage("`join` takes `since` or `last`, not both")
     if isinstance(request, Hello) and request.resume is not None:
         for name in request.resume.rooms:
             _check_text("room", name)
@@ -147,4 +149,4 @@ def _check_request(envelope: Envelope, request: Request) -> None:
 
 def _check_text(field: str, text: str) -> None:
     if _unfit.search(text):
-        raise codec.BadMessage(f"`{field}` contains a control character")
+        raise BadMessage(f"`{field}` contains a control character")

@@ -7,17 +7,18 @@ one type never constrain another, and the common case pays for one pass.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from hubbub.types import NOTHING, Position, Publication
+from hubbub.types import NOTHING, Packed, Position, Publication
 
 __all__ = [
     "REQUESTS",
     "Ack",
     "AckUpTo",
     "Auth",
+    "Chunk",
     "Envelope",
     "Fault",
     "Gap",
@@ -35,6 +36,7 @@ __all__ = [
     "MemberLeft",
     "Name",
     "Online",
+    "PackedEnvelope",
     "Ping",
     "Pong",
     "PongAnswer",
@@ -76,6 +78,10 @@ else:
     OptionalText, OptionalPosition = Annotated[str, Meta(min_length=1, max_length=128)], PositionOnWire
 
 
+# Spelled here: within the structs `type` is a field.
+_Published = type[Publication]
+
+
 class Envelope(Struct, gc=False):
     """An application's message as a client sent it; what the server sets (`from`, `seq`, `time`) is ignored."""
 
@@ -89,6 +95,15 @@ class Envelope(Struct, gc=False):
     volatile: OptionalBool = None
     # True where `content` is base64 of bytes: JSON has none of its own.
     binary: bool = False
+
+    # What becomes of it in a channel.
+    published: ClassVar[_Published] = Publication
+
+
+class PackedEnvelope(Envelope):
+    """An application's message whose `content` is MessagePack, not JSON."""
+
+    published: ClassVar[_Published] = Packed
 
 
 # ------------------------------------------------------------------------------ client to server
@@ -186,6 +201,15 @@ class Users(Request, kw_only=True):
     """Ask who of `ids` is online."""
 
     ids: Annotated[list[Name], Meta(max_length=100)]
+
+
+class Chunk(Request, kw_only=True):
+    """A part of a message that is too large for one (protocol.md §7); `id` names the transfer."""
+
+    id: Id
+    index: Annotated[int, Meta(ge=0, le=4095)]
+    total: Annotated[int, Meta(ge=1, le=4096)]
+    data: Annotated[bytes, Meta(min_length=1, max_length=32_768)]
 
 
 # -------------------------------------------------------------------------------- server to client

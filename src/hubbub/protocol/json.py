@@ -1,130 +1,125 @@
-"""The codec `hubbub.v1.json`: envelopes as JSON text.
-
-Every codec module has these names: `NAME`, `BINARY`, `decode`, `decode_request`, `decode_reference`, `is_base64`,
-`encode`.
-"""
+"""The codec `hubbub.v1.json`: envelopes as JSON text."""
 
 from __future__ import annotations
 
-import base64
 import re
 from itertools import accumulate
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec import Raw, Struct
 
-from hubbub.protocol.envelope import Envelope, Request
+from hubbub.protocol.codec import MAX_NESTING, BadMessage, Reference, say
+from hubbub.protocol.content import unpacked
+from hubbub.protocol.envelope import Envelope, HistoryPage
+from hubbub.types import Packed, Publication
 
 __all__ = [
     "BINARY",
-    "CONTROL",
-    "MAX_NESTING",
     "NAME",
-    "BadMessage",
+    "NATIVE",
+    "check_nesting",
     "decode",
+    "decode_as",
     "decode_reference",
-    "decode_request",
     "encode",
     "is_base64",
 ]
 
 NAME: Final = "hubbub.v1.json"
-"""The subprotocol that chooses this codec."""
-
 BINARY: Final = False
-"""Whether messages travel in binary frames."""
+NATIVE: Final = Publication
 
-MAX_NESTING: Final = 64
-"""How many objects and arrays may stand in each other, the envelope included (protocol.md §2)."""
-
-CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-"""A control character: C0, DEL and C1 (protocol.md §1.2)."""
-
-R = TypeVar("R", bound=Request)
+S = TypeVar("S", bound=Struct)
 
 _envelope = msgspec.json.Decoder(Envelope)
-_requests: dict[type[Request], msgspec.json.Decoder[Request]] = {}
-encode = msgspec.json.Encoder().encode
-"""Any message of the server, or a publication, as bytes of JSON."""
+_decoders: dict[type[Struct], msgspec.json.Decoder[Any]] = {}
+_encode = msgspec.json.Encoder().encode
 
-# By the time it is used the text is known to be valid JSON.
-_string = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
-# For `bytes.translate`: a bracket becomes a signed byte, one deeper or one back, and all the rest goes.
+# For `bytes.translate`: what may stand in base64, and what is neither a quote nor a bracket.
+_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+_NO_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[{]}"')
+# A bracket as a signed byte, one deeper or one back; and quotes go.
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
-_NO_STEP = bytes(byte for byte in range(256) if byte not in b"[{]}")
+_string = re.compile(rb'"[^"]*"')
 
 
-class BadMessage(ValueError):
-    """The bytes are not an envelope of this codec; the text says what is wrong, without quoting them."""
-
-
-class _Reference(msgspec.Struct):
-    id: object = None
-    room: object = None
-
-
-_reference = msgspec.json.Decoder(_Reference)
-
-
-def decode(text: str) -> Envelope:
-    """The envelope in `text`; raises `BadMessage`."""
+def decode(text: str | bytes) -> Envelope:
+    """See `Codec.decode`."""
     try:
         envelope = _envelope.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadMessage(_say(error)) from None
-    # Counting is a hundred times cheaper than measuring depth, and almost no message has 64 brackets; a
-    # short one has no room for them.
-    if len(text) > 2 * MAX_NESTING and text.count("{") + text.count("[") > MAX_NESTING and _depth(text) > MAX_NESTING:
-        raise BadMessage(f"the message is nested more than {MAX_NESTING} deep")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadMessage(say(error, "JSON")) from None
+    check_nesting(text)
+    if envelope.binary and not is_base64(envelope.content):
+        raise BadMessage("`binary` says that `content` is base64, and it is not")
     return envelope
 
 
-def decode_request(text: str, kind: type[R]) -> R:
-    """The reserved message in `text`, which `decode` has accepted already; raises `BadMessage`."""
-    decoder = _requests.get(kind)
+def decode_as(text: str | bytes, kind: type[S]) -> S:
+    """See `Codec.decode_as`."""
+    decoder = _decoders.get(kind)
     if decoder is None:
-        decoder = _requests[kind] = msgspec.json.Decoder(kind)
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     try:
-        return decoder.decode(text)  # type: ignore[return-value]  # the decoder for `kind` makes a `kind`
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadMessage(_say(error)) from None
+        return decoder.decode(text)  # type: ignore[no-any-return]  # the decoder for `kind` makes a `kind`
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadMessage(say(error, "JSON")) from None
 
 
-def decode_reference(text: str) -> tuple[str | None, str | None]:
-    """The `id` and `room` of a message that is wrong elsewhere, so that the error can name them."""
+def decode_reference(text: str | bytes) -> tuple[str | None, str | None]:
+    """See `Codec.decode_reference`."""
     try:
-        found = _reference.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+        return decode_as(text, Reference).valid
+    except BadMessage:
         return None, None
-    return _name(found.id, 64), _name(found.room, 128)
 
 
-def is_base64(content: msgspec.Raw) -> bool:
+def encode(message: object) -> bytes:
+    """See `Codec.encode`."""
+    if type(message) is Packed:
+        message = unpacked(message)
+    elif type(message) is HistoryPage:
+        messages = [unpacked(told) if type(told) is Packed else told for told in message.messages]
+        message = msgspec.structs.replace(message, messages=messages)
+    return _encode(message)
+
+
+def check_nesting(text: str | bytes, *, within: int = 0) -> None:
+    """Raise `BadMessage` where `text`, which is valid JSON and stands `within` so many others, is nested too deep."""
+    # Counting is a hundred times cheaper than measuring depth, and almost no message has 64 brackets; a
+    # short one has no room for them.
+    most = MAX_NESTING - within
+    if len(text) <= 2 * most:
+        return
+    if isinstance(text, str):
+        if text.count("{") + text.count("[") <= most:
+            return
+        text = text.encode()
+    if text.count(b"{") + text.count(b"[") > most and _depth(text) > most:
+        raise BadMessage(f"the message is nested more than {MAX_NESTING} deep")
+
+
+def is_base64(content: Raw) -> bool:
     """Whether an encoded content is a string of base64 with its padding (RFC 4648 §4)."""
-    try:
-        text = msgspec.json.decode(content, type=str)
-        base64.b64decode(text, validate=True)
-    except (msgspec.DecodeError, ValueError):
-        return False
-    # Python takes padding that nothing needs, as in "AAAA=", and browsers do not.
-    return len(text) % 4 == 0 and not text.endswith("===")
+    text = bytes(content)
+    if b"\\" in text:
+        # Such as `\/`, which some write.
+        try:
+            text = b'"%b"' % msgspec.json.decode(text, type=str).encode()
+        except msgspec.DecodeError:
+            return False
+    # What is left without the alphabet: nothing is made of what may be megabytes.
+    rest = text.translate(None, _BASE64)
+    return rest in (b'""', b'"="', b'"=="') and text.endswith(rest[1:]) and len(text) % 4 == 2
 
 
-def _name(value: object, most: int) -> str | None:
-    return value if isinstance(value, str) and 1 <= len(value) <= most and not CONTROL.search(value) else None
-
-
-def _depth(text: str) -> int:
-    # Nothing here is done by Python for each bracket: there may be 64 KiB of them, and everybody waits.
-    steps = _string.sub(b"", text.encode()).translate(_STEPS, _NO_STEP)
+def _depth(text: bytes) -> int:
+    # Nothing here is done by Python for each bracket, or by a pattern for each string: there may be a million of them
+    # (a message in chunks), and everybody waits. Quotes first: two of them with nothing between change nothing for
+    # what follows, whichever is the one that opens.
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    structure = text.translate(None, _NO_STRUCTURE).replace(b'""', b"")
+    steps = _string.sub(b"", structure).translate(_STEPS)
     return max(accumulate(memoryview(steps).cast("b")), default=0)
-
-
-def _say(error: Exception) -> str:
-    """What went wrong, in words that repeat nothing of the message."""
-    if isinstance(error, msgspec.ValidationError):
-        # Such as "Expected `str`, got `int` - at `$.type`": names types and our own fields only.
-        return str(error)
-    if isinstance(error, RecursionError):
-        return f"the message is nested more than {MAX_NESTING} deep"
-    return f"not JSON: {error}"

@@ -17,13 +17,21 @@ from msgspec import Raw, Struct
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.hub.pipeline import Message, Next, Pipeline, Threads, encode_content, user_named
 from hubbub.hub.session import Session
-from hubbub.protocol.envelope import Envelope
+from hubbub.protocol.envelope import Envelope, PackedEnvelope
 
 T = TypeVar("T")
 
 ALICE = cast(Session, SimpleNamespace(user="alice"))
 
 PATIENCE = 10.0
+
+# Bytes in MessagePack.
+A = Raw(b"\xc4\x01A")
+
+
+def raw(message: Message[Any]) -> Raw:
+    """The content that goes on."""
+    return message.put_content({"type": message.type}).content
 
 
 class Line(Struct):
@@ -119,7 +127,7 @@ class TestMessage:
 
     def test_content_that_nobody_read_goes_on_as_it_was_sent(self) -> None:
         """Digit for digit: spaces, the form of a number, members that occur twice."""
-        assert bytes(a_message('{"a":1.0e2 , "a":2}').raw()) == b'{"a":1.0e2 , "a":2}'
+        assert bytes(raw(a_message('{"a":1.0e2 , "a":2}'))) == b'{"a":1.0e2 , "a":2}'
 
     @pytest.mark.parametrize(
         "sent",
@@ -129,46 +137,46 @@ class TestMessage:
         message = a_message(sent)
         _ = message.content
 
-        assert bytes(message.raw()).decode() == sent
+        assert bytes(raw(message)).decode() == sent
 
     @pytest.mark.parametrize("sent", ['{"a":{"b":[1.10,[]]}}', '{"a": {"b": [1.10, []]}}'])
     def test_content_can_be_changed_deep_inside(self, sent: str) -> None:
         message = a_message(sent)
         message.content["a"]["b"][1].append(2)
 
-        assert bytes(message.raw()) == b'{"a":{"b":[1.1,[2]]}}'
+        assert bytes(raw(message)) == b'{"a":{"b":[1.1,[2]]}}'
 
     def test_a_change_of_order_is_a_change(self) -> None:
         message = a_message('{"a": 1, "b": 2}')
         message.content["a"] = message.content.pop("a")
 
-        assert bytes(message.raw()) == b'{"b":2,"a":1}'
+        assert bytes(raw(message)) == b'{"b":2,"a":1}'
 
     def test_content_that_is_set_is_encoded_even_if_it_is_what_was_read(self) -> None:
         """How a handler asks for its own form of what came: without what its model does not know."""
         message = a_message('{"a": 1.10}')
         message.content = message.content
 
-        assert bytes(message.raw()) == b'{"a":1.1}'
+        assert bytes(raw(message)) == b'{"a":1.1}'
 
     def test_content_that_was_set_may_still_be_changed(self) -> None:
         message = a_message("1")
         message.content = {"a": 1}
         message.content["a"] = 2
 
-        assert bytes(message.raw()) == b'{"a":2}'
+        assert bytes(raw(message)) == b'{"a":2}'
 
     def test_content_can_be_changed(self) -> None:
         message = a_message('{"price":1}')
         message.content["price"] = 2
 
-        assert msgspec.json.decode(message.raw()) == {"price": 2}
+        assert msgspec.json.decode(raw(message)) == {"price": 2}
 
     def test_content_can_be_replaced(self) -> None:
         message = a_message('{"price":1}')
         message.content = Order("pen")
 
-        assert msgspec.json.decode(message.raw()) == {"item": "pen", "lines": []}
+        assert msgspec.json.decode(raw(message)) == {"item": "pen", "lines": []}
 
     @pytest.mark.parametrize("sent", ["", "null"], ids=["absent", "null"])
     def test_none_that_was_only_read_stays_what_it_was(self, sent: str) -> None:
@@ -176,13 +184,13 @@ class TestMessage:
         message = a_message(sent)
 
         assert message.content is None
-        assert bytes(message.raw()).decode() == sent
+        assert bytes(raw(message)).decode() == sent
 
     def test_none_takes_the_content_away(self) -> None:
         message = a_message("1")
         message.content = None
 
-        assert bytes(message.raw()) == b""
+        assert bytes(raw(message)) == b""
 
     def test_it_shows_no_content_in_a_log(self) -> None:
         message = a_message('"SECRET"')
@@ -319,7 +327,7 @@ class TestTypedContent:
         passed = send(handled_by(handler), a_message('{"item":"pen","lines":[{"price":2}]}'))
 
         assert passed is not None
-        assert msgspec.json.decode(passed.raw()) == {"item": "pen", "lines": [{"price": 2}]}
+        assert msgspec.json.decode(raw(passed)) == {"item": "pen", "lines": [{"price": 2}]}
 
     @both_models
     def test_what_is_only_checked_goes_on_as_it_was_sent(self, handler: Callable[..., Any]) -> None:
@@ -328,7 +336,7 @@ class TestTypedContent:
         passed = send(handled_by(handler), a_message(sent))
 
         assert passed is not None
-        assert bytes(passed.raw()).decode() == sent
+        assert bytes(raw(passed)).decode() == sent
 
     @pytest.mark.parametrize("model", [Order, PydanticOrder, CountedOrder], ids=["msgspec", "pydantic", "made anew"])
     @pytest.mark.parametrize(
@@ -345,7 +353,7 @@ class TestTypedContent:
         passed = send(handled_by(handler), a_message('{"item": "pen", "lines": [{"price": 2}]}'))
 
         assert passed is not None
-        assert bytes(passed.raw()) == bytes(encode_content(passed.content))
+        assert bytes(raw(passed)) == bytes(encode_content(passed.content))
         assert passed.content != model(**msgspec.json.decode(b'{"item":"pen","lines":[{"price":2}]}'))
 
     def test_a_model_that_is_never_made_twice_alike_was_still_only_read(self) -> None:
@@ -356,7 +364,7 @@ class TestTypedContent:
         passed = send(handled_by(handler), a_message('{"item": "pen"}'))
 
         assert passed is not None
-        assert bytes(passed.raw()) == b'{"item": "pen"}'
+        assert bytes(raw(passed)) == b'{"item": "pen"}'
 
     def test_content_that_cannot_be_sent_may_be_kept_or_replaced(self) -> None:
         """Whether JSON can say it matters only when it goes on."""
@@ -367,11 +375,11 @@ class TestTypedContent:
         passed = send(handled_by(handler), a_message('{"item":"pen"}'))
         assert passed is not None
         with pytest.raises(HubbubError, match="cannot be sent as JSON"):
-            passed.raw()
+            raw(passed)
         message: Message[Any] = passed
         message.content = Order("ink")
 
-        assert bytes(passed.raw()) == b'{"item":"ink","lines":[]}'
+        assert bytes(raw(passed)) == b'{"item":"ink","lines":[]}'
 
     @both_models
     @pytest.mark.parametrize(
@@ -441,7 +449,7 @@ class TestTypedContent:
             passed = send(handled_by(handler), a_message(content))
 
             assert passed is not None
-            assert bytes(passed.raw()).decode() == content
+            assert bytes(raw(passed)).decode() == content
 
     def test_middleware_may_replace_what_the_handler_gets(self) -> None:
         """What has been decoded or set before is the handler's content as it is."""
@@ -698,12 +706,46 @@ def test_content_that_no_decoder_takes_is_invalid(content: str, wanted: Any) -> 
 
 
 def test_content_that_is_replaced_is_no_longer_binary() -> None:
-    """`binary` says that the sender's content is base64; whoever puts another one in its place says so anew."""
-    message = Message[Any](Envelope("order", content=Raw(b'"QQ=="'), binary=True), ALICE)
-    assert message.content == "QQ==" and message.binary
-    message.content = 7
+    """`binary` says that the content is bytes, whichever codec they came in."""
+    for envelope in (Envelope("order", content=Raw(b'"QQ=="'), binary=True), PackedEnvelope("order", content=A)):
+        message = Message[Any](envelope, ALICE)
+        assert message.binary
+        assert message.content == b"A" and message.binary
+        message.content = 7
 
-    assert not message.binary
+        assert not message.binary
+
+
+def test_content_of_bytes_goes_on_as_it_came_or_as_bytes() -> None:
+    """Only read, it is the sender's own; set, it is bytes for everyone."""
+    read = Message[Any](Envelope("order", content=Raw(b'"QQ=="'), binary=True), ALICE)
+    _ = read.content
+    made = Message[Any](Envelope("order"), ALICE)
+    made.content = bytearray(b"A")
+
+    passed, put = read.put_content({"type": "order"}), made.put_content({"type": "order"})
+
+    assert type(passed) is Envelope and passed.binary and bytes(passed.content) == b'"QQ=="'
+    assert type(put) is PackedEnvelope and bytes(put.content) == bytes(A)
+
+
+def test_what_was_sent_in_messagepack_is_read_like_json_and_goes_on_as_it_came() -> None:
+    """A handler need not know its sender's codec: models, bytes and numbers of any size are the same."""
+    content = {"item": "tea", "lines": [{"price": 3}]}
+    packed = Raw(msgspec.msgpack.encode(content))
+    pipeline = Pipeline()
+
+    def handle(message: Message[Order]) -> None: ...
+
+    pipeline.add_handler("order", handle)
+
+    message = Message[Any](PackedEnvelope("order", content=packed), ALICE)
+    message._decode = pipeline._handlers["order"][1]
+
+    assert message.content == Order("tea", [Line(3)])
+    assert bytes(message.put_content({"type": "order"}).content) == bytes(packed)
+    message.content.lines[0].price = 4
+    assert bytes(message.put_content({"type": "order"}).content) == b'{"item":"tea","lines":[{"price":4}]}'
 
 
 @pytest.mark.parametrize("named", [None, ""])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hubbub.protocol import json as codec
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode, ErrorCode
 from hubbub.protocol.conversation import Conversation, Violation, is_name
 from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Hello, Ping, Request
@@ -18,7 +19,7 @@ BAD = "no JSON"
 
 
 def a_conversation(*, full: bool = False) -> Conversation:
-    return Conversation(full=full)
+    return Conversation(codec, full=full)
 
 
 def an_open_one() -> Conversation:

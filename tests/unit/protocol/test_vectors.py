@@ -27,7 +27,7 @@ TYPES = {kind: type for type, kind in REQUESTS.items()}
 def test_a_message_means_what_the_specification_says(case: Mapping[str, Any]) -> None:
     """It is accepted with these fields, or refused with this code and reference."""
     text = joined(case["text"])
-    event = Conversation(full=_is_hello(text)).receive(text, now=0.0)
+    event = Conversation(codec, full=_is_hello(text)).receive(text, now=0.0)
     if isinstance(event, Violation):
         assert event.fault is not None
         event = event.fault

@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
 from msgspec import Struct, field
 
+from hubbub.core import record
 from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.sqlite.record import Damaged, check_of, open_records
 from hubbub.engines.sqlite.rows import joined_row
@@ -32,7 +32,7 @@ class _Trace(Struct, gc=False):
     receipt: bool = False
 
 
-_decode_trace = msgspec.json.Decoder(_Trace).decode
+_decode_trace = record.decoder(_Trace)
 
 
 class Head:

@@ -11,9 +11,9 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
 from msgspec import Struct
 
+from hubbub.core import record
 from hubbub.core.log import Page, Retention
 from hubbub.engines.sqlite.record import Damaged, check_of, open_records
 from hubbub.engines.sqlite.rows import joined_row
@@ -23,8 +23,6 @@ from hubbub.types import Position, Publication
 __all__ = ["Read", "Reader"]
 
 log = logging.getLogger("hubbub.engines.sqlite")
-
-_decode = msgspec.json.Decoder(list[Publication]).decode
 
 # One row: how far the store had come, the channel where there is one, where it ends, and what was asked for. One
 # statement is one moment.
@@ -136,4 +134,4 @@ class Reader:
         if not joined:
             return commits, position, []
         opened = open_records(id, joined, newest_first=statement is _BEFORE)
-        return commits, position, _decode(b"[" + b",".join([record.body for record in opened]) + b"]")
+        return commits, position, record.decode_all([one.body for one in opened])

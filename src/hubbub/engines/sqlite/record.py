@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 from zlib import crc32
 
+from hubbub.core.record import is_json
 from hubbub.errors import HubbubError
 
 __all__ = ["SEPARATOR", "Damaged", "Opened", "check_of", "open_record", "open_records", "seal"]
 
 SEPARATOR: Final = b"\x1e"
 """Between records that are read together: a control character, which JSON text cannot contain (RFC 8259 §7)."""
+
+# In MessagePack it may stand anywhere: there it is written as two bytes, and so is the first of those.
+_ESCAPE: Final = b"\x1b"
+_ESCAPED_ESCAPE: Final = b"\x1b["
+_ESCAPED_SEPARATOR: Final = b"\x1b]"
 
 # Hexadecimal digits of the checksum at a record's beginning.
 _CHECK: Final = 8
@@ -27,12 +33,14 @@ class Opened(NamedTuple):
     seq: int
     # Milliseconds since the Unix epoch, when it was appended.
     time: int
-    # The publication, as JSON.
+    # The publication: see `hubbub.core.record`.
     body: bytes
 
 
 def seal(channel: int, seq: int, time: int, body: bytes) -> bytes:
     """The record of a publication; its place is sealed in, so that no record can pass for another."""
+    if not is_json(body):
+        body = body.replace(_ESCAPE, _ESCAPED_ESCAPE).replace(SEPARATOR, _ESCAPED_SEPARATOR)
     sealed = b"%d %d %d %b" % (channel, seq, time, body)
     return b"%08x%b" % (crc32(sealed), sealed)
 
@@ -43,8 +51,10 @@ def open_record(record: bytes) -> Opened:
     try:
         if int(record[:_CHECK], 16) == crc32(sealed):
             channel, seq, time, body = sealed.split(b" ", 3)
+            if not is_json(body):
+                body = body.replace(_ESCAPED_SEPARATOR, SEPARATOR).replace(_ESCAPED_ESCAPE, _ESCAPE)
             return Opened(int(channel), int(seq), int(time), body)
-    except ValueError:
+    except (ValueError, IndexError):
         pass
     raise Damaged("a message is not as it was written")
 

@@ -13,8 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import msgspec
-
+from hubbub.core import record
 from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.base import Accepted
 from hubbub.engines.sqlite.heads import Head, Heads
@@ -25,14 +24,11 @@ from hubbub.engines.sqlite.rows import Rows
 from hubbub.engines.sqlite.store import About, Store
 from hubbub.engines.sqlite.sweep import Sweep
 from hubbub.errors import Unavailable
-from hubbub.protocol import json
 from hubbub.types import Publication, inbox_channel
 
 __all__ = ["Writer"]
 
 log = logging.getLogger("hubbub.engines.sqlite")
-
-_decode = msgspec.json.Decoder(Publication).decode
 
 
 class Writer:
@@ -215,7 +211,7 @@ class Writer:
                 return Accepted(head.epoch, known[0], True)
         seq = publication.seq = 1 if head is None else head.seq + 1
         # Nothing is changed before the last step that can fail.
-        job.body = body = json.encode(publication)
+        job.body = body = record.encode(publication)
         if head is None:
             head = self._begin(name)
         time = max(now, head.time)
@@ -256,7 +252,7 @@ class Writer:
             if row is not None:
                 (opened,) = open_records(head.id, row[0])
                 if seq > lowest[0] and opened.time > lowest[1]:
-                    found.append(_decode(opened.body))
+                    found.append(record.decode(opened.body))
         return found
 
     def touch(self, head: Head, *, row: bool) -> None:

@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 
 from hubbub.engines.base import Accepted, Engine
 from hubbub.protocol import json
-from hubbub.types import Publication, room_channel
+from hubbub.types import Packed, Publication, room_channel
 
 __all__ = ["DEN", "LOBBY", "PATIENCE", "Ear", "Told", "a_publication", "contents", "raises", "say"]
 
@@ -33,6 +33,8 @@ class Told(Struct, frozen=True):
     @property
     def text(self) -> str:
         """The content, where it is a string; else nothing."""
+        if isinstance(self.publication, Packed):
+            return ""
         content = msgspec.json.decode(self.publication.content)
         return content if isinstance(content, str) else ""
 

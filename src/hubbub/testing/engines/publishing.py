@@ -9,13 +9,13 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from hubbub.core import record
 from hubbub.eager import step
 from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import Unavailable
-from hubbub.protocol import json
 from hubbub.testing.engines.ear import DEN, LOBBY, Ear, a_publication, contents, raises, say
 from hubbub.testing.engines.engine import OneEngine, case
-from hubbub.types import Position, Publication, inbox_channel, room_channel
+from hubbub.types import Packed, Position, Publication, inbox_channel, room_channel
 
 __all__ = ["Publishing"]
 
@@ -98,7 +98,24 @@ class Publishing(OneEngine):
         assert bytes(fields.pop("content")) == bytes(expected.pop("content")) == bytes(content)
         assert fields == expected
         assert (told.channel, told.origin) == (LOBBY, "s1")
-        assert told.encoded in (None, json.encode(told.publication))
+        assert told.encoded in (None, record.encode(told.publication))
+
+    @case()
+    async def test_content_in_messagepack_stays_as_it_is(self, engine: Engine, ear: Ear) -> None:
+        """Whichever bytes it has: told and read as it was published, and of the same kind."""
+        await engine.listen([LOBBY])
+        content = Raw(msgspec.msgpack.encode(bytes(range(256)) * 2))
+        sent = Packed("shot", "alice", room="lobby", content=content, id="a1", time=1766200000123)
+        await engine.publish(LOBBY, sent)
+        await say(engine, "last")
+        await ear.hear("last")
+        told = ear.told[0]
+        (read, other) = (await engine.after(LOBBY, 0, 10)).publications
+
+        assert type(told.publication) is type(read) is Packed and type(other) is Publication
+        assert bytes(told.publication.content) == bytes(read.content) == bytes(content)
+        assert record.encode(read) == record.encode(told.publication)
+        assert told.encoded in (None, record.encode(told.publication))
 
     @case()
     async def test_who_was_not_to_be_told_is_named(self, engine: Engine, ear: Ear) -> None:

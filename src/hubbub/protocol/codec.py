@@ -1,0 +1,85 @@
+"""What every codec is: envelopes to bytes and back, under the same names in each codec's module."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from hubbub.protocol.envelope import Envelope
+from hubbub.types import Publication
+
+__all__ = ["CONTROL", "MAX_NESTING", "BadMessage", "Codec", "Reference", "say"]
+
+MAX_NESTING: Final = 64
+"""How many objects and arrays may stand in each other, the envelope included (protocol.md §1.3)."""
+
+CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""A control character: C0, DEL and C1 (protocol.md §1.2)."""
+
+S = TypeVar("S", bound=Struct)
+
+
+class BadMessage(ValueError):
+    """The bytes are not an envelope of this codec; the text says what is wrong, without quoting them."""
+
+
+class Codec(Protocol):
+    """A codec (protocol.md §2); `hubbub.protocol.json` and its sisters are such, each a module.
+
+    A message is `str` where `BINARY` is false, else `bytes`.
+    """
+
+    @property
+    def NAME(self) -> str:  # noqa: N802  # a constant of the module
+        """The subprotocol that chooses this codec."""
+
+    @property
+    def BINARY(self) -> bool:  # noqa: N802  # the same
+        """Whether messages travel in binary frames."""
+
+    @property
+    def NATIVE(self) -> type[Publication] | None:  # noqa: N802  # the same
+        """The kind of publication whose record is already this codec's encoding, where there is one."""
+
+    def decode(self, message: str | bytes, /) -> Envelope:
+        """The envelope of a client, its content checked; raises `BadMessage`."""
+
+    def decode_as(self, message: str | bytes, kind: type[S], /) -> S:
+        """A message as a struct of `kind`; raises `BadMessage`."""
+
+    def decode_reference(self, message: str | bytes, /) -> tuple[str | None, str | None]:
+        """The `id` and `room` of a message that is wrong elsewhere, so that the error can name them."""
+
+    def encode(self, message: object, /) -> bytes:
+        """Any message of the server, or a publication of either kind."""
+
+
+class Reference(Struct):
+    """What a message that is wrong elsewhere may be called by."""
+
+    id: object = None
+    room: object = None
+
+    @property
+    def valid(self) -> tuple[str | None, str | None]:
+        """The `id` and the `room`, each where it is one."""
+        return _name(self.id, 64), _name(self.room, 128)
+
+
+def _name(value: object, most: int) -> str | None:
+    return value if isinstance(value, str) and 1 <= len(value) <= most and not CONTROL.search(value) else None
+
+
+def say(error: Exception, codec: str) -> str:
+    """What msgspec found wrong with a message, in words that repeat nothing of it."""
+    if isinstance(error, msgspec.ValidationError):
+        # Such as "Expected `str`, got `int` - at `$.type`": names types and our own fields only.
+        return str(error)
+    if isinstance(error, RecursionError):
+        return f"the message is nested more than {MAX_NESTING} deep"
+    if isinstance(error, UnicodeDecodeError):
+        return f"not {codec}: text is not UTF-8"
+    return f"not {codec}: {error}"

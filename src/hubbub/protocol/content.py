@@ -1,0 +1,214 @@
+"""A content in the two forms in which it travels, JSON text and MessagePack, each made of the other without loss.
+
+A content is what JSON can say, or bytes (protocol.md §2). Three things need care: numbers that MessagePack cannot
+hold, which travel as JSON text in an extension type of ours; bytes, which JSON writes as base64; and what MessagePack
+can say and JSON cannot, which is refused at the door.
+"""
+
+from __future__ import annotations
+
+import base64
+import json as reference
+import math
+import re
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.msgpack import Ext
+
+from hubbub.protocol.codec import MAX_NESTING, BadMessage
+from hubbub.types import NOTHING, Packed, Publication
+
+__all__ = [
+    "NUMBER",
+    "check_packed",
+    "encode_json",
+    "is_bytes",
+    "json_of",
+    "number",
+    "pack_bytes",
+    "packed",
+    "packed_of",
+    "unpack_bytes",
+    "unpacked",
+]
+
+NUMBER: Final = 1
+"""The extension type of MessagePack for a number that it cannot hold: its data is the number as JSON text."""
+
+_number = re.compile(rb"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+
+_SCALARS = frozenset((str, int, bool, type(None)))
+
+# The first byte of bytes in MessagePack, by the width of what says how many there are.
+_BYTES: Final = (0xC4, 0xC5, 0xC6)
+
+
+class _Number(Struct, frozen=True):
+    """A number as JSON text."""
+
+    text: bytes
+
+
+def _extension(code: int, data: memoryview) -> _Number:
+    if code != NUMBER:
+        raise BadMessage(f"MessagePack's extension type {code} has no meaning here")
+    text = bytes(data)
+    if not _number.fullmatch(text):
+        raise BadMessage(f"extension type {NUMBER} holds a number as JSON text, and this is none")
+    return _Number(text)
+
+
+_decode_packed = msgspec.msgpack.Decoder(ext_hook=_extension).decode
+_encode_packed = msgspec.msgpack.Encoder().encode
+_encode_json = msgspec.json.Encoder(enc_hook=lambda number: Raw(number.text)).encode
+_decode_json = msgspec.json.Decoder().decode
+
+
+def check_packed(content: Raw) -> None:
+    """Raise `BadMessage` unless `content`, of MessagePack's outer form, is bytes or what JSON can say."""
+    if not memoryview(content).nbytes:
+        return
+    try:
+        value = _decode_packed(content)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise BadMessage("not MessagePack: `content` is malformed") from None
+    except RecursionError:
+        raise BadMessage(f"the message is nested more than {MAX_NESTING} deep") from None
+    if type(value) not in _SCALARS and type(value) is not bytes:
+        _check([value])
+
+
+def _check(values: list[Any]) -> None:
+    """Look at each value once, those that are equally deep together."""
+    # The envelope is the first.
+    for _ in range(MAX_NESTING):
+        deeper: list[Any] = []
+        for value in values:
+            kind = type(value)
+            if kind in _SCALARS:
+                continue
+            if kind is dict:
+                for key in value:
+                    if type(key) is not str:
+                        raise BadMessage("the keys of a map in `content` are strings")
+                deeper.extend(value.values())
+            elif kind is list:
+                deeper.extend(value)
+            elif kind is float:
+                if not math.isfinite(value):
+                    raise BadMessage("`content` holds no NaN and no infinity")
+            elif kind is bytes:
+                raise BadMessage("bytes are the whole `content`, or base64 within it: JSON has none of its own")
+            elif kind is not _Number:
+                raise BadMessage("`content` holds only what JSON can say, or bytes: times as text or as numbers")
+        if not deeper:
+            return
+        values = deeper
+    raise BadMessage(f"the message is nested more than {MAX_NESTING} deep")
+
+
+def json_of(packed: Raw) -> tuple[Raw, bool]:
+    """A checked content of MessagePack as JSON, and whether that is base64 of bytes."""
+    if not memoryview(packed).nbytes:
+        return NOTHING, False
+    content = unpack_bytes(packed)
+    if content is not None:
+        return Raw(b'"%b"' % base64.b64encode(content)), True
+    return Raw(_encode_json(_decode_packed(packed))), False
+
+
+def packed_of(json: Raw, binary: bool) -> Raw:
+    """A checked content of JSON as MessagePack; `binary`: it is base64 of bytes."""
+    if not memoryview(json).nbytes:
+        return NOTHING
+    if binary:
+        return pack_bytes(base64.b64decode(msgspec.json.decode(json, type=str)))
+    try:
+        return Raw(_encode_packed(_decode_json(json)))
+    except (msgspec.DecodeError, OverflowError):
+        # A number that is too large for both, or for MessagePack alone. The standard library lets us read numbers.
+        value = reference.loads(bytes(json), parse_int=number, parse_float=number)
+        return Raw(_encode_packed(value))
+
+
+def number(text: str) -> int | float | Ext:
+    """A number of JSON as what MessagePack makes of it."""
+    if not text.lstrip("-").isdecimal():
+        value = float(text)
+        return value if math.isfinite(value) else Ext(NUMBER, text.encode())
+    # Python refuses to read more than some 4,000 digits.
+    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
+        return Ext(NUMBER, text.encode())
+    return int(text)
+
+
+def encode_json(value: object) -> Raw:
+    """A content of the application as JSON.
+
+    Raises what msgspec raises, and `ValueError` for NaN and infinities, of which msgspec would make null.
+    """
+    encoded = msgspec.json.encode(value)
+    if b"null" in encoded and not _is_finite(msgspec.to_builtins(value)):
+        raise ValueError("JSON has no NaN and no infinity")
+    return Raw(encoded)
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
+
+
+def pack_bytes(content: bytes) -> Raw:
+    """Bytes as a content of MessagePack."""
+    return Raw(_encode_packed(content))
+
+
+def unpack_bytes(packed: Raw) -> bytes | None:
+    """The bytes that a content of MessagePack is; None where it is something else."""
+    return msgspec.msgpack.decode(packed, type=bytes) if is_bytes(packed) else None
+
+
+def is_bytes(content: Raw) -> bool:
+    """Whether a content is bytes in MessagePack; no JSON begins as these do."""
+    view = memoryview(content)
+    return view.nbytes > 0 and view[0] in _BYTES
+
+
+def packed(publication: Publication) -> Packed:
+    """A publication whose content is JSON, with the same content in MessagePack."""
+    return Packed(
+        publication.type,
+        publication.from_,
+        publication.to,
+        publication.room,
+        packed_of(publication.content, publication.binary),
+        False,
+        publication.id,
+        publication.receipt,
+        publication.seq,
+        publication.prev,
+        publication.time,
+    )
+
+
+def unpacked(packed: Packed) -> Publication:
+    """A publication whose content is MessagePack, with the same content in JSON."""
+    content, binary = json_of(packed.content)
+    return Publication(
+        packed.type,
+        packed.from_,
+        packed.to,
+        packed.room,
+        content,
+        binary,
+        packed.id,
+        packed.receipt,
+        packed.seq,
+        packed.prev,
+        packed.time,
+    )

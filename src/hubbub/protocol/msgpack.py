@@ -1,0 +1,68 @@
+"""The codec `hubbub.v1.msgpack`: envelopes as MessagePack maps with the same keys as in JSON."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from hubbub.protocol.codec import BadMessage, Reference, say
+from hubbub.protocol.content import check_packed, packed
+from hubbub.protocol.envelope import HistoryPage, PackedEnvelope
+from hubbub.types import Packed, Publication
+
+__all__ = ["BINARY", "NAME", "NATIVE", "decode", "decode_as", "decode_reference", "encode"]
+
+NAME: Final = "hubbub.v1.msgpack"
+BINARY: Final = True
+NATIVE: Final = Packed
+
+S = TypeVar("S", bound=Struct)
+
+_envelope = msgspec.msgpack.Decoder(PackedEnvelope)
+_decoders: dict[type[Struct], msgspec.msgpack.Decoder[Any]] = {}
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def decode(data: str | bytes) -> PackedEnvelope:
+    """See `Codec.decode`."""
+    assert isinstance(data, bytes)
+    try:
+        envelope = _envelope.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadMessage(say(error, "MessagePack")) from None
+    check_packed(envelope.content)
+    # A word of the codec JSON.
+    envelope.binary = False
+    return envelope
+
+
+def decode_as(data: str | bytes, kind: type[S]) -> S:
+    """See `Codec.decode_as`."""
+    assert isinstance(data, bytes)
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+    try:
+        return decoder.decode(data)  # type: ignore[no-any-return]  # the decoder for `kind` makes a `kind`
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadMessage(say(error, "MessagePack")) from None
+
+
+def decode_reference(data: str | bytes) -> tuple[str | None, str | None]:
+    """See `Codec.decode_reference`."""
+    try:
+        return decode_as(data, Reference).valid
+    except BadMessage:
+        return None, None
+
+
+def encode(message: object) -> bytes:
+    """See `Codec.encode`."""
+    if type(message) is Publication:
+        message = packed(message)
+    elif type(message) is HistoryPage:
+        messages = [packed(told) if type(told) is Publication else told for told in message.messages]
+        message = msgspec.structs.replace(message, messages=messages)
+    return _encode(message)
