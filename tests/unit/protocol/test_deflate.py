@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import time
 import tracemalloc
 import zlib
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub.protocol.deflate import Deflate, Offer, agree, compress, inflate, read_offers
+from hubbub.protocol.deflate import CompressionOptions, Deflate, Offer, agree, compress, inflate, read_offers
 
 BOTH = "server_no_context_takeover; client_no_context_takeover"
 
@@ -188,6 +189,16 @@ class TestCompressing:
     @given(data=st.binary(max_size=3_000), level=st.integers(1, 9), window=st.integers(9, 15))
     def test_what_we_compress_we_inflate(self, data: bytes, level: int, window: int) -> None:
         assert inflate(compress(data, window, level), 3_000) == data
+
+    @pytest.mark.parametrize("letters", ["ab", "abcd", "abcdefghijklmnop"])
+    def test_no_text_is_slow_to_compress(self, letters: str) -> None:
+        """At the default level: much that is nearly alike takes a tenth of a second at the highest."""
+        chance = random.Random(1)
+        text = "".join(chance.choice(letters) for _ in range(65_536)).encode()
+        started = time.process_time()
+        compress(text, 15, CompressionOptions().compression_level)
+
+        assert time.process_time() - started < 0.02
 
 
 class TestInflating:
