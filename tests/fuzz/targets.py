@@ -428,7 +428,7 @@ _WELCOME: Final = json.dumps(streams.WELCOME).encode()
 
 def _decode(text: bytes) -> None:
     with contextlib.suppress(wire.NotAMessage):
-        wire.decode(text)
+        wire.Wire().decode_joined(text)
 
 
 def _as_sent(data: bytes) -> str | bytes:

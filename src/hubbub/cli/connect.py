@@ -85,8 +85,8 @@ async def _connect(parsed: argparse.Namespace) -> int:
             return await Terminal(client).run(rooms, 20 if parsed.history is None else parsed.history)
     envelopes: asyncio.Queue[str] | None = asyncio.Queue() if parsed.json else None
 
-    def trace(direction: str, text: str) -> None:
-        if envelopes is not None and direction == "<":
+    def trace(direction: str, text: str | bytes) -> None:
+        if envelopes is not None and direction == "<" and isinstance(text, str):
             envelopes.put_nowait(text)
 
     async with connect(url, token=token, trace=trace if parsed.json else None) as client:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hubbub.client import wire
 from hubbub.client.events import Action, Event, EventName, Settle, Tell, Write
+from hubbub.client.wire import Wire
 
 __all__ = ["Agenda"]
 
@@ -14,7 +14,10 @@ __all__ = ["Agenda"]
 class Agenda:
     """The actions that events have caused so far, in order."""
 
-    def __init__(self, prefix: str, random: Callable[[], float]) -> None:
+    def __init__(self, prefix: str, random: Callable[[], float], wire: Wire) -> None:
+        # How envelopes are written and messages read.
+        self.wire = wire
+
         # From 0 to 1.
         self.random = random
 
@@ -36,7 +39,7 @@ class Agenda:
 
     def write(self, envelope: dict[str, Any]) -> None:
         """Have an envelope sent."""
-        self.add(Write(wire.encode(envelope)))
+        self.add(Write(self.wire.encode(envelope)))
 
     def settle(self, id: str, outcome: Any) -> None:
         """Report the outcome of a message or a request."""

@@ -41,7 +41,7 @@ from hubbub.client.events import (
 from hubbub.client.machine import Machine
 from hubbub.client.sending import MOST
 from hubbub.client.socket import Refused, Socket, websocket_url
-from hubbub.client.wire import Ack, History, Left, Message
+from hubbub.client.wire import Ack, CodecName, History, Left, Message, codec_named
 from hubbub.errors import AckTimeout, ConnectError, HubbubError, Reject
 from hubbub.protocol.codes import ErrorCode
 from hubbub.protocol.envelope import Joined, PresenceList, Receipt, UsersOnline
@@ -74,14 +74,17 @@ class Client:
         listen: bool = True,
         tries: int | None = 1,
         ssl: ssl_module.SSLContext | None = None,
-        trace: Callable[[str, str], None] | None = None,
+        codec: CodecName = "json",
+        trace: Callable[[str, str | bytes], None] | None = None,
     ) -> None:
         """Only names what to connect to; `async with` or `open` connects.
 
         `listen`: False for a client that only sends; the user's inbox then stays unread. `tries`: how often
-        the first connection is tried before `ConnectError`; None: until it is there. `trace` is called with
-        `>` or `<` and the text of each message that is written or read. Raises `ConnectError` for a URL that
-        cannot be one.
+        the first connection is tried before `ConnectError`; None: until it is there. `codec` is how messages
+        are written: JSON, or the smaller MessagePack or Protobuf, for which `hubbub[protobuf]` has to be
+        installed; what is sent and heard is the same. `trace` is called with `>` or `<` and each message that is
+        written or read. Raises `ConnectError` for a URL that cannot be one, `HubbubError` for a codec that is not
+        there.
         """
         self._url = websocket_url(url)
         self._token = token
@@ -89,6 +92,7 @@ class Client:
         self._tries = tries
         self._ssl = ssl
         self._trace = trace
+        self._codec = codec_named(codec)
         prefix = "".join(secrets.choice(_ID_LETTERS) for _ in range(12))
         self._machine = Machine(
             prefix,
@@ -96,6 +100,7 @@ class Client:
             renews=callable(token),
             acknowledges=listen,
             client=f"hubbub-python/{metadata.version('hubbub')}",
+            codec=self._codec,
         )
         self._callbacks: dict[str, list[Callable[[Any], object]]] = {}
 
@@ -389,11 +394,11 @@ class Client:
 
     def _do(self, action: Action) -> None:
         match action:
-            case Write(text):
+            case Write(message):
                 if self._socket is not None:
-                    self._socket.write(text)
+                    self._socket.write(message)
                     if self._trace is not None:
-                        self._trace(">", text)
+                        self._trace(">", message)
             case Deliver():
                 self._hand_out(action)
             case Settle(id, outcome):
@@ -402,7 +407,7 @@ class Client:
                 self._tell(name, event)
             case Connect(number):
                 self._cause = None
-                self._socket = Socket(number, self)
+                self._socket = Socket(number, self, self._codec)
                 self._connecting = asyncio.create_task(self._connect(self._socket))
             case Drop(_, code):
                 self._drop(code)
@@ -530,7 +535,7 @@ class Client:
 
     def received(self, number: int, text: str | bytes) -> None:
         """A message came; for the socket to call."""
-        if self._trace is not None and isinstance(text, str):
+        if self._trace is not None:
             self._trace("<", text)
         self._machine.received(number, text, self._now())
         self._perform()

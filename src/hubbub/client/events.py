@@ -134,8 +134,8 @@ class Dropped(Struct, frozen=True):
     """`dropped`: the queue was full, and this message was the oldest in it."""
 
     id: str
-    # The envelope as JSON.
-    text: str
+    # The envelope, encoded: as text where the codec is JSON.
+    message: str | bytes
 
 
 Event = StateChange | Recovered | Missed | RoomLeft | Dropped | Receipt | MemberJoined | MemberLeft | Fault | Exception
@@ -153,9 +153,9 @@ class Connect(Struct, frozen=True):
 
 
 class Write(Struct, frozen=True):
-    """Send this text on the socket."""
+    """Send this message on the socket."""
 
-    text: str
+    message: str | bytes
 
 
 class Drop(Struct, frozen=True):

@@ -31,6 +31,8 @@ from hubbub.client.receiving import INBOX, Receiving
 from hubbub.client.requests import Request, Requests, Rooms
 from hubbub.client.retry import delay, is_final
 from hubbub.client.sending import Sending
+from hubbub.protocol import json
+from hubbub.protocol.codec import Codec
 from hubbub.protocol.codes import CLOSE_REASON, CloseCode, ErrorCode
 from hubbub.protocol.envelope import (
     Fault,
@@ -77,6 +79,7 @@ class Machine:
         renews: bool = False,
         acknowledges: bool = True,
         client: str = "hubbub-python",
+        codec: Codec = json,
     ) -> None:
         """`prefix` begins each id; `random` gives numbers from 0 to 1; `renews`: there is a token function."""
         self.state = State.IDLE
@@ -90,7 +93,8 @@ class Machine:
         # How many tries in a row may fail; None: as many as it takes.
         self.tries: int | None = None
 
-        self._agenda = Agenda(prefix, random)
+        self._wire = wire.Wire(codec)
+        self._agenda = Agenda(prefix, random, self._wire)
         self._line = Line(self._agenda)
         self._sending = Sending(self._agenda, self._line)
         self._receiving = Receiving(self._agenda, acknowledges=acknowledges)
@@ -287,7 +291,7 @@ class Machine:
             self._probe_due = None
 
     def received(self, socket: int, text: str | bytes, now: float) -> None:
-        """A message came; bytes where it was binary, which this codec never is."""
+        """A message came; bytes where it was binary."""
         if socket != self._socket or self.state not in (State.OPENING, State.OPEN):
             return
         self.alive(socket, now)
@@ -306,13 +310,11 @@ class Machine:
             self._resume_if_needed(now)
 
     def _read(self, text: str | bytes, now: float) -> Any:
-        if isinstance(text, bytes):
-            raise wire.NotAMessage("a binary message")
-        message = wire.decode(text)
+        message = self._wire.decode(text)
         if not isinstance(message, wire.Chunk) or self.state is State.OPENING:
             return message
         whole = self._chunks.add(message, now)
-        inside = wire.decode(whole) if whole is not None else None
+        inside = self._wire.decode_joined(whole) if whole is not None else None
         if isinstance(inside, wire.Chunk):
             raise wire.NotAMessage("chunks in a chunk")
         return inside

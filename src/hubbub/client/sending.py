@@ -42,7 +42,7 @@ class Sent(Struct, kw_only=True, eq=False):
     id: str
     type: str
     # Encoded at once, so that later changes to the content do not make a retry another message.
-    text: str
+    message: str | bytes
     echo: bool = True
 
     # When it was first on the wire; None where it never was, or was refused in a way that says the same.
@@ -87,8 +87,8 @@ class Sending:
             return self._send_volatile(envelope, id, now, connected=connected)
         if id is None:
             id = self._agenda.new_id()
-        text = wire.encode({**envelope, "id": id})
-        message = Sent(id=id, type=envelope["type"], text=text, echo=envelope.get("echo", True))
+        encoded = self._agenda.wire.encode({**envelope, "id": id})
+        message = Sent(id=id, type=envelope["type"], message=encoded, echo=envelope.get("echo", True))
         if len(self._messages) >= MOST:
             self._agenda.settle(id, Unanswered("too_many"))
             return id
@@ -99,23 +99,23 @@ class Sending:
         elif self._unsent > MOST_UNSENT:
             oldest = next(message for message in self._messages.values() if message.since is None)
             self._settle(oldest, Unanswered("dropped"))
-            self._agenda.tell("dropped", Dropped(oldest.id, oldest.text))
+            self._agenda.tell("dropped", Dropped(oldest.id, oldest.message))
         return id
 
     def _send_volatile(self, envelope: dict[str, Any], id: str | None, now: float, *, connected: bool) -> str:
         """It is for now or never."""
-        text = wire.encode(envelope)
+        encoded = self._agenda.wire.encode(envelope)
         held = self._line.held(envelope["type"], now) or self._line.held(_VOLATILE, now)
         named = id if id is not None else self._agenda.new_id()
         if not connected:
             self._agenda.settle(named, Unanswered("not_connected"))
-        elif self._is_too_large(text):
+        elif self._is_too_large(encoded):
             self._agenda.settle(named, self._too_large())
         elif held is not None:
             said = "the server takes no more of this type for a while"
             self._agenda.settle(named, Reject(ErrorCode.RATE_LIMITED, said, retry_after=held))
         else:
-            self._agenda.add(Write(text))
+            self._agenda.add(Write(encoded))
             if id is not None:
                 self._volatile[id] = envelope["type"]
             else:
@@ -201,13 +201,13 @@ class Sending:
 
     def _line_up(self, message: Sent, now: float) -> None:
         message.retry_due = None
-        if self._is_too_large(message.text):
+        if self._is_too_large(message.message):
             self._settle(message, self._too_large())
         else:
             self._line.add(message.id, message.type, partial(self._put_on_wire, message), now)
 
     def _put_on_wire(self, message: Sent, now: float) -> None:
-        self._agenda.add(Write(message.text))
+        self._agenda.add(Write(message.message))
         if message.since is None:
             message.since = now
             self._unsent -= 1
@@ -244,8 +244,8 @@ class Sending:
             self._unsent -= 1
         self._agenda.settle(message.id, outcome)
 
-    def _is_too_large(self, text: str) -> bool:
-        return len(text) > self.limit or len(text.encode()) > self.limit
+    def _is_too_large(self, message: str | bytes) -> bool:
+        return len(message) > self.limit or (isinstance(message, str) and len(message.encode()) > self.limit)
 
     def _too_large(self) -> Reject:
         return Reject(ErrorCode.TOO_LARGE, f"the message is larger than the {self.limit} bytes that the server takes")

@@ -14,9 +14,9 @@ from msgspec import Struct
 from picows import WSError, WSFrame, WSHandshakeError, WSListener, WSMsgType, WSTransport, ws_connect
 
 from hubbub.errors import ConnectError
+from hubbub.protocol.codec import Codec
 from hubbub.protocol.codes import CloseCode
 from hubbub.protocol.frames import CLOSE, PING, PONG, Assembly, Violation, read_close
-from hubbub.protocol.json import NAME
 
 __all__ = ["Receiver", "Refused", "Socket", "websocket_url"]
 
@@ -74,8 +74,9 @@ class Refused(ConnectError):
 class Socket(WSListener):
     """One connection; `number` is its name among those of its client."""
 
-    def __init__(self, number: int, receiver: Receiver) -> None:
+    def __init__(self, number: int, receiver: Receiver, codec: Codec) -> None:
         self.number = number
+        self._codec = codec
         self._receiver = receiver
         self._assembly = Assembly(_MESSAGE_SIZE, _MESSAGE_FRAMES)
 
@@ -102,7 +103,7 @@ class Socket(WSListener):
                 url,
                 ssl_context=tls,
                 socket_factory=lambda parsed: self._connect(parsed.host, parsed.port),
-                extra_headers={"Sec-WebSocket-Protocol": NAME},
+                extra_headers={"Sec-WebSocket-Protocol": self._codec.NAME},
                 websocket_handshake_timeout=None,
                 enable_auto_pong=False,
                 max_frame_size=_MESSAGE_SIZE,
@@ -122,9 +123,9 @@ class Socket(WSListener):
         if self._transport is None:
             self._gone.set()
             raise ConnectError(f"{place} closed the connection before it was open")
-        if self._transport.response.headers.get("Sec-WebSocket-Protocol") != NAME:
+        if self._transport.response.headers.get("Sec-WebSocket-Protocol") != self._codec.NAME:
             self.drop(CloseCode.PROTOCOL_ERROR)
-            raise ConnectError(f"{place} is a WebSocket, but not one of a hub: it does not know {NAME}")
+            raise ConnectError(f"{place} is a WebSocket, but not one of a hub: it does not know {self._codec.NAME}")
 
     async def _connect(self, host: str, port: int) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -157,10 +158,10 @@ class Socket(WSListener):
             # that the file is closed, which would be closed again, whosever it is by then.
             given.detach()
 
-    def write(self, text: str) -> None:
+    def write(self, message: str | bytes) -> None:
         """Send a message."""
         if self._transport is not None and not self._dropped:
-            self._transport.send(WSMsgType.TEXT, text)
+            self._transport.send(WSMsgType.TEXT if isinstance(message, str) else WSMsgType.BINARY, message)
 
     def drop(self, code: int) -> bool:
         """Report nothing any more and close it; False where not even a TCP connection is there to be closed.

@@ -1,14 +1,17 @@
-"""What a client reads and writes: the server's messages as typed structs, its own as JSON text."""
+"""What a client reads and writes: the server's messages as typed structs, its own envelopes as dicts."""
 
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Raw, Struct, field
 
 from hubbub.errors import HubbubError
+from hubbub.protocol import json, msgpack
+from hubbub.protocol.codec import BadMessage, Codec
+from hubbub.protocol.content import encode_json, json_of, pack_bytes, packed_of, read_json, unpack_bytes
 from hubbub.protocol.envelope import (
     Fault,
     Gap,
@@ -22,11 +25,12 @@ from hubbub.protocol.envelope import (
     ServerPing,
     UsersOnline,
 )
-from hubbub.types import Position
+from hubbub.types import Packed, Position
 
 __all__ = [
     "Ack",
     "Chunk",
+    "CodecName",
     "History",
     "Integer",
     "Left",
@@ -36,8 +40,8 @@ __all__ = [
     "Positions",
     "Recoveries",
     "Welcome",
-    "decode",
-    "encode",
+    "Wire",
+    "codec_named",
 ]
 
 
@@ -74,6 +78,9 @@ class Message(Struct, kw_only=True):
                 self.content = base64.b64decode(self.content, validate=True)
             except ValueError:
                 raise NotAMessage("`binary` says that `content` is base64, and it is not") from None
+        elif isinstance(self.content, Raw):
+            found = unpack_bytes(self.content)
+            self.content = read_json(bytes(self.content)) if found is None else found
 
 
 class Positions(Struct):
@@ -159,47 +166,92 @@ class _Kind(Struct):
     type: str
 
 
-_kind = msgspec.json.Decoder(_Kind)
-_message = msgspec.json.Decoder(Message)
-
 # The reserved types; whatever is not here is the application's.
-_decoders: Final[dict[str, msgspec.json.Decoder[Any]]] = {
-    type: msgspec.json.Decoder(struct)
-    for type, struct in {
-        "welcome": Welcome,
-        "ack": Ack,
-        "receipt": Receipt,
-        "joined": Joined,
-        "left": Left,
-        "history": History,
-        "presence": PresenceList,
-        "users": UsersOnline,
-        "member-joined": MemberJoined,
-        "member-left": MemberLeft,
-        "ping": ServerPing,
-        "pong": PongAnswer,
-        "error": Fault,
-        "gap": Gap,
-        "goodbye": Goodbye,
-        "chunk": Chunk,
-    }.items()
+_STRUCTS: Final[dict[str, type[Any]]] = {
+    "welcome": Welcome,
+    "ack": Ack,
+    "receipt": Receipt,
+    "joined": Joined,
+    "left": Left,
+    "history": History,
+    "presence": PresenceList,
+    "users": UsersOnline,
+    "member-joined": MemberJoined,
+    "member-left": MemberLeft,
+    "ping": ServerPing,
+    "pong": PongAnswer,
+    "error": Fault,
+    "gap": Gap,
+    "goodbye": Goodbye,
+    "chunk": Chunk,
 }
 
 
-def decode(text: str | bytes) -> Any:
-    """The server's message in `text`, as the struct of its type; raises `NotAMessage`."""
-    try:
-        kind = _kind.decode(text).type
-        return _decoders.get(kind, _message).decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NotAMessage(str(error)) from None
+class Wire:
+    """What a client reads and writes, in one codec."""
+
+    def __init__(self, codec: Codec = json) -> None:
+        self.codec = codec
+
+    def decode(self, message: str | bytes) -> Any:
+        """The server's message, as the struct of its type; raises `NotAMessage`."""
+        codec = self.codec
+        if isinstance(message, str) is codec.BINARY:
+            raise NotAMessage("text in a binary codec" if codec.BINARY else "a binary message")
+        try:
+            kind = codec.decode_as(message, _Kind).type
+            struct = _STRUCTS.get(kind, Message)
+            try:
+                return codec.decode_as(message, struct)
+            except BadMessage:
+                if codec is not json:
+                    raise
+                # A number that only Python's own reader takes: nobody loses the connection for what another sent.
+                return msgspec.convert(read_json(message), struct)
+        except (msgspec.ValidationError, ValueError, RecursionError) as error:
+            raise NotAMessage(str(error)) from None
+
+    def decode_joined(self, message: bytes) -> Any:
+        """The same for a message that came in chunks."""
+        try:
+            return self.decode(message if self.codec.BINARY else message.decode())
+        except UnicodeDecodeError as error:
+            raise NotAMessage(str(error)) from None
+
+    def encode(self, envelope: dict[str, Any]) -> str | bytes:
+        """An envelope; raises `HubbubError` for content that cannot be sent, such as NaN."""
+        if "content" in envelope:
+            content = envelope["content"]
+            try:
+                envelope = envelope | self._content(content)
+            except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
+                raise HubbubError(f"this content cannot be sent as JSON: {error}") from None
+        encoded = self.codec.encode(envelope)
+        return encoded if self.codec.BINARY else encoded.decode()
+
+    def _content(self, content: object) -> dict[str, Any]:
+        if isinstance(content, bytes | bytearray | memoryview):
+            packed = pack_bytes(bytes(content))
+            if self.codec.BINARY:
+                return {"content": packed}
+            encoded, binary = json_of(packed)
+            return {"content": encoded, "binary": binary}
+        encoded = encode_json(content)
+        return {"content": packed_of(encoded, False) if self.codec.NATIVE is Packed else encoded}
 
 
-def encode(envelope: dict[str, Any]) -> str:
-    """An envelope as JSON; bytes as content become base64. Raises `HubbubError` for what JSON cannot hold."""
-    if isinstance(envelope.get("content"), bytes | bytearray | memoryview):
-        envelope = {**envelope, "binary": True}
-    try:
-        return msgspec.json.encode(envelope).decode()
-    except (TypeError, ValueError, msgspec.MsgspecError, RecursionError) as error:
-        raise HubbubError(f"this content cannot be sent as JSON: {error}") from None
+CodecName = Literal["json", "msgpack", "protobuf"]
+"""The codecs that a client may speak."""
+
+
+def codec_named(name: str) -> Codec:
+    """The codec `json`, `msgpack` or `protobuf`; raises `HubbubError` where there is none, or it is not installed."""
+    if name == "protobuf":
+        try:
+            from hubbub.protocol import protobuf
+        except ModuleNotFoundError as error:
+            raise HubbubError("the codec protobuf is not installed: pip install 'hubbub[protobuf]'") from error
+        return protobuf
+    if name not in ("json", "msgpack"):
+        raise HubbubError(f"there is no codec {name!r}: json, msgpack or protobuf")
+    return msgpack if name == "msgpack" else json

@@ -48,13 +48,17 @@ class Codec(Protocol):
         """The envelope of a client, its content checked; raises `BadMessage`."""
 
     def decode_as(self, message: str | bytes, kind: type[S], /) -> S:
-        """A message as a struct of `kind`; raises `BadMessage`."""
+        """A message as a struct of `kind`; raises `BadMessage`.
+
+        A field `content` may be `Raw`: of MessagePack in that codec, else of JSON, or of bytes in MessagePack. As `Any`
+        it is decoded by the binary codec MessagePack and by JSON; Protobuf leaves it `Raw`.
+        """
 
     def decode_reference(self, message: str | bytes, /) -> tuple[str | None, str | None]:
         """The `id` and `room` of a message that is wrong elsewhere, so that the error can name them."""
 
     def encode(self, message: object, /) -> bytes:
-        """Any message of the server, or a publication of either kind."""
+        """Any message of the server, a publication of either kind, or an envelope as a dict whose content is `Raw`."""
 
 
 class Reference(Struct):

@@ -11,10 +11,11 @@ import base64
 import json as reference
 import math
 import re
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 from msgspec.msgpack import Ext
 
 from hubbub.protocol.codec import MAX_NESTING, BadMessage
@@ -24,12 +25,15 @@ __all__ = [
     "NUMBER",
     "check_packed",
     "encode_json",
+    "exact",
     "is_bytes",
     "json_of",
     "number",
     "pack_bytes",
     "packed",
     "packed_of",
+    "read_extension",
+    "read_json",
     "unpack_bytes",
     "unpacked",
 ]
@@ -45,10 +49,13 @@ _SCALARS = frozenset((str, int, bool, type(None)))
 _BYTES: Final = (0xC4, 0xC5, 0xC6)
 
 
-class _Number(Struct, frozen=True):
-    """A number as JSON text."""
+class _Number:
+    """A number as JSON text; no struct, which msgspec would write by itself."""
 
-    text: bytes
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
 
 
 def _extension(code: int, data: memoryview) -> _Number:
@@ -64,6 +71,28 @@ _decode_packed = msgspec.msgpack.Decoder(ext_hook=_extension).decode
 _encode_packed = msgspec.msgpack.Encoder().encode
 _encode_json = msgspec.json.Encoder(enc_hook=lambda number: Raw(number.text)).encode
 _decode_json = msgspec.json.Decoder().decode
+
+
+def exact(text: str) -> int | float | Decimal:
+    """A number of JSON in Python: as a `Decimal` where neither `int` nor `float` holds it."""
+    if not text.lstrip("-").isdecimal():
+        value = float(text)
+        return value if math.isfinite(value) else Decimal(text)
+    # Python refuses to read more than some 4,000 digits.
+    return int(text) if len(text) < 4_000 else Decimal(text)
+
+
+def read_extension(code: int, data: memoryview) -> int | float | Decimal:
+    """The number in an extension of MessagePack, for who reads it; raises `BadMessage`."""
+    return exact(_extension(code, data).text.decode())
+
+
+def read_json(text: bytes | str) -> Any:
+    """JSON of any numbers in Python; raises `ValueError` where it is none."""
+    try:
+        return _decode_json(text)
+    except msgspec.DecodeError:
+        return reference.loads(text, parse_int=exact, parse_float=exact)
 
 
 def check_packed(content: Raw) -> None:

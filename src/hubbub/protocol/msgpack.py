@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.protocol.codec import BadMessage, Reference, say
-from hubbub.protocol.content import check_packed, packed
+from hubbub.protocol.content import check_packed, packed, read_extension
 from hubbub.protocol.envelope import HistoryPage, PackedEnvelope
 from hubbub.types import Packed, Publication
 
@@ -43,7 +43,7 @@ def decode_as(data: str | bytes, kind: type[S]) -> S:
     assert isinstance(data, bytes)
     decoder = _decoders.get(kind)
     if decoder is None:
-        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind)
+        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind, ext_hook=read_extension)
     try:
         return decoder.decode(data)  # type: ignore[no-any-return]  # the decoder for `kind` makes a `kind`
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -119,12 +119,14 @@ def _read_envelope(read: Any) -> dict[str, Any]:
 
 
 def _read_fields(read: Any) -> dict[str, Any]:
-    """What a message says, by the names of its fields; a list is there even if it is empty."""
-    found: dict[str, Any] = {field.name: [] for field in read.DESCRIPTOR.fields if field.is_repeated}
+    """What a message says, by the names of its fields; a list or a map is there even if it is empty."""
+    found: dict[str, Any] = {
+        field.name: {} if _is_map(field) else [] for field in read.DESCRIPTOR.fields if field.is_repeated
+    }
     for field, value in read.ListFields():
         if field.message_type is None:
             found[field.name] = list(value) if field.is_repeated else value
-        elif field.message_type.GetOptions().map_entry:
+        elif _is_map(field):
             inner = field.message_type.fields_by_name["value"].message_type
             found[field.name] = {key: value[key] if inner is None else _read(value[key]) for key in value}
         elif field.is_repeated:
@@ -132,6 +134,10 @@ def _read_fields(read: Any) -> dict[str, Any]:
         else:
             found[field.name] = _read(value)
     return found
+
+
+def _is_map(field: Any) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
 def _read(read: Any) -> Any:
@@ -145,6 +151,8 @@ def _read(read: Any) -> Any:
             return [_read(member) for member in read.list]
         case "Envelope":
             return _read_envelope(read)
+        case "Joined":
+            return {"recovered": None} | _read_fields(read)
         case _:
             return _read_fields(read)
 
@@ -229,7 +237,7 @@ def _write_fields(written: Any, fields: Mapping[str, Any]) -> None:
                 getattr(written, name).extend(value)
             else:
                 setattr(written, name, value)
-        elif field.message_type.GetOptions().map_entry:
+        elif _is_map(field):
             written_map = getattr(written, name)
             for key, item in value.items():
                 if field.message_type.fields_by_name["value"].message_type is None:

@@ -6,13 +6,14 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote
 
 import pytest
 
 from hubbub import Hub, Reject
 from hubbub.client import Client, Message, Recovered, State, StateChange, Unanswered, connect
+from hubbub.client.wire import CodecName
 from hubbub.errors import AckTimeout, ConnectError, HubbubError
 from hubbub.hub.hooks import Credentials
 from integration.client.proxy import Network
@@ -21,8 +22,19 @@ from support.loop import PATIENCE, eventually, run
 from support.server import Child, serving
 
 
+@pytest.fixture(autouse=True, params=get_args(CodecName))
+def codec(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> CodecName:
+    """All of this holds in each codec: what `as_user` makes speaks this one."""
+    chosen: CodecName = request.param
+    monkeypatch.setitem(SPOKEN, "codec", chosen)
+    return chosen
+
+
+SPOKEN: dict[str, Any] = {}
+
+
 def as_user(address: str, user: str, **options: Any) -> Client:
-    return connect(f"{address}/?user_id={quote(user)}", **options)
+    return connect(f"{address}/?user_id={quote(user)}", **(SPOKEN | options))
 
 
 async def heard(client: Client, count: int) -> list[Message]:
@@ -858,13 +870,15 @@ def test_messages_may_come_by_callback_in_order_with_everything_else() -> None:
 def test_everything_on_the_wire_can_be_traced() -> None:
     async def main() -> None:
         lines: list[tuple[str, str]] = []
-        async with (
-            serving() as server,
-            as_user(server.address, "alice", trace=lambda direction, text: lines.append((direction, text))) as alice,
-        ):
+
+        def trace(direction: str, text: str | bytes) -> None:
+            assert isinstance(text, str)
+            lines.append((direction, text.partition(",")[0]))
+
+        async with serving() as server, as_user(server.address, "alice", trace=trace, codec="json") as alice:
             await alice.users([])
 
-            assert [(direction, text.partition(",")[0]) for direction, text in lines] == [
+            assert lines == [
                 (">", '{"type":"hello"'),
                 ("<", '{"type":"welcome"'),
                 (">", '{"type":"users"'),

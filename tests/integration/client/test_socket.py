@@ -7,6 +7,7 @@ from typing import Any
 
 from hubbub.client.socket import Socket
 from hubbub.errors import ConnectError
+from hubbub.protocol import json
 from support.loop import run
 from support.resetting import resetting
 
@@ -27,7 +28,7 @@ def test_a_connection_that_dies_at_once_takes_no_other_with_it() -> None:
         async def connect() -> None:
             nonlocal refused
             for number in range(40):
-                connection = Socket(number, _Nobody())
+                connection = Socket(number, _Nobody(), json)
                 try:
                     await connection.open(url, None)
                 except ConnectError:
