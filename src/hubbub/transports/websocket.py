@@ -321,11 +321,6 @@ class Connection(WSListener):
 
     # --- inside ---
 
-    @property
-    def is_reading(self) -> bool:
-        """Whether what the peer sends is taken: not while the receiver wants to hear no more."""
-        return self._tcp is not None and self._tcp.is_reading()
-
     def _take(self, opcode: int, fin: bool, rsv: bool, payload: bytes, compressed: bool) -> None:
         """Take a frame that is not a message by itself as it is, or should not be there."""
         if self._state != _OPEN:
@@ -374,6 +369,11 @@ class Connection(WSListener):
         self._reason = close.reason
         self._end()
         self._tell_closed()
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether what the peer sends is taken: not while the receiver wants to hear no more."""
+        return self._tcp is not None and self._tcp.is_reading()
 
     def fail(self, violation: Violation) -> None:
         """Say what is wrong and end the connection; nothing more is read of it (§7.1.7)."""
