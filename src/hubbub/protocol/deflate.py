@@ -26,7 +26,9 @@ class CompressionOptions(Struct, frozen=True, kw_only=True):
     ] = 256
     # A third fewer bytes than level 1 saves beyond it, for next to no time. It is the text of strangers that is
     # compressed: 64 KiB chosen to be slow take 1.5 ms at level 4, 8 ms at 6, and 130 ms at 9.
-    compression_level: Annotated[int, Meta(ge=1, le=9, description="from 1, fast, to 9, small; text can be made to be slow above 4")] = 4
+    compression_level: Annotated[
+        int, Meta(ge=1, le=9, description="from 1, fast, to 9, small; text can be made to be slow above 4")
+    ] = 4
 
 
 # ------------------------------------------------------------------------------------------------ agreeing
