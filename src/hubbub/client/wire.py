@@ -162,10 +162,6 @@ class Chunk(Struct, kw_only=True):
     data: bytes
 
 
-class _Kind(Struct):
-    type: str
-
-
 # The reserved types; whatever is not here is the application's.
 _STRUCTS: Final[dict[str, type[Any]]] = {
     "welcome": Welcome,
@@ -199,8 +195,7 @@ class Wire:
         if isinstance(message, str) is codec.BINARY:
             raise NotAMessage("text in a binary codec" if codec.BINARY else "a binary message")
         try:
-            kind = codec.decode_as(message, _Kind).type
-            struct = _STRUCTS.get(kind, Message)
+            struct = _STRUCTS.get(codec.decode_type(message), Message)
             try:
                 return codec.decode_as(message, struct)
             except BadMessage:

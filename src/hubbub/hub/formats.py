@@ -8,7 +8,7 @@ from typing import Final
 from hubbub.protocol import json, msgpack
 from hubbub.protocol.codec import Codec
 from hubbub.protocol.envelope import MemberJoined, MemberLeft, Receipt
-from hubbub.types import Publication
+from hubbub.types import Packed, Publication
 
 __all__ = ["CODECS", "Framed", "subprotocol_of"]
 
@@ -42,7 +42,7 @@ class Framed:
 
     def encode(self, message: object) -> bytes:
         """One message, encoded and framed."""
-        if isinstance(message, Publication) and message.type in _signals:
+        if (type(message) is Publication or type(message) is Packed) and message.type in _signals:
             message = _signals[message.type](message)
         return self._frame(self._encode(message))
 
