@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SIGNALS", "Reading", "is_text", "parse", "read"]
+__all__ = ["SIGNALS", "Reading", "is_text", "parse", "read", "read_content"]
 
 _CODES = json.loads((Path(__file__).parents[2] / "spec" / "codes.json").read_text(encoding="utf-8"))
 
@@ -78,6 +78,17 @@ def read(text: str) -> Reading:
     except (ValueError, RecursionError, _Bad):
         return Reading(fields, False)
     return Reading(fields, None if fields["type"] == "chunk" else True)
+
+
+def read_content(text: str) -> bool | None:
+    """Whether this is JSON that may be a content; None where the document leaves it open."""
+    try:
+        _check_values(parse(text), 63)
+    except _Doubtful:
+        return None
+    except (ValueError, RecursionError, _Bad):
+        return False
+    return True
 
 
 def _check_values(value: Any, depth: int) -> None:
@@ -181,6 +192,9 @@ def _check(message: dict[str, Any]) -> None:
     for field, check in SENDER.items():
         if field in message:
             check(message[field])
+    if message.get("binary"):
+        content = message.get("content")
+        _need(isinstance(content, str) and _BASE64.fullmatch(content))
     type = message["type"]
     _need(type not in _FROM_SERVER - _FROM_CLIENT)
     if type in REQUESTS:
@@ -195,6 +209,3 @@ def _check(message: dict[str, Any]) -> None:
     if message.get("receipt"):
         volatile = message.get("volatile", type in SIGNALS)
         _need({"to", "id"} <= message.keys() and not volatile)
-    if message.get("binary"):
-        content = message.get("content")
-        _need(isinstance(content, str) and _BASE64.fullmatch(content))

@@ -106,4 +106,34 @@ def _lines() -> list[bytes]:
     return [*said, b"\n".join(said[2:]), b"\n".join(said)]
 
 
-_RAW = {"handshake": _heads, "token": _tokens, "frames": _streams, "envelopes": _envelopes, "server": _lines}
+def _encoded(codec: str) -> list[bytes]:
+    cases = json.loads(_VECTORS.with_name("codecs.json").read_text(encoding="utf-8"))
+    texts = [case[codec] for case in cases["envelopes"] if codec in case]
+    texts += [case["data"] for case in cases["refusals"] if case["codec"] == codec]
+    return [bytes.fromhex(joined(text)) for text in texts]
+
+
+def _of_msgpack() -> list[bytes]:
+    return _encoded("msgpack")
+
+
+def _of_protobuf() -> list[bytes]:
+    return _encoded("protobuf")
+
+
+def _answers() -> list[bytes]:
+    cases = json.loads(_VECTORS.with_name("codecs.json").read_text(encoding="utf-8"))["answers"]
+    codecs = enumerate(("msgpack", "protobuf"))
+    return [bytes([number]) + bytes.fromhex(joined(case[name])) for number, name in codecs for case in cases]
+
+
+_RAW = {
+    "handshake": _heads,
+    "token": _tokens,
+    "frames": _streams,
+    "envelopes": _envelopes,
+    "server": _lines,
+    "msgpack": _of_msgpack,
+    "protobuf": _of_protobuf,
+    "answers": _answers,
+}

@@ -17,7 +17,7 @@ from typing import Any, Final
 import h11
 import msgspec
 
-from fuzz import protocol_md, rfc6455, streams
+from fuzz import binary_md, protocol_md, rfc6455, streams
 from fuzz.memory import PEER, Pipe, Turns
 from hubbub.auth.jwt import JwtAuthenticator
 from hubbub.auth.options import AuthOptions
@@ -29,15 +29,18 @@ from hubbub.core.origins import ANY, OriginOptions, Standing, standing
 from hubbub.core.wheel import Wheel
 from hubbub.errors import Reject
 from hubbub.protocol import json as codec
+from hubbub.protocol.codec import Codec
 from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.conversation import Conversation, Violation
 from hubbub.protocol.deflate import Deflate
-from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Request
+from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Ping, Request
 from hubbub.transports.base import Accept, Handshake, Receiver, TransportLimits, Writer
 from hubbub.transports.handshake import HEAD_END
 from hubbub.transports.port import Gate, Port
 from hubbub.transports.websocket import WebSocket
 from hubbub.types import Identity
+from support.codecs import CODECS, EXACT, content_of, loads, same, unpack
+from support.crossing import OURS, told
 from support.tokens import NOW, SECRET, token
 
 __all__ = ["LIMITS", "TARGETS", "Heard", "cuts", "hear", "reference", "terms"]
@@ -347,9 +350,71 @@ def shaped_envelopes(data: bytes) -> None:
     _check_text(streams.envelope(data))
 
 
+def raw_msgpack(data: bytes) -> None:
+    """Any bytes in the place of an envelope in MessagePack."""
+    _check_binary("msgpack", data)
+
+
+def shaped_msgpack(data: bytes) -> None:
+    """Envelopes in MessagePack that are nearly right."""
+    _check_shaped("msgpack", data)
+
+
+def raw_protobuf(data: bytes) -> None:
+    """Any bytes in the place of an `Envelope`."""
+    _check_binary("protobuf", data)
+
+
+def shaped_protobuf(data: bytes) -> None:
+    """Envelopes in Protobuf that are nearly right, as far as it can be wrong at all."""
+    _check_shaped("protobuf", data)
+
+
+_READERS: Final = {"msgpack": binary_md.of_msgpack, "protobuf": binary_md.of_protobuf}
+
+
+def _check_shaped(name: str, choices: bytes) -> None:
+    with contextlib.suppress(UnicodeEncodeError):
+        encoded = CODECS[name].wrong(streams.message(choices))
+
+        assert isinstance(encoded, bytes)
+        _check_binary(name, encoded)
+
+
+def _check_binary(name: str, data: bytes) -> None:
+    """The event that the protocol says; and what is published is the same to everybody."""
+    read, content = _READERS[name](data)
+    event = _check_message(OURS[name], data, read)
+    if isinstance(event, Envelope | Ping):
+        kept = bytes(event.content)
+
+        assert (content is binary_md.ABSENT) == (not kept)
+        if not kept:
+            return
+        if kept[0] in (0xC4, 0xC5, 0xC6):
+            value = unpack(kept)
+            assert value == content
+        elif name == "msgpack":
+            value = unpack(kept)
+        else:
+            assert kept.decode() == content.strip(" \t\r\n")
+            value = loads(kept)
+        if isinstance(event, Envelope):
+            for receiver, encoded in told(name, data).items():
+                text = encoded.decode() if receiver == "json" else encoded
+                assert same(content_of(EXACT[receiver].decode(text)), value)
+
+
 def _check_text(text: str) -> None:
+    event = _check_message(codec, text, protocol_md.read(text))
+    if isinstance(event, Envelope | Ping):
+        content = protocol_md.parse(text).get("content", _check_text)
+        kept = bytes(event.content)
+        assert (protocol_md.parse(kept.decode()) if kept else _check_text) == content
+
+
+def _check_message(codec: Codec, text: str | bytes, read: protocol_md.Reading) -> object:
     """The event that the protocol says, in either way, and never an exception."""
-    read = protocol_md.read(text)
     plain = Conversation(codec, full=False).receive(text, 0.0)
     full = Conversation(codec, full=True)
     first = full.receive(text, 0.0)
@@ -372,6 +437,7 @@ def _check_text(text: str) -> None:
         assert isinstance(first, Violation) and first.code == CloseCode.PROTOCOL_VIOLATION
         assert not (read.good and type == "hello") and first.fault is not None
         _check_fault(first.fault, read)
+    return plain if read.good else None
 
 
 def _check_fault(fault: Fault, read: protocol_md.Reading) -> None:
@@ -388,18 +454,15 @@ def _check_fault(fault: Fault, read: protocol_md.Reading) -> None:
 
 
 def _check_event(event: object, fields: dict[str, Any]) -> None:
-    """A good message is understood as it was meant, its content untouched."""
+    """A good message is understood as it was meant."""
     type = fields["type"]
     kind = REQUESTS.get(type)
     assert isinstance(event, Envelope | Request) and isinstance(event, kind or Envelope)
     for name in event.__struct_fields__:
         value = getattr(event, name)
-        if name == "content":
-            content = protocol_md.parse(bytes(value).decode()) if bytes(value) else None
-            assert content == fields.get("content") and (bytes(value) != b"") == ("content" in fields)
-        elif name == "volatile" and "volatile" not in fields:
+        if name == "volatile" and "volatile" not in fields:
             assert bool(value) == (type in protocol_md.SIGNALS)
-        elif name in fields:
+        elif name in fields and name != "content":
             assert _plain(value) == _plain(fields[name]) or name == "resume"
 
 
@@ -416,6 +479,13 @@ def raw_server(data: bytes) -> None:
         _decode(line)
     for texts in (data.split(b"\n"), [_WELCOME, *data.split(b"\n")]):
         _Listener().hear(texts)
+
+
+def raw_answers(data: bytes) -> None:
+    """Any bytes from a server in MessagePack, or in Protobuf: a message, or called nonsense, and nothing else."""
+    codec = OURS["protobuf" if data and data[0] & 1 else "msgpack"]
+    with contextlib.suppress(wire.NotAMessage):
+        wire.Wire(codec).decode(data[1:])
 
 
 def shaped_server(data: bytes) -> None:
@@ -492,8 +562,13 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
         shaped_frames,
         raw_envelopes,
         shaped_envelopes,
+        raw_msgpack,
+        shaped_msgpack,
+        raw_protobuf,
+        shaped_protobuf,
         raw_server,
         shaped_server,
+        raw_answers,
     )
 }
 """Everything that is fuzzed, by name."""

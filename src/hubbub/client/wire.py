@@ -81,6 +81,8 @@ class Message(Struct, kw_only=True):
         elif isinstance(self.content, Raw):
             found = unpack_bytes(self.content)
             self.content = read_json(bytes(self.content)) if found is None else found
+        # The binary codecs do not say so.
+        self.binary = isinstance(self.content, bytes)
 
 
 class Positions(Struct):

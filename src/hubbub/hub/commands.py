@@ -470,7 +470,7 @@ async def users(node: Node, session: Session, request: Users) -> None:
 @_answers
 async def ping(node: Node, session: Session, request: Ping) -> None:
     """Are you there?"""
-    session.send(PongAnswer(request.id, request.content))
+    session.send(PongAnswer(request.id, request.content, request.binary))
 
 
 @_answers

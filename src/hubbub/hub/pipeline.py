@@ -181,13 +181,10 @@ def _encoded_as_read(content: object) -> Raw:
 
 def encode_content(content: object) -> Raw:
     """Any content as encoded JSON: what msgspec can encode, or a pydantic model; raises `HubbubError`."""
-    if isinstance(content, Raw):
-        return content
-    if content is None:
+    if content is None or (isinstance(content, Raw) and not memoryview(content).nbytes):
         return NOTHING
-    dump = getattr(content, "model_dump_json", None)
     try:
-        return Raw(dump().encode()) if dump is not None else encode_json(content)
+        return encode_json(content)
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise HubbubError(f"this content cannot be sent as JSON: {error}") from error
 

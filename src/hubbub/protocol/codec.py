@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -11,13 +12,19 @@ from msgspec import Struct
 from hubbub.protocol.envelope import Envelope
 from hubbub.types import Publication
 
-__all__ = ["CONTROL", "MAX_NESTING", "BadMessage", "Codec", "Reference", "Typed", "say"]
+__all__ = ["CONTROL", "MAX_NESTING", "BadMessage", "Codec", "Reference", "Typed", "check_nesting", "say"]
 
 MAX_NESTING: Final = 64
 """How many objects and arrays may stand in each other, the envelope included (protocol.md §1.3)."""
 
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """A control character: C0, DEL and C1 (protocol.md §1.2)."""
+
+# For `bytes.translate`: what is neither a quote nor a bracket.
+_NO_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[{]}"')
+# A bracket as a signed byte, one deeper or one back; and quotes go.
+_STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
+_string = re.compile(rb'"[^"]*"')
 
 S = TypeVar("S", bound=Struct)
 
@@ -96,3 +103,29 @@ def say(error: Exception, codec: str) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"not {codec}: text is not UTF-8"
     return f"not {codec}: {error}"
+
+
+def check_nesting(text: str | bytes, *, within: int = 0) -> None:
+    """Raise `BadMessage` where `text`, which is valid JSON and stands `within` so many others, is nested too deep."""
+    # Counting is a hundred times cheaper than measuring depth, and almost no message has 64 brackets; a
+    # short one has no room for them.
+    most = MAX_NESTING - within
+    if len(text) <= 2 * most:
+        return
+    if isinstance(text, str):
+        if text.count("{") + text.count("[") <= most:
+            return
+        text = text.encode()
+    if text.count(b"{") + text.count(b"[") > most and _depth(text) > most:
+        raise BadMessage(f"the message is nested more than {MAX_NESTING} deep")
+
+
+def _depth(text: bytes) -> int:
+    # Nothing here is done by Python for each bracket, or by a pattern for each string: there may be a million of them
+    # (a message in chunks), and everybody waits. Quotes first: two of them with nothing between change nothing for
+    # what follows, whichever is the one that opens.
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    structure = text.translate(None, _NO_STRUCTURE).replace(b'""', b"")
+    steps = _string.sub(b"", structure).translate(_STEPS)
+    return max(accumulate(memoryview(steps).cast("b")), default=0)

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from hubbub.protocol.codec import BadMessage, Codec
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode, ErrorCode
-from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Hello, Join, Request, Users
+from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Hello, Join, Ping, Request, Users
 
 __all__ = ["Conversation", "Violation", "check", "is_name"]
 
@@ -137,6 +137,9 @@ def _check_request(envelope: Envelope, request: Request) -> None:
     for field, name in (("id", envelope.id), ("room", envelope.room), ("to", envelope.to)):
         if name is not None:
             _check_text(field, name)
+    if isinstance(request, Ping):
+        # What the codec makes of it: in MessagePack it is no field.
+        request.binary = envelope.binary
     if isinstance(request, Join) and request.since is not None and request.last is not None:
         raise BadMessage("`join` takes `since` or `last`, not both")
     if isinstance(request, Hello) and request.resume is not None:

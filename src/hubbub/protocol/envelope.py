@@ -155,6 +155,8 @@ class Ping(Request):
     """Answered with a `pong` that repeats `id` and `content`."""
 
     content: Raw = NOTHING
+    # As in the `Envelope`.
+    binary: bool = False
 
 
 class Pong(Request):
@@ -343,6 +345,8 @@ class PongAnswer(_Answer, tag="pong"):
 
     id: str | None = None
     content: Raw = NOTHING
+    # As in the `Envelope`.
+    binary: bool = False
 
 
 class Fault(_Answer, tag="error"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
+import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from types import SimpleNamespace
@@ -116,6 +118,47 @@ def with_threads(main: Callable[[Threads], Coroutine[Any, Any, T]], threads: int
     return asyncio.run(run())
 
 
+class Price(msgspec.Struct):
+    value: float
+
+
+class PriceList(msgspec.Struct, array_like=True):
+    value: float
+
+
+@dataclasses.dataclass
+class DataPrice:
+    value: float
+
+
+class PydanticPrice(pydantic.BaseModel):
+    value: float | list[float] | dict[str, float]
+
+
+class ConstantPrice(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")
+
+    value: float
+
+
+# Where NaN may hide.
+INFINITE: dict[str, Callable[[float], object]] = {
+    "alone": lambda value: value,
+    "in a list": lambda value: [1, value],
+    "in a tuple": lambda value: (value,),
+    "in a set": lambda value: {value},
+    "deep": lambda value: {"a": [{"b": (None, value)}]},
+    "in a struct": Price,
+    "in a struct that is a list": PriceList,
+    "in structs": lambda value: {"a": [Price(1.0), Price(value)]},
+    "in a dataclass": DataPrice,
+    "in a pydantic model": lambda value: PydanticPrice(value=value),
+    "in a list of a pydantic model": lambda value: PydanticPrice(value=[value]),
+    "in an object of a pydantic model": lambda value: PydanticPrice(value={"a": value}),
+    "in a pydantic model that writes constants": lambda value: ConstantPrice(value=value),
+}
+
+
 class TestMessage:
     """What a handler sees, and what goes on."""
 
@@ -219,6 +262,35 @@ class TestMessage:
     def test_what_json_cannot_say_is_an_error_of_ours(self, content: object) -> None:
         with pytest.raises(HubbubError, match="cannot be sent as JSON"):
             encode_content(content)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    @pytest.mark.parametrize("wrap", INFINITE.values(), ids=INFINITE)
+    def test_no_nan_goes_out_as_null(self, wrap: Callable[[float], object], value: float) -> None:
+        """msgspec and pydantic would make null of it, or what is no JSON, which would reach everybody."""
+        with pytest.raises(HubbubError, match="cannot be sent as JSON"):
+            encode_content(wrap(value))
+
+    def test_null_beside_what_is_not_looked_into_goes_out(self) -> None:
+        content = {"a": None, "b": Raw(b"[null, 1.50]")}
+
+        assert bytes(encode_content(content)) == b'{"a":null,"b":[null, 1.50]}'
+
+    @pytest.mark.parametrize("text", [b"NaN", b"[1", b"1 2", b'"\\ud800"', b"{'a':1}"])
+    def test_what_an_application_has_encoded_must_be_json(self, text: bytes) -> None:
+        """On its own, and within something else."""
+        for content in (Raw(text), [Raw(text)], {"a": Raw(text)}):
+            with pytest.raises(HubbubError, match="cannot be sent as JSON"):
+                encode_content(content)
+
+    def test_what_is_nested_too_deep_does_not_go_out(self) -> None:
+        """As for clients: 64 with the envelope, so that every receiver can read it (protocol.md 1.3)."""
+        content: list[Any] = []
+        for _ in range(62):
+            content = [content]
+
+        assert bytes(encode_content(content)) == b"[" * 63 + b"]" * 63
+        with pytest.raises(HubbubError, match="nested more than 64 deep"):
+            encode_content([content])
 
 
 class TestHandlers:
