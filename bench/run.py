@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from statistics import median
 
+import compression
 import durable
 import fanout
 import handshakes
@@ -31,6 +32,7 @@ QUESTIONS = {
     "fanout": fanout.ask,
     "unicast": unicast.ask,
     "limits": limits.ask,
+    "compression": compression.ask,
     "latency": latency.ask,
     "idle": idle.ask,
     "durable": durable.ask,

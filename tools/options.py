@@ -28,6 +28,7 @@ from hubbub.core.rates import Rate, RateLimits
 from hubbub.core.rooms import RoomOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.hub.options import HubOptions
+from hubbub.protocol.deflate import CompressionOptions
 from hubbub.transports.base import TransportLimits
 from hubbub.transports.tls import TlsOptions
 
@@ -45,6 +46,7 @@ CHAPTERS: dict[str, type[Struct]] = {
     "Rates": RateLimits,
     "Slow readers": OutboxLimits,
     "The transport": TransportLimits,
+    "Compression": CompressionOptions,
     "The store": StoreOptions,
     "History": HistoryLimits,
 }

@@ -29,6 +29,7 @@ from hubbub.core.rooms import room_options
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
 from hubbub.hub.options import HubOptions
+from hubbub.protocol.deflate import CompressionOptions
 from hubbub.transports.base import TransportLimits
 from hubbub.transports.tls import TlsOptions
 
@@ -56,6 +57,7 @@ class Config(Struct, frozen=True, kw_only=True):
     server: ServerOptions = msgspec.field(default_factory=ServerOptions)
     tls: TlsOptions = msgspec.field(default_factory=TlsOptions)
     transport: TransportLimits = msgspec.field(default_factory=TransportLimits)
+    compression: CompressionOptions = msgspec.field(default_factory=CompressionOptions)
     hub: HubOptions = msgspec.field(default_factory=HubOptions)
     history: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
     store: StoreOptions = msgspec.field(default_factory=StoreOptions)
@@ -93,6 +95,7 @@ _SECTIONS: tuple[type[Struct], ...] = (
     RateLimits,
     OutboxLimits,
     TransportLimits,
+    CompressionOptions,
     StoreOptions,
     HistoryLimits,
 )
@@ -147,6 +150,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         server=_pick(ServerOptions, values),
         tls=_pick(TlsOptions, values),
         transport=_pick(TransportLimits, values),
+        compression=_pick(CompressionOptions, values),
         hub=msgspec.structs.replace(
             _pick(HubOptions, values), limits=limits, rates=rates, outbox=outbox, origin=_pick(OriginOptions, values)
         ),
@@ -293,3 +297,5 @@ def _check(values: Mapping[str, Any]) -> None:
         raise ConfigError("silence_limit must be longer than ping_interval: a ping needs time to be answered")
     if value("envelope_ping_interval") <= value("pong_timeout"):
         raise ConfigError("envelope_ping_interval must be longer than pong_timeout: one ping at a time")
+    if value("unfinished_size") < value("message_size"):
+        raise ConfigError("unfinished_size must be at least message_size: one message must have room")

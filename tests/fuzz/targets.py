@@ -32,6 +32,7 @@ from hubbub.protocol import json as codec
 from hubbub.protocol.codec import Codec
 from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.conversation import Conversation, Violation
+from hubbub.protocol.deflate import Deflate
 from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Ping, Request
 from hubbub.transports.base import Accept, Handshake, Receiver, TransportLimits, Writer
 from hubbub.transports.handshake import HEAD_END
@@ -42,7 +43,7 @@ from support.codecs import CODECS, EXACT, content_of, loads, same, unpack
 from support.crossing import OURS, told
 from support.tokens import NOW, SECRET, token
 
-__all__ = ["LIMITS", "TARGETS", "Heard", "cuts", "hear", "reference"]
+__all__ = ["LIMITS", "TARGETS", "Heard", "cuts", "hear", "reference", "terms"]
 
 LIMITS: Final = (
     # Small ones, so that inputs need not be large to meet them; and the default ones.
@@ -130,7 +131,7 @@ def _ask(loop: Turns, pieces: Iterable[bytes]) -> tuple[Any, ...]:
         _look_into(handshake)
         return Accept(Heard())
 
-    def websocket(transport: asyncio.Transport, receiver: Receiver, early: bytes) -> None:
+    def websocket(transport: asyncio.Transport, receiver: Receiver, early: bytes, deflate: Deflate | None) -> None:
         took_over.append("websocket")
         collector.data_received(early)
         transport.set_protocol(collector)
@@ -148,6 +149,7 @@ def _ask(loop: Turns, pieces: Iterable[bytes]) -> tuple[Any, ...]:
         http=http,
         # The peer is one: what it says about its client is read.
         proxies=TrustedProxies([PEER]),
+        compression=True,
     )
     pipe = Pipe(loop, Gate(port))
     for piece in pieces:
@@ -263,22 +265,23 @@ class Exchange:
 
 
 def raw_frames(data: bytes) -> None:
-    """Any bytes in the place of frames, the first of them a choice of limits."""
-    _check_stream(data[1:], LIMITS[data[0] & 1] if data else LIMITS[0])
+    """Any bytes in the place of frames, the first of them a choice of limits, and whether compression was agreed on."""
+    _check_stream(data[:1], data[1:])
 
 
 def shaped_frames(data: bytes) -> None:
     """Frames that are nearly right."""
-    _check_stream(streams.frames(data[1:]), LIMITS[data[0] & 1] if data else LIMITS[0])
+    _check_stream(data[:1], streams.frames(data[1:]))
 
 
-def _check_stream(stream: bytes, limits: TransportLimits) -> None:
+def _check_stream(choice: bytes, stream: bytes) -> None:
     """The same messages, answers and end however it is cut, and those of the reference."""
+    limits, compressed = terms(choice)
     with Turns() as loop:
-        first, *others = (hear(loop, pieces, limits) for pieces in cuts(stream))
+        first, *others = (hear(loop, pieces, limits, compressed) for pieces in cuts(stream))
     for other in others:
         assert other == first
-    expected = reference(stream, limits)
+    expected = reference(stream, limits, compressed)
 
     assert first.messages == expected.messages
     assert [payload for opcode, payload in first.answers if opcode == rfc6455.PONG] == expected.pongs
@@ -288,24 +291,34 @@ def _check_stream(stream: bytes, limits: TransportLimits) -> None:
     assert [int.from_bytes(payload[:2]) or 1005 for payload in said] == ([] if code == 1006 else [code])
 
 
-def reference(stream: bytes, limits: TransportLimits) -> rfc6455.Outcome:
+def terms(choice: bytes) -> tuple[TransportLimits, bool]:
+    """What the first byte of an input chooses: limits, and whether compression was agreed on."""
+    [number] = choice or b"\0"
+    return LIMITS[number & 1], number & 2 != 0
+
+
+def reference(stream: bytes, limits: TransportLimits, compressed: bool) -> rfc6455.Outcome:
     """What must come of a stream."""
     return rfc6455.read(
-        stream, rfc6455.Limits(limits.message_size, limits.message_fragments, limits.control_frames_burst)
+        stream,
+        rfc6455.Limits(
+            limits.message_size, limits.message_fragments, limits.control_frames_burst, compressed=compressed
+        ),
     )
 
 
-def hear(loop: Turns, pieces: Iterable[bytes], limits: TransportLimits) -> Exchange:
+def hear(loop: Turns, pieces: Iterable[bytes], limits: TransportLimits, compressed: bool) -> Exchange:
     """Have a connection get these pieces, and then the end."""
     heard = Heard()
     websocket = WebSocket(limits, Wheel(0.0))
     pipe = Pipe(loop, asyncio.Protocol())
-    websocket.open(pipe, heard)
+    websocket.open(pipe, heard, deflate=Deflate() if compressed else None)
     for piece in pieces:
         pipe.send(piece)
     pipe.hang_up()
 
     assert not websocket.connections
+    assert (len(websocket.unfinished), websocket.unfinished.size) == (0, 0)
     return Exchange(heard.messages, heard.codes, list(_server_frames(bytes(pipe.written))))
 
 

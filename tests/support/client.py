@@ -187,13 +187,15 @@ async def open_client(
     headers: dict[str, str] | None = None,
     subprotocols: list[str] | None = None,
     rcvbuf: int | None = None,
+    compression: str | None = None,
 ) -> Client:
     """Open a session at `address` (`http://host:port`, or `https`) as `user`, and in the full way await its `welcome`.
 
     In a `codec` that is not JSON there is only the full way.
 
     `hello` has the fields of the greeting; `subprotocols` offers these and greets nobody. `rcvbuf` bounds
-    the kernel's receive buffer, so that a stalled client is noticed soon.
+    the kernel's receive buffer, so that a stalled client is noticed soon. `compression` may be
+    "deflate", which is offered then.
     """
     scheme, _, place = address.partition("://")
     host, _, port = place.rpartition(":")
@@ -213,7 +215,7 @@ async def open_client(
             ssl=AUTHORITY.trusted if scheme == "https" else None,
             subprotocols=None if offered is None else [Subprotocol(name) for name in offered],
             additional_headers=headers,
-            compression=None,
+            compression=compression,
             # The tests look at liveness themselves.
             ping_interval=None,
             open_timeout=PATIENCE,

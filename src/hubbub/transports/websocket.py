@@ -27,6 +27,7 @@ from picows.common import WSUpgradeResponseWithListener
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]  # see above
 
 from hubbub.core.wheel import Timer, Wheel
+from hubbub.protocol.deflate import CompressionOptions, Deflate
 from hubbub.protocol.frames import (
     CLOSE,
     PING,
@@ -36,12 +37,14 @@ from hubbub.protocol.frames import (
     Violation,
     binary_frame,
     close_frame,
+    compressing,
     pong_frame,
     read_close,
     text_frame,
 )
 from hubbub.transports.base import Receiver, TransportLimits
 from hubbub.transports.linger import LAST_READS, finish_sending
+from hubbub.transports.unfinished import Unfinished
 
 __all__ = ["Connection", "WebSocket"]
 
@@ -62,6 +65,10 @@ def _give_back() -> None:
         _LENT.pop().detach()
 
 
+# What makes text messages into frames, and what binary ones.
+_Framings = tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]
+_PLAIN: _Framings = (text_frame, binary_frame)
+
 # The life of a connection: messages go both ways; our close frame is out and the peer's is awaited;
 # nothing more is said, only the TCP connection remains to be ended.
 _OPEN, _CLOSING, _OVER = range(3)
@@ -70,19 +77,40 @@ _OPEN, _CLOSING, _OVER = range(3)
 class WebSocket:
     """The WebSocket side of a port: what all its connections share, and the connections there are."""
 
-    def __init__(self, limits: TransportLimits, wheel: Wheel) -> None:
+    def __init__(
+        self, limits: TransportLimits, wheel: Wheel, compression: CompressionOptions = CompressionOptions()
+    ) -> None:
         self.limits = limits
         self.wheel = wheel
+        self.compression = compression
         # Those whose TCP connection still stands.
         self.connections: set[Connection] = set()
+        # Those of them that have sent a part of a message, and not all of it.
+        self.unfinished = Unfinished(limits, wheel)
+        # How text and binary messages are framed where a window was agreed on, by its bits: at most seven.
+        self._framings: dict[int, _Framings] = {}
 
-    def open(self, transport: asyncio.Transport, receiver: Receiver, early: bytes = b"") -> None:
+    def framings(self, deflate: Deflate | None) -> _Framings:
+        """How a connection frames text and binary messages: the same two functions for all that agreed alike."""
+        if deflate is None:
+            return _PLAIN
+        window = deflate.window
+        found = self._framings.get(window)
+        if found is None:
+            text, binary = (compressing(binary, window, self.compression) for binary in (False, True))
+            found = self._framings[window] = (text, binary)
+        return found
+
+    def open(
+        self, transport: asyncio.Transport, receiver: Receiver, early: bytes = b"", deflate: Deflate | None = None
+    ) -> None:
         """Take over a TCP connection on which the handshake has been done, its response written.
 
         Reading may be paused, and is not afterwards. `early` is what the client sent right behind its
-        handshake. Whatever happens, `receiver` is told `opened` and, once the connection is gone, `closed`.
+        handshake, `deflate` what was agreed on about compression. Whatever happens, `receiver` is told `opened`
+        and, once the connection is gone, `closed`.
         """
-        connection = Connection(self, transport, receiver)
+        connection = Connection(self, transport, receiver, deflate)
         if transport.is_closing():
             # The client left while it was being let in.
             connection.be_stillborn()
@@ -134,6 +162,7 @@ class Connection(WSListener):
         "_assembly",
         "_code",
         "_deliver",
+        "_framings",
         "_reason",
         "_receiver",
         "_socket",
@@ -151,8 +180,12 @@ class Connection(WSListener):
     # See `Writer.send`: this one may be kept.
     send: Callable[[bytes], int]
 
-    def __init__(self, websocket: WebSocket, transport: asyncio.Transport, receiver: Receiver) -> None:
+    def __init__(
+        self, websocket: WebSocket, transport: asyncio.Transport, receiver: Receiver, deflate: Deflate | None = None
+    ) -> None:
         self._websocket = websocket
+        # Also whether messages may be compressed: then these are not the plain ones.
+        self._framings = websocket.framings(deflate)
         # None once it is gone.
         self._tcp: asyncio.Transport | None = transport
         # None once it has been told of the end.
@@ -188,7 +221,7 @@ class Connection(WSListener):
 
     def framing(self, binary: bool) -> Callable[[bytes], bytes]:
         """See `Writer.framing`."""
-        return binary_frame if binary else text_frame
+        return self._framings[binary]
 
     def _send_through(self, frames: bytes, /) -> int:
         # Where the socket is not ours to write to: TLS has to encrypt, or the client has already left.
@@ -254,12 +287,9 @@ class Connection(WSListener):
             if kind is _BINARY:
                 self._deliver(frame.get_payload_as_bytes())
                 return
-        self._take(
-            frame.msg_type.value,
-            bool(frame.fin),
-            bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
-            frame.get_payload_as_bytes(),
-        )
+        compressed = bool(frame.rsv1) and self._framings is not _PLAIN
+        rsv = bool(frame.rsv2 or frame.rsv3 or (frame.rsv1 and not compressed))
+        self._take(frame.msg_type.value, bool(frame.fin), rsv, frame.get_payload_as_bytes(), compressed)
 
     def pause_writing(self) -> None:
         """The socket takes no more."""
@@ -291,19 +321,26 @@ class Connection(WSListener):
 
     # --- inside ---
 
-    def _take(self, opcode: int, fin: bool, rsv: bool, payload: bytes) -> None:
-        """Take a frame that is not a message by itself, or should not be there."""
+    def _take(self, opcode: int, fin: bool, rsv: bool, payload: bytes, compressed: bool) -> None:
+        """Take a frame that is not a message by itself as it is, or should not be there."""
         if self._state != _OPEN:
             if opcode == CLOSE and self._state == _CLOSING:
                 self._end()
             return
         limits = self._websocket.limits
         assembly = self._assembly or Assembly(limits.message_size, limits.message_fragments)
-        result = assembly.add(opcode, fin, rsv, payload)
-        self._assembly = assembly if assembly.unfinished else None
+        result = assembly.add(opcode, fin, rsv, payload, compressed)
         if isinstance(result, Violation):
             self.fail(result)
-        elif result is not None:
+            return
+        if assembly.unfinished:
+            self._assembly = assembly
+            if not self._websocket.unfinished.hold(self, assembly.size):
+                self.fail(Violation(1013, "too many unfinished messages: try later"))
+                return
+        else:
+            self._drop_assembly()
+        if result is not None:
             self._deliver(result)
         elif opcode == CLOSE:
             self._peer_closes(payload)
@@ -333,6 +370,11 @@ class Connection(WSListener):
         self._end()
         self._tell_closed()
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether what the peer sends is taken: not while the receiver wants to hear no more."""
+        return self._tcp is not None and self._tcp.is_reading()
+
     def fail(self, violation: Violation) -> None:
         """Say what is wrong and end the connection; nothing more is read of it (§7.1.7)."""
         if self._state == _OVER or self._tcp is None:
@@ -359,7 +401,12 @@ class Connection(WSListener):
         # Not silently: nobody may believe that these bytes have left.
         self.send = _send_nothing
         self._deliver = _ignore
-        self._assembly = None
+        self._drop_assembly()
+
+    def _drop_assembly(self) -> None:
+        if self._assembly is not None:
+            self._assembly = None
+            self._websocket.unfinished.release(self)
 
     def _end(self) -> None:
         """Let what is written leave, and end the TCP connection."""

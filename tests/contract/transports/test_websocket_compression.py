@@ -1,0 +1,255 @@
+"""permessage-deflate over real connections: what is agreed on, what is sent, what is let in."""
+
+from __future__ import annotations
+
+import random
+import zlib
+
+import pytest
+
+from contract.transports.harness import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Client,
+    Recorder,
+    Run,
+    Served,
+    frame,
+    handshake,
+    serving,
+)
+from hubbub.protocol.deflate import CompressionOptions
+from hubbub.transports.base import TransportLimits
+
+ON = CompressionOptions(compression=True)
+RSV1 = 4
+
+OFFER = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
+LONG = "round and round and round it goes " * 100
+# What nothing makes shorter.
+NOISE = random.Random(5).randbytes(1_000)
+
+
+def deflated(data: bytes) -> bytes:
+    """As a client compresses."""
+    stream = zlib.compressobj(wbits=-15)
+    return (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
+
+
+def inflated(payload: bytes, window: int = 15) -> bytes:
+    return zlib.decompressobj(-window).decompress(payload + b"\x00\x00\xff\xff")
+
+
+async def compressed(served: Served, offer: str = OFFER) -> tuple[Client, Recorder]:
+    """A client that has agreed on compression, and the receiver that it met."""
+    client, recorder = await served.join("/ws", offer)
+    return client, recorder
+
+
+async def agreed(served: Served, *lines: str) -> str | None:
+    client = await served.client()
+    client.send(handshake("/ws", *lines))
+    status, headers, _ = await client.response()
+
+    assert status == 101
+    return headers.get("sec-websocket-extensions")
+
+
+def test_it_is_off_unless_it_is_switched_on(run: Run) -> None:
+    """No extension is answered, and a frame that says it is compressed breaks the rules."""
+
+    async def main() -> None:
+        async with serving() as served:
+            assert await agreed(served, OFFER) is None
+            client, recorder = await served.join("/ws", OFFER)
+            recorder.say(LONG.encode())
+
+            assert await client.frame() == (TEXT, LONG.encode())
+            client.send(frame(TEXT, deflated(b"x"), rsv=RSV1))
+            assert await client.close_code() == 1002
+
+    run(main())
+
+
+def test_both_sides_forget_after_each_message(run: Run) -> None:
+    """The answer says so, and which window if the client asked."""
+    both = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+
+    async def main() -> None:
+        async with serving(compression=ON) as served:
+            assert await agreed(served) is None
+            assert await agreed(served, "Sec-WebSocket-Extensions: x-bzip2") is None
+            assert await agreed(served, OFFER) == both
+            assert await agreed(served, OFFER + "; server_max_window_bits=8") is None
+            window = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=10"
+            assert await agreed(served, window) == both + "; server_max_window_bits=10"
+
+    run(main())
+
+
+@pytest.mark.parametrize("on", [False, True], ids=["off", "on"])
+def test_extensions_that_are_malformed_are_refused(run: Run, on: bool) -> None:
+    """RFC 6455 §9.1; the next client is served."""
+
+    async def main() -> None:
+        async with serving(compression=CompressionOptions(compression=on)) as served:
+            client = await served.client()
+            client.send(handshake("/ws", 'Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits="9'))
+            status, _, _ = await client.response()
+
+            assert status == 400
+            assert await client.end() == b""
+            await served.join("/ws", OFFER)
+
+    run(main())
+
+
+def test_long_messages_go_out_compressed(run: Run) -> None:
+    """From the threshold on, where it saves anything; text and binary; no control frame."""
+
+    async def main() -> None:
+        async with serving(compression=ON) as served:
+            client, recorder = await compressed(served)
+            recorder.say(LONG.encode())
+            recorder.say(LONG.encode(), binary=True)
+            recorder.say(b"short")
+            recorder.say(NOISE, binary=True)
+            recorder.writer.ping()
+            for opcode in (TEXT, BINARY):
+                found, rsv1, payload = await client.any_frame()
+
+                assert (found, rsv1, inflated(payload)) == (opcode, True, LONG.encode())
+                assert len(payload) < len(LONG) / 10
+            assert await client.frame() == (TEXT, b"short")
+            assert await client.frame() == (BINARY, NOISE)
+            assert await client.frame() == (PING, b"")
+            recorder.writer.close(1000, "a reason that is long and long and long and long enough")
+            assert (await client.frame())[0] == CLOSE
+
+    run(main())
+
+
+def test_who_agreed_alike_gets_the_same_bytes(run: Run) -> None:
+    """One function for all of them, another for each other window, and the plain one for the others."""
+
+    async def main() -> None:
+        async with serving(compression=ON) as served:
+            recorders = [
+                (await served.join("/ws", *lines))[1]
+                for lines in (
+                    (),
+                    (OFFER,),
+                    ("Sec-WebSocket-Extensions: permessage-deflate",),
+                    ("Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=15",),
+                    ("Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9",),
+                    ("Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9",),
+                )
+            ]
+            for binary in (False, True):
+                plain, first, *alike, other, same = [recorder.writer.framing(binary) for recorder in recorders]
+
+                assert all(framing is first for framing in alike)
+                assert same is other
+                assert len({plain, first, other}) == 3
+
+    run(main())
+
+
+@pytest.mark.parametrize("window", range(9, 16))
+def test_a_window_is_kept(run: Run, window: int) -> None:
+    """A client that has no more memory can read what is sent."""
+    words = " ".join(str(number * number) for number in range(20_000))[:60_000]
+
+    async def main() -> None:
+        async with serving(compression=ON) as served:
+            offer = f"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits={window}"
+            client, recorder = await compressed(served, offer)
+            recorder.say(words.encode())
+            _, rsv1, payload = await client.any_frame()
+
+            assert rsv1 and inflated(payload, window) == words.encode()
+
+    run(main())
+
+
+def test_compressed_messages_come_in(run: Run) -> None:
+    """Whole or in fragments, among others that are not compressed, with a ping in between."""
+
+    async def main() -> None:
+        async with serving(compression=ON) as served:
+            client, recorder = await compressed(served)
+            payload = deflated(LONG.encode())
+            client.send(frame(TEXT, payload, rsv=RSV1) + frame(BINARY, payload, rsv=RSV1))
+            client.send(frame(TEXT, b"plain") + frame(TEXT, b"pl", fin=False) + frame(CONTINUATION, b"ain"))
+            client.send(frame(TEXT, payload[:9], rsv=RSV1, fin=False) + frame(PING, b"!"))
+            client.send(frame(CONTINUATION, b"", fin=False) + frame(CONTINUATION, payload[9:]))
+            client.send(frame(TEXT, b"\x00", rsv=RSV1) + frame(BINARY, b"", rsv=RSV1))
+            await recorder.until(lambda: len(recorder.messages) == 7)
+
+            assert recorder.messages == [LONG, LONG.encode(), "plain", "plain", LONG, "", b""]
+            assert await client.frame() == (PONG, b"!")
+
+    run(main())
+
+
+def test_echo_is_compressed_too(run: Run) -> None:
+    async def main() -> None:
+        async with serving(compression=ON) as served:
+            client = await served.client()
+            client.send(handshake("/echo", OFFER) + frame(BINARY, deflated(LONG.encode()), rsv=RSV1))
+            _, headers, _ = await client.response()
+
+            assert headers["sec-websocket-extensions"].startswith("permessage-deflate;")
+            opcode, rsv1, payload = await client.any_frame()
+            assert (opcode, rsv1, inflated(payload)) == (BINARY, True, LONG.encode())
+
+    run(main())
+
+
+BOMB = deflated(b"\0" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        pytest.param(frame(TEXT, b"\x00", rsv=2 | RSV1), 1002, id="rsv2"),
+        pytest.param(frame(TEXT, b"\x00", rsv=1), 1002, id="rsv3"),
+        pytest.param(frame(PING, b"", rsv=RSV1), 1002, id="a ping"),
+        pytest.param(frame(CLOSE, b"\x03\xe8", rsv=RSV1), 1002, id="a close frame"),
+        pytest.param(frame(3, b"", rsv=RSV1), 1002, id="opcode 3"),
+        pytest.param(frame(CONTINUATION, b"", rsv=RSV1), 1002, id="nothing to continue"),
+        pytest.param(frame(TEXT, fin=False) + frame(CONTINUATION, b"\x00", rsv=RSV1), 1002, id="in the middle"),
+        pytest.param(frame(TEXT, fin=False, rsv=RSV1) + frame(CONTINUATION, b"\x00", rsv=RSV1), 1002, id="said again"),
+        pytest.param(frame(TEXT, fin=False, rsv=RSV1) + frame(TEXT, b"\x00"), 1002, id="unfinished"),
+        pytest.param(frame(TEXT, b"hello", rsv=RSV1), 1007, id="not compressed"),
+        pytest.param(frame(BINARY, deflated(b"hello")[:-2], rsv=RSV1), 1007, id="cut off"),
+        pytest.param(frame(TEXT, deflated(b"\xff"), rsv=RSV1), 1007, id="not UTF-8"),
+        pytest.param(frame(BINARY, BOMB, rsv=RSV1), 1009, id="a bomb"),
+        pytest.param(
+            frame(BINARY, BOMB[:300], rsv=RSV1, fin=False) + frame(CONTINUATION, BOMB[300:]), 1009, id="in two parts"
+        ),
+        pytest.param(frame(BINARY, deflated(b"x" * 1_001), rsv=RSV1), 1009, id="a byte too many"),
+        pytest.param(frame(BINARY, b"x" * 1_001, rsv=RSV1), 1009, id="too big as it is"),
+        pytest.param(
+            frame(TEXT, fin=False, rsv=RSV1) + frame(CONTINUATION, fin=False) * 8, 1009, id="too many fragments"
+        ),
+    ],
+)
+def test_violations_are_answered_with_their_code(run: Run, data: bytes, code: int) -> None:
+    """And what came before still counts."""
+
+    async def main() -> None:
+        limits = TransportLimits(message_size=1_000, message_fragments=8)
+        async with serving(limits, compression=ON) as served:
+            client, recorder = await compressed(served)
+            client.send(frame(TEXT, deflated(b"before"), rsv=RSV1) + data + frame(TEXT, b"after"))
+
+            assert await client.close_code() == code
+            assert (await recorder.end())[0] == code
+            assert recorder.messages == ["before"]
+
+    run(main())
