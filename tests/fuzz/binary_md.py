@@ -81,8 +81,10 @@ def of_msgpack(data: bytes) -> tuple[Reading, Any]:
     )
     fields = {name: _said(message[name]) for name in meant & message.keys() if name != "binary"}
     if isinstance(resume := fields.get("resume"), dict):
+        named = all(isinstance(key, str) for key in message["resume"])
         # What else is there is ignored, also where it is no UTF-8.
-        fields["resume"] = {name: value for name, value in resume.items() if name in ("inbox", "all", "rooms")}
+        kept = {name: value for name, value in resume.items() if name in ("inbox", "all", "rooms")}
+        fields["resume"] = kept if named else _WRONG
     read = protocol_md.read(json.dumps(fields))
     if doubtful or "binary" in message:
         return replace(read, good=None), content

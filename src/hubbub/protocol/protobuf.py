@@ -29,11 +29,14 @@ NATIVE: Final = None
 
 S = TypeVar("S", bound=Struct)
 
-# What only the server says. For what a client says it is unknown, or 16 MiB of empty envelopes in a `history` would
-# be gigabytes, and half a minute of Python.
+# Of what only the server says, that of which there may be many. For what a client says it is unknown: 16 MiB of empty
+# envelopes in a `history` would be gigabytes, and half a minute of Python. The members of `fields` themselves stay, for
+# one that comes ends another.
 _SERVERS: Final = {
-    "Envelope": ("welcome", "joined", "left", "ack", "told", "presence", "error", "gap", "goodbye"),
-    "History": ("messages", "position"),
+    "Welcome": ("limits", "positions", "recovered"),
+    "Joined": ("members",),
+    "History": ("messages",),
+    "Presence": ("members",),
     "Users": ("users",),
 }
 
@@ -139,7 +142,7 @@ def _read_envelope(read: Any) -> dict[str, Any]:
     if content is not None:
         found["content"] = content
     member = _member_of(read.type)
-    if member in read.DESCRIPTOR.fields_by_name and member in _members:
+    if member in _members:
         # Where it is not set, it is empty.
         found |= _read(getattr(read, member))
     return found
