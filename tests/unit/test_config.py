@@ -87,6 +87,7 @@ def found(config: Config, option: Option) -> Any:
         config.transport,
         config.hub,
         config.hub.limits,
+        config.hub.transfers,
         config.hub.rates,
         config.hub.outbox,
         config.hub.origin,

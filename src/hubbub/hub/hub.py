@@ -61,6 +61,8 @@ class HubStatistics(Struct, frozen=True, kw_only=True):
     users: int
     rooms: int
     blocked: int
+    # Bytes of messages that have come in chunks, and are not whole yet.
+    transfer_bytes: int
     # Since the start.
     messages_in: int
     publications: int
@@ -341,6 +343,7 @@ class Hub:
             users=node.users,
             rooms=node.rooms,
             blocked=len(node.blocked),
+            transfer_bytes=node.large.held,
             messages_in=node.messages_in,
             publications=node.publications,
             errors=dict(node.errors),

@@ -43,6 +43,9 @@ _NO_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[{]}"')
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _string = re.compile(rb'"[^"]*"')
 
+# Bytes that one call looks at, of a message that may have millions: some milliseconds of work.
+_PIECE: Final = 131_072
+
 
 def decode(text: str | bytes) -> Envelope:
     """See `Codec.decode`."""
@@ -116,10 +119,21 @@ def is_base64(content: Raw) -> bool:
 
 def _depth(text: bytes) -> int:
     # Nothing here is done by Python for each bracket, or by a pattern for each string: there may be a million of them
-    # (a message in chunks), and everybody waits. Quotes first: two of them with nothing between change nothing for
-    # what follows, whichever is the one that opens.
-    if b"\\" in text:
-        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    structure = text.translate(None, _NO_STRUCTURE).replace(b'""', b"")
-    steps = _string.sub(b"", structure).translate(_STEPS)
-    return max(accumulate(memoryview(steps).cast("b")), default=0)
+    # (a message in chunks). And it is done a piece at a time: no other thread goes on during a single call.
+    deepest = depth = at = 0
+    within = b""
+    while at < len(text):
+        piece = text[at : at + _PIECE]
+        if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
+            # Not between a backslash and what it is about.
+            piece = text[at : at + _PIECE + 1]
+        at += len(piece)
+        if b"\\" in piece:
+            piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
+        # Two quotes with nothing between change nothing for what follows, whichever is the one that opens.
+        structure = (within + piece.translate(None, _NO_STRUCTURE)).replace(b'""', b"")
+        outside, within, _ = _string.sub(b"", structure).partition(b'"')
+        steps = outside.translate(_STEPS)
+        deepest = max(deepest, max(accumulate(memoryview(steps).cast("b"), initial=depth)))
+        depth += 2 * steps.count(1) - len(steps)
+    return deepest

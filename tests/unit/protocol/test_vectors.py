@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 from collections.abc import Mapping
@@ -82,6 +83,8 @@ def _fields(event: Envelope | Request) -> dict[str, Any]:
             value = bytes(value).decode() or None
         elif isinstance(value, Resume):
             value = {key: found for key, found in json.loads(msgspec.json.encode(value)).items() if found}
+        elif isinstance(value, bytes):
+            value = base64.b64encode(value).decode()
         elif isinstance(value, tuple):
             value = list(value)
         if value is not None and (name not in DEFAULTS or value != DEFAULTS[name]):
