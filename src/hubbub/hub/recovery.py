@@ -192,10 +192,4 @@ def fan_out_large(
         outgoing = large.outgoing(publication, format, format.native(publication, record))
         recovery = Recovery(node, session, channel.name)
         recovery.go_on_with(publication)
-        node.spawn(_catch_up(session, recovery, outgoing))
-
-
-async def _catch_up(session: Session, recovery: Recovery, outgoing: Outgoing) -> None:
-    # `outgoing` is known by as long as somebody has it: whoever needs the same shares it.
-    await session.transfers.catch_up(recovery)
-    del outgoing
+        session.transfers.catch_up(recovery, outgoing)

@@ -211,11 +211,14 @@ class SessionTransfers:
 
     # ----------------------------------------------------------------------------------------------- out
 
-    async def catch_up(self, recovery: Recovery) -> None:
-        """Bring the session through a channel in which something large has come."""
-        session = self._session
+    def catch_up(self, recovery: Recovery, outgoing: Outgoing) -> None:
+        """Bring the session through a channel in which something large has come; `outgoing` is that, and is kept."""
         done = self._node.loop.create_future()
         self._catching_up.add(done)
+        self._node.spawn(self._catch_up(recovery, outgoing, done))
+
+    async def _catch_up(self, recovery: Recovery, outgoing: Outgoing, done: asyncio.Future[None]) -> None:
+        session = self._session
         try:
             if await recovery.finish() and recovery.inbox and not session.full and not session.ending:
                 self._node.owe(session, recovery.seq)
@@ -223,6 +226,7 @@ class SessionTransfers:
             log.exception("a large message could not be sent to session %s", session.id)
             session.close(CloseCode.TRY_LATER, "what came with a large message cannot be read now", retry_after=1)
         finally:
+            del outgoing
             self._catching_up.discard(done)
             done.set_result(None)
 
