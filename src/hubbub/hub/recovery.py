@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from hubbub.core.channel import Channel
 from hubbub.core.log import Page
 from hubbub.core.outbox import Format, Outbox
-from hubbub.hub.transfers import Outgoing, format_of, send_backlog
+from hubbub.hub.transfers import format_of, send_backlog
 from hubbub.protocol.codes import CloseCode
 from hubbub.protocol.envelope import Ack
 from hubbub.types import Position, Publication
