@@ -22,6 +22,7 @@ import fanout
 import handshakes
 import harness
 import idle
+import large
 import latency
 import limits
 import storm
@@ -33,6 +34,7 @@ QUESTIONS = {
     "limits": limits.ask,
     "latency": latency.ask,
     "idle": idle.ask,
+    "large": large.ask,
     "durable": durable.ask,
     "handshakes": handshakes.ask,
     "storm": storm.ask,

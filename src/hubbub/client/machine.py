@@ -315,10 +315,10 @@ class Machine:
         if not isinstance(message, Chunk) or self.state is State.OPENING:
             return message
         try:
-            whole = self._transfers.add(message, now)
+            blocks = self._transfers.add(message, now)
         except TransferRefused as refused:
             raise wire.NotAMessage(str(refused)) from None
-        inside = self._wire.decode_joined(whole) if whole is not None else None
+        inside = self._wire.decode_joined(b"".join(blocks)) if blocks is not None else None
         if isinstance(inside, Chunk):
             raise wire.NotAMessage("chunks in a chunk")
         return inside

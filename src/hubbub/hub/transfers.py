@@ -164,8 +164,8 @@ class SessionTransfers:
 
     # ------------------------------------------------------------------------------------------------ in
 
-    def add(self, chunk: Chunk) -> bytes | None:
-        """Take a part; the whole message with its last one, which counts as held until `let_go`."""
+    def add(self, chunk: Chunk) -> list[bytes | bytearray] | None:
+        """Take a part; with its last one the whole message, to be joined, which counts as held until `let_go`."""
         large, transfers = self._node.large, self._transfers
         room = self._node.options.transfers.transfer_bytes - large.held
         before = transfers.held
@@ -174,14 +174,14 @@ class SessionTransfers:
         finally:
             large.held += transfers.held - before
         if whole is not None:
-            large.held += len(whole)
+            large.held += sum(map(len, whole))
         if self._timer is None:
             self._watch()
         return whole
 
-    def let_go(self, whole: bytes) -> None:
+    def let_go(self, whole: list[bytes | bytearray]) -> None:
         """A message is decoded: what counts from now on is not ours to count."""
-        self._node.large.held -= len(whole)
+        self._node.large.held -= sum(map(len, whole))
 
     def spoilt(self, id: str | None) -> None:
         """There was something wrong with what bears this id: where that is a transfer, it cannot be finished."""

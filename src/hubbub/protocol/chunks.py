@@ -22,6 +22,9 @@ MOST_PARTS: Final = 4_096
 PART_SIZE: Final = 32_768
 """How many bytes one part may hold."""
 
+# Parts of more bytes are kept as they came.
+_SMALL: Final = PART_SIZE // 4
+
 # How many refused transfers are remembered. More than are unfinished at once: of each, parts may be on their way.
 _MOST_REFUSED: Final = 16
 
@@ -38,10 +41,20 @@ class _Transfer(Struct, gc=False):
     total: int
     # When it must be finished.
     until: float
-    # How many parts have come; and what they hold, in one piece, so that a million of single bytes are no million
-    # objects.
-    parts: int
-    data: bytearray
+    # How many parts have come, and how many bytes.
+    parts: int = 0
+    size: int = 0
+    # What they hold: small ones together in the last block, so that a million of single bytes are no million objects.
+    blocks: list[bytes | bytearray] = []
+
+    def add(self, data: bytes) -> None:
+        self.parts += 1
+        self.size += len(data)
+        last = self.blocks[-1] if self.blocks else b""
+        if isinstance(last, bytearray) and len(last) + len(data) <= PART_SIZE:
+            last += data
+        else:
+            self.blocks.append(data if len(data) > _SMALL else bytearray(data))
 
 
 class Transfers:
@@ -77,8 +90,8 @@ class Transfers:
         """When the first of them must be finished."""
         return min((transfer.until for transfer in self._unfinished.values()), default=None)
 
-    def add(self, chunk: Chunk, now: float, room: int | None = None) -> bytes | None:
-        """Take a part at `now` (seconds); the whole message, where it was the last one.
+    def add(self, chunk: Chunk, now: float, room: int | None = None) -> list[bytes | bytearray] | None:
+        """Take a part at `now` (seconds); the whole message, to be joined, where it was the last one.
 
         `room`: how many bytes there is place for, where others share it. Raises `TransferRefused`; what was collected
         of that transfer is freed then.
@@ -95,7 +108,7 @@ class Transfers:
                 raise TransferRefused(
                     ErrorCode.BAD_MESSAGE, "the parts of a message come in order, all with the same `total`"
                 )
-            if len(transfer.data) + len(chunk.data) > self._size:
+            if transfer.size + len(chunk.data) > self._size:
                 raise TransferRefused(
                     ErrorCode.TOO_LARGE, f"the message is larger than the {self._size} bytes that are taken in chunks"
                 )
@@ -104,13 +117,12 @@ class Transfers:
         except TransferRefused:
             self.refuse(chunk.id)
             raise
-        transfer.data += chunk.data
-        transfer.parts += 1
+        transfer.add(chunk.data)
         self.held += len(chunk.data)
         if transfer.parts < transfer.total:
             return None
         self._free(chunk.id)
-        return bytes(transfer.data)
+        return transfer.blocks
 
     def _begin(self, chunk: Chunk, now: float) -> _Transfer:
         self._refused.pop(chunk.id, None)
@@ -120,7 +132,7 @@ class Transfers:
             raise TransferRefused(ErrorCode.TOO_LARGE, "no message is taken in chunks")
         if len(self._unfinished) >= self._most:
             raise TransferRefused(ErrorCode.TOO_LARGE, f"{self._most} messages are on their way in chunks already")
-        transfer = self._unfinished[chunk.id] = _Transfer(chunk.total, now + self._timeout, 0, bytearray())
+        transfer = self._unfinished[chunk.id] = _Transfer(chunk.total, now + self._timeout)
         return transfer
 
     def refuse(self, id: str) -> None:
@@ -146,7 +158,7 @@ class Transfers:
     def _free(self, id: str) -> None:
         transfer = self._unfinished.pop(id, None)
         if transfer is not None:
-            self.held -= len(transfer.data)
+            self.held -= transfer.size
 
 
 def parts_of(size: int, part: int = PART_SIZE) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, TypeGuard
 
 from msgspec import Struct
@@ -112,11 +113,13 @@ class Conversation:
         return fault
 
 
-def read_whole(codec: Codec, whole: bytes, transfer: str) -> Envelope | Request | Fault:
+def read_whole(codec: Codec, blocks: Iterable[bytes | bytearray], transfer: str) -> Envelope | Request | Fault:
     """What a message says that has come in chunks as the transfer of this id; a `Fault` where it is none.
 
-    It knows nothing of the session, and takes its time: it may be called in any thread.
+    `blocks` are the whole, to be joined. It knows nothing of the session, and takes its time: it may be called in any
+    thread.
     """
+    whole = b"".join(blocks)
     try:
         if not codec.BINARY:
             # A text message has been looked at by whoever took it off the wire.
