@@ -16,7 +16,7 @@ CHAOS ?=
 FUZZ ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run setup dev test lint bench chaos fuzz conformance clean
+.PHONY: help run setup dev test lint bench bench-codecs chaos fuzz conformance clean
 
 help:           ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ lint: dev       ## style, types, layers, and whether generated files are fresh
 
 bench: setup    ## measure beside a server in bare C; needs a C compiler and Linux
 	$(BIN)/python bench/run.py $(BENCH)
+
+bench-codecs: dev  ## what JSON, MessagePack and Protobuf cost, in bytes and CPU
+	$(BIN)/python bench/formats.py
 
 chaos: dev      ## kill the server under load for 3 minutes and see that nothing is lost
 	cd tests && ../$(BIN)/python -m chaos $(CHAOS)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import cycle
 from random import Random
+from typing import get_args
 
 from chaos.lean import LeanClient
 from chaos.ledger import Ledger
 from chaos.plan import Plan
 from chaos.real import RealClient
 from chaos.tally import Tally
+from hubbub.client.wire import CodecName
 from hubbub.types import inbox_channel, room_channel
 
 __all__ = ["Fleet"]
@@ -39,7 +42,11 @@ class Fleet:
         for name, room in room_of.items():
             readers.setdefault(room_channel(room), []).append(name)
         self.ledger = Ledger(readers)
-        self.real = [RealClient(name, room_of[name], address, self.ledger, tally) for name in names[: plan.real]]
+        # In each room some of each codec.
+        self.real = [
+            RealClient(name, room_of[name], address, self.ledger, tally, codec)
+            for name, codec in zip(names[: plan.real], cycle(get_args(CodecName)), strict=False)
+        ]
         self.lean = [
             LeanClient(name, room_of[name], address, self.ledger, tally, f"{plan.seed} {name}")
             for name in names[plan.real :]

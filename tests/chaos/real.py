@@ -12,6 +12,7 @@ from chaos.ledger import Ledger, digest
 from chaos.misfortune import reset, stall
 from chaos.tally import Tally
 from hubbub.client import Ack, Client, Message, Recovered, State, StateChange, Unanswered
+from hubbub.client.wire import CodecName
 from hubbub.errors import ConnectError, Reject
 from hubbub.types import inbox_channel, room_channel
 
@@ -24,7 +25,9 @@ class RealClient:
     most_unsettled = 150
     """Publications without an `ack` beyond which it holds back: more than the client keeps unsent, which is 100."""
 
-    def __init__(self, name: str, room: str, address: tuple[str, int], ledger: Ledger, tally: Tally) -> None:
+    def __init__(
+        self, name: str, room: str, address: tuple[str, int], ledger: Ledger, tally: Tally, codec: CodecName
+    ) -> None:
         self.name = name
         self.room = room
         self.tally = tally
@@ -32,7 +35,7 @@ class RealClient:
         self._readings = {
             channel: ledger.reading(name, channel) for channel in (inbox_channel(name), room_channel(room))
         }
-        self._client = Client("ws://{}:{}/ws?user_id={}".format(*address, name), tries=None)
+        self._client = Client("ws://{}:{}/ws?user_id={}".format(*address, name), tries=None, codec=codec)
         self._client.on("recovered", self._recovered)
         self._client.on("state", self._state)
 

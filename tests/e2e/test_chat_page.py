@@ -530,10 +530,12 @@ def test_content_is_shown_as_text_whatever_it_is(windows: Windows, server: Serve
     terminal.type(type="chat", room="lobby", content=markup)
     terminal.type(type="deploy", room="lobby", content={"version": [1, 2], "ok": True})
     terminal.type(type="chat", room="lobby", content=None)
+    terminal.type(type="photo", room="lobby", content="AAECAw==", binary=True)
 
     expect(messages(page, markup)).to_have_count(1)
     expect(messages(page, '{"version":[1,2],"ok":true}').locator(".tag")).to_have_text("deploy")
     expect(messages(page, "null")).to_have_count(1)
+    expect(messages(page, "<4 bytes>").locator(".tag")).to_have_text("photo")
     expect(page.locator(".author").first).to_have_text("<b>bob</b>")
     expect(page.locator("#chat img, #chat script, #chat b")).to_have_count(0)
     expect(page).to_have_title("lobby · Hubbub")

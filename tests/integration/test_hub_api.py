@@ -63,6 +63,24 @@ def test_publish_reaches_everyone_or_a_room() -> None:
     run(main())
 
 
+def test_bytes_are_published_as_bytes() -> None:
+    """Whatever holds them; in JSON they are base64."""
+
+    async def main() -> None:
+        hub = Hub()
+        async with serving(hub) as server, connect(server.address, "alice") as alice:
+            for content in (b"AB", bytearray(b"AB"), memoryview(b"AB")):
+                await hub.publish("news", content)
+                await hub.send_to("alice", "note", content)
+                assert (await alice.expect("news"))["content"] == "QUI="
+                assert (await alice.expect("note"))["binary"] is True
+
+            history = await alice.ask("history")
+            assert [(m["content"], m["binary"]) for m in history["messages"]] == [("QUI=", True)] * 3
+
+    run(main())
+
+
 def test_publish_with_an_id_sends_once() -> None:
     async def main() -> None:
         hub = Hub()

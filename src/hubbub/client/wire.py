@@ -160,10 +160,6 @@ class History(Struct, kw_only=True):
 _LENGTHS: Final = 16
 
 
-class _Kind(Struct):
-    type: str
-
-
 # The reserved types; whatever is not here is the application's.
 _STRUCTS: Final[dict[str, type[Any]]] = {
     "welcome": Welcome,
@@ -197,8 +193,7 @@ class Wire:
         if isinstance(message, str) is codec.BINARY:
             raise NotAMessage("text in a binary codec" if codec.BINARY else "a binary message")
         try:
-            kind = codec.decode_as(message, _Kind).type
-            struct = _STRUCTS.get(kind, Message)
+            struct = _STRUCTS.get(codec.decode_type(message), Message)
             try:
                 return codec.decode_as(message, struct)
             except BadMessage:

@@ -8,7 +8,7 @@ from typing import Final
 from hubbub.protocol import json, msgpack
 from hubbub.protocol.codec import Codec
 from hubbub.protocol.envelope import MemberJoined, MemberLeft, Receipt
-from hubbub.types import Publication
+from hubbub.types import Packed, Publication
 
 __all__ = ["CODECS", "Framed", "subprotocol_of"]
 
@@ -44,12 +44,12 @@ class Framed:
 
     def encode(self, message: object) -> bytes:
         """One message, encoded and framed."""
-        return self.frame(self.encoding(message))
+        if (type(message) is Publication or type(message) is Packed) and message.type in _signals:
+            message = _signals[message.type](message)
+        return self.frame(self._encode(message))
 
     def encoding(self, message: object) -> bytes:
-        """One message, encoded and not framed."""
-        if isinstance(message, Publication) and message.type in _signals:
-            message = _signals[message.type](message)
+        """A message that is no signal of the hub's own, encoded and not framed."""
         return self._encode(message)
 
     def native(self, publication: Publication, record: bytes | None) -> bytes | None:
@@ -59,13 +59,14 @@ class Framed:
     def fit(self, publication: Publication, record: bytes | None, most: int) -> bytes | None:
         """A publication, encoded and framed, where that is at most `most` bytes before it is framed.
 
-        None where it is larger, or where it is so large that finding out would take too long.
+        None where it is larger, or where it is so large that finding out would take too long. What the hub tells by
+        itself is small, and does not come here.
         """
         encoded = self.native(publication, record)
         if encoded is None:
             if memoryview(publication.content).nbytes > most:
                 return None
-            encoded = self.encoding(publication)
+            encoded = self._encode(publication)
         return self.frame(encoded) if len(encoded) <= most else None
 
     def encode_publication(self, publication: Publication, encoded: bytes | None) -> bytes:

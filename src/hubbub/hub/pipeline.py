@@ -37,6 +37,7 @@ __all__ = [
     "Pipeline",
     "Threads",
     "encode_content",
+    "envelope_of",
     "is_binary",
     "pass_on",
     "stuck_threads",
@@ -133,22 +134,26 @@ class Message(Generic[T]):
         assert self._sent is not None
         return self._sent.binary or (type(self._sent) is PackedEnvelope and is_bytes(self._sent.content))
 
-    def put_content(self, fields: dict[str, Any]) -> Envelope:
-        """An envelope of `fields` and the content: the sender's own bytes unless it was set, or changed in place."""
-        sent = self._sent
-        if sent is not None and self._as_read is not None and encode_content(self._content) != self._as_read:
-            sent = None
-        # msgspec checks what it converts, not what Python code assigns.
-        if sent is not None:
-            envelope = msgspec.convert(fields, type(sent))
-            envelope.content, envelope.binary = sent.content, sent.binary
-        elif is_binary(self._content):
-            envelope = msgspec.convert(fields, PackedEnvelope)
-            envelope.content = pack_bytes(bytes(self._content))
-        else:
-            envelope = msgspec.convert(fields, Envelope)
-            envelope.content = encode_content(self._content)
-        return envelope
+
+def envelope_of(message: Message[Any], fields: dict[str, Any]) -> Envelope:
+    """An envelope of `fields` and the message's content: the sender's own unless it was set, or changed in place.
+
+    Raises `ValidationError` for a field that is wrong, `HubbubError` for content that cannot be sent.
+    """
+    sent = message._sent
+    if sent is not None and message._as_read is not None and encode_content(message._content) != message._as_read:
+        sent = None
+    # msgspec checks what it converts, not what Python code assigns.
+    if sent is not None:
+        envelope = msgspec.convert(fields, type(sent))
+        envelope.content, envelope.binary = sent.content, sent.binary
+    elif is_binary(message._content):
+        envelope = msgspec.convert(fields, PackedEnvelope)
+        envelope.content = pack_bytes(bytes(message._content))
+    else:
+        envelope = msgspec.convert(fields, Envelope)
+        envelope.content = encode_content(message._content)
+    return envelope
 
 
 def _decode_sent(sent: Envelope, decode: Callable[[Raw], Any]) -> Any:

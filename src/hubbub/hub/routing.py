@@ -14,7 +14,7 @@ from hubbub.core.permissions import denied
 from hubbub.eager import in_task
 from hubbub.errors import AckTimeout, NotJoined, Reject
 from hubbub.hub.authorization import authorize_envelope, refuse_envelope
-from hubbub.hub.pipeline import Message, Next, Outcome, pass_on
+from hubbub.hub.pipeline import Message, Next, Outcome, envelope_of, pass_on
 from hubbub.protocol.codec import BadMessage
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, ErrorCode
 from hubbub.protocol.conversation import check
@@ -253,7 +253,7 @@ def _made(message: object) -> Envelope:
         "volatile": message.volatile,
     }
     try:
-        envelope = message.put_content({name: value for name, value in fields.items() if value is not None})
+        envelope = envelope_of(message, {name: value for name, value in fields.items() if value is not None})
     except msgspec.ValidationError as error:
         raise BadMessage(str(error)) from None
     if envelope.type in RESERVED_FROM_CLIENT:

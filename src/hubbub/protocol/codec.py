@@ -11,7 +11,7 @@ from msgspec import Struct
 from hubbub.protocol.envelope import Envelope
 from hubbub.types import Publication
 
-__all__ = ["CONTROL", "MAX_NESTING", "BadMessage", "Codec", "Reference", "say"]
+__all__ = ["CONTROL", "MAX_NESTING", "BadMessage", "Codec", "Reference", "Typed", "say"]
 
 MAX_NESTING: Final = 64
 """How many objects and arrays may stand in each other, the envelope included (protocol.md §1.3)."""
@@ -54,11 +54,20 @@ class Codec(Protocol):
         it is decoded by the binary codec MessagePack and by JSON; Protobuf leaves it `Raw`.
         """
 
+    def decode_type(self, message: str | bytes, /) -> str:
+        """The type of a message; raises `BadMessage`."""
+
     def decode_reference(self, message: str | bytes, /) -> tuple[str | None, str | None]:
         """The `id` and `room` of a message that is wrong elsewhere, so that the error can name them."""
 
     def encode(self, message: object, /) -> bytes:
         """Any message of the server, a publication of either kind, or an envelope as a dict whose content is `Raw`."""
+
+
+class Typed(Struct):
+    """What every message has."""
+
+    type: str
 
 
 class Reference(Struct):

@@ -11,6 +11,8 @@ import base64
 import json as reference
 import math
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final
 
@@ -43,7 +45,6 @@ NUMBER: Final = 1
 
 _number = re.compile(rb"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
-_SCALARS = frozenset((str, int, bool, type(None)))
 
 # The first byte of bytes in MessagePack, by the width of what says how many there are.
 _BYTES: Final = (0xC4, 0xC5, 0xC6)
@@ -56,6 +57,9 @@ class _Number:
 
     def __init__(self, text: bytes) -> None:
         self.text = text
+
+
+_SCALARS = frozenset((str, int, bool, type(None), _Number))
 
 
 def _extension(code: int, data: memoryview) -> _Number:
@@ -105,36 +109,38 @@ def check_packed(content: Raw) -> None:
         raise BadMessage("not MessagePack: `content` is malformed") from None
     except RecursionError:
         raise BadMessage(f"the message is nested more than {MAX_NESTING} deep") from None
-    if type(value) not in _SCALARS and type(value) is not bytes:
-        _check([value])
+    if type(value) is not bytes and type(value) not in _SCALARS:
+        _check([[value]])
 
 
-def _check(values: list[Any]) -> None:
-    """Look at each value once, those that are equally deep together."""
-    # The envelope is the first.
+def _check(lists: list[Iterable[Any]]) -> None:
+    """Look at all values once, those that are equally deep together."""
+    # The envelope is the first of those that may be nested.
     for _ in range(MAX_NESTING):
-        deeper: list[Any] = []
-        for value in values:
-            kind = type(value)
-            if kind in _SCALARS:
-                continue
-            if kind is dict:
-                for key in value:
-                    if type(key) is not str:
-                        raise BadMessage("the keys of a map in `content` are strings")
-                deeper.extend(value.values())
-            elif kind is list:
-                deeper.extend(value)
-            elif kind is float:
-                if not math.isfinite(value):
-                    raise BadMessage("`content` holds no NaN and no infinity")
-            elif kind is bytes:
-                raise BadMessage("bytes are the whole `content`, or base64 within it: JSON has none of its own")
-            elif kind is not _Number:
-                raise BadMessage("`content` holds only what JSON can say, or bytes: times as text or as numbers")
+        deeper: list[Iterable[Any]] = []
+        for items in lists:
+            for item in items:
+                kind = type(item)
+                if kind in _SCALARS:
+                    continue
+                if kind is float:
+                    # Neither infinity nor NaN is nothing less itself.
+                    if item - item:
+                        raise BadMessage("`content` holds no NaN and no infinity")
+                elif kind is dict:
+                    for key in item:
+                        if type(key) is not str:
+                            raise BadMessage("the keys of an object in `content` are strings")
+                    deeper.append(item.values())
+                elif kind is list:
+                    deeper.append(item)
+                elif kind is bytes:
+                    raise BadMessage("bytes are the whole `content`, or base64 within it: JSON has none of its own")
+                else:
+                    raise BadMessage("`content` holds only what JSON can say, or bytes: times as text or as numbers")
         if not deeper:
             return
-        values = deeper
+        lists = deeper
     raise BadMessage(f"the message is nested more than {MAX_NESTING} deep")
 
 
@@ -179,9 +185,19 @@ def encode_json(value: object) -> Raw:
     Raises what msgspec raises, and `ValueError` for NaN and infinities, of which msgspec would make null.
     """
     encoded = msgspec.json.encode(value)
-    if b"null" in encoded and not _is_finite(msgspec.to_builtins(value)):
-        raise ValueError("JSON has no NaN and no infinity")
+    if b"null" in encoded:
+        # Looking at each value costs more than another encoding, in which they cannot hide.
+        with suppress(OverflowError):
+            if not _may_be_infinite(_encode_packed(value)):
+                return Raw(encoded)
+        if not _is_finite(msgspec.to_builtins(value)):
+            raise ValueError("JSON has no NaN and no infinity")
     return Raw(encoded)
+
+
+def _may_be_infinite(packed: bytes) -> bool:
+    """Whether there are infinities or NaN, in either width, in MessagePack; other bytes may look so, too."""
+    return b"\xcb\x7f" in packed or b"\xcb\xff" in packed or b"\xca\x7f" in packed or b"\xca\xff" in packed
 
 
 def _is_finite(value: object) -> bool:

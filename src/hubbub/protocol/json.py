@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
-from hubbub.protocol.codec import MAX_NESTING, BadMessage, Reference, say
+from hubbub.protocol.codec import MAX_NESTING, BadMessage, Reference, Typed, say
 from hubbub.protocol.content import unpacked
 from hubbub.protocol.envelope import Envelope, HistoryPage
 from hubbub.types import Packed, Publication
@@ -22,6 +22,7 @@ __all__ = [
     "decode",
     "decode_as",
     "decode_reference",
+    "decode_type",
     "encode",
     "is_base64",
 ]
@@ -68,6 +69,11 @@ def decode_as(text: str | bytes, kind: type[S]) -> S:
         return decoder.decode(text)  # type: ignore[no-any-return]  # the decoder for `kind` makes a `kind`
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(say(error, "JSON")) from None
+
+
+def decode_type(text: str | bytes) -> str:
+    """See `Codec.decode_type`."""
+    return decode_as(text, Typed).type
 
 
 def decode_reference(text: str | bytes) -> tuple[str | None, str | None]:

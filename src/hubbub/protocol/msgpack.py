@@ -7,12 +7,12 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-from hubbub.protocol.codec import BadMessage, Reference, say
+from hubbub.protocol.codec import BadMessage, Reference, Typed, say
 from hubbub.protocol.content import check_packed, packed, read_extension
 from hubbub.protocol.envelope import HistoryPage, PackedEnvelope
 from hubbub.types import Packed, Publication
 
-__all__ = ["BINARY", "NAME", "NATIVE", "decode", "decode_as", "decode_reference", "encode"]
+__all__ = ["BINARY", "NAME", "NATIVE", "decode", "decode_as", "decode_reference", "decode_type", "encode"]
 
 NAME: Final = "hubbub.v1.msgpack"
 BINARY: Final = True
@@ -48,6 +48,11 @@ def decode_as(data: str | bytes, kind: type[S]) -> S:
         return decoder.decode(data)  # type: ignore[no-any-return]  # the decoder for `kind` makes a `kind`
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(say(error, "MessagePack")) from None
+
+
+def decode_type(data: str | bytes) -> str:
+    """See `Codec.decode_type`."""
+    return decode_as(data, Typed).type
 
 
 def decode_reference(data: str | bytes) -> tuple[str | None, str | None]:

@@ -21,7 +21,7 @@ from hubbub.protocol.json import check_nesting
 from hubbub.protocol.schema import SCHEMA
 from hubbub.types import Packed, Publication
 
-__all__ = ["BINARY", "NAME", "NATIVE", "decode", "decode_as", "decode_reference", "encode"]
+__all__ = ["BINARY", "NAME", "NATIVE", "decode", "decode_as", "decode_reference", "decode_type", "encode"]
 
 NAME: Final = "hubbub.v1.protobuf"
 BINARY: Final = True
@@ -37,6 +37,9 @@ _Envelope: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName("hu
 
 # The member of `fields` that a reserved type has, where that is not the one of its own name.
 _MEMBERS: Final = {"receipt": "told", "member-joined": "told", "member-left": "told"}
+# The other fields, by whether they can be empty, 0 or false without being absent.
+_PLAIN: Final = ("id", "to", "room", "from", "receipt", "seq", "time")
+_OPTIONAL: Final = ("echo", "volatile", "prev")
 _members: Final = {field.name: field.message_type for field in _Envelope.DESCRIPTOR.oneofs_by_name["fields"].fields}
 
 
@@ -46,22 +49,10 @@ _members: Final = {field.name: field.message_type for field in _Envelope.DESCRIP
 def decode(data: str | bytes) -> Envelope:
     """See `Codec.decode`."""
     read = _parse(data)
-    fields: dict[str, Any] = {"type": read.type, "receipt": read.receipt}
-    for name in ("id", "to", "room"):
-        value = getattr(read, name)
-        if value:
-            fields[name] = value
-    for name in ("echo", "volatile"):
-        if read.HasField(name):
-            fields[name] = getattr(read, name)
-    content = _content(read)
     try:
-        envelope = msgspec.convert(fields, PackedEnvelope if read.HasField("binary") else Envelope)
+        return msgspec.convert(_read_envelope(read), PackedEnvelope if read.HasField("binary") else Envelope)
     except msgspec.ValidationError as error:
         raise BadMessage(say(error, "Protobuf")) from None
-    if content is not None:
-        envelope.content = content
-    return envelope
 
 
 def decode_as(data: str | bytes, kind: type[S]) -> S:
@@ -70,6 +61,12 @@ def decode_as(data: str | bytes, kind: type[S]) -> S:
         return msgspec.convert(_read_envelope(_parse(data)), kind)
     except msgspec.ValidationError as error:
         raise BadMessage(say(error, "Protobuf")) from None
+
+
+def decode_type(data: str | bytes) -> str:
+    """See `Codec.decode_type`."""
+    type: str = _parse(data).type
+    return type
 
 
 def decode_reference(data: str | bytes) -> tuple[str | None, str | None]:
@@ -106,15 +103,21 @@ def _content(read: Any) -> Raw | None:
 
 def _read_envelope(read: Any) -> dict[str, Any]:
     """All that an `Envelope` says, the fields of its type beside the others."""
-    found = _read_fields(read)
+    found: dict[str, Any] = {"type": read.type}
+    for name in _PLAIN:
+        value = getattr(read, name)
+        # Absent, where it is empty, 0 or false.
+        if value:
+            found[name] = value
+    for name in _OPTIONAL:
+        if read.HasField(name):
+            found[name] = getattr(read, name)
     content = _content(read)
-    found.pop("json", None)
-    found.pop("binary", None)
-    member = read.WhichOneof("fields")
-    if member is not None:
-        found |= found.pop(member)
     if content is not None:
         found["content"] = content
+    member = read.WhichOneof("fields")
+    if member is not None:
+        found |= _read(getattr(read, member))
     return found
 
 

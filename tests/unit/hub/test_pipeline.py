@@ -15,7 +15,7 @@ import pytest
 from msgspec import Raw, Struct
 
 from hubbub.errors import HubbubError, Reject, Unavailable
-from hubbub.hub.pipeline import Message, Next, Pipeline, Threads, encode_content, user_named
+from hubbub.hub.pipeline import Message, Next, Pipeline, Threads, encode_content, envelope_of, user_named
 from hubbub.hub.session import Session
 from hubbub.protocol.envelope import Envelope, PackedEnvelope
 
@@ -31,7 +31,7 @@ A = Raw(b"\xc4\x01A")
 
 def raw(message: Message[Any]) -> Raw:
     """The content that goes on."""
-    return message.put_content({"type": message.type}).content
+    return envelope_of(message, {"type": message.type}).content
 
 
 class Line(Struct):
@@ -723,7 +723,7 @@ def test_content_of_bytes_goes_on_as_it_came_or_as_bytes() -> None:
     made = Message[Any](Envelope("order"), ALICE)
     made.content = bytearray(b"A")
 
-    passed, put = read.put_content({"type": "order"}), made.put_content({"type": "order"})
+    passed, put = envelope_of(read, {"type": "order"}), envelope_of(made, {"type": "order"})
 
     assert type(passed) is Envelope and passed.binary and bytes(passed.content) == b'"QQ=="'
     assert type(put) is PackedEnvelope and bytes(put.content) == bytes(A)
@@ -743,9 +743,9 @@ def test_what_was_sent_in_messagepack_is_read_like_json_and_goes_on_as_it_came()
     message._decode = pipeline._handlers["order"][1]
 
     assert message.content == Order("tea", [Line(3)])
-    assert bytes(message.put_content({"type": "order"}).content) == bytes(packed)
+    assert bytes(envelope_of(message, {"type": "order"}).content) == bytes(packed)
     message.content.lines[0].price = 4
-    assert bytes(message.put_content({"type": "order"}).content) == b'{"item":"tea","lines":[{"price":4}]}'
+    assert bytes(envelope_of(message, {"type": "order"}).content) == b'{"item":"tea","lines":[{"price":4}]}'
 
 
 @pytest.mark.parametrize("named", [None, ""])

@@ -1,5 +1,7 @@
 /** One conversation as this page knows it: a room, everyone, or an exchange with one user. */
 
+import { bytesIn } from "./words.js";
+
 // Past this many the oldest are let go; the server's history has them still.
 export const KEPT = 2_000;
 
@@ -49,7 +51,8 @@ export class Conversation {
 
   /** A publication, live or from history, in any order. Returns its item, or null where it was here already. */
   receive(message, epoch) {
-    const { id, seq, from, type, content, time } = message;
+    const { id, seq, from, type, time } = message;
+    const content = message.binary ? `<${bytesIn(message.content)} bytes>` : message.content;
     if (seq !== undefined && this.#placed.has(`${epoch}/${seq}`)) return null;
     const own = from === this.me;
     const waiting = own && id !== undefined && this.#own.get(id);

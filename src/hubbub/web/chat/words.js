@@ -74,6 +74,11 @@ export function textOf(content) {
   return typeof content === "string" ? content : JSON.stringify(content) ?? "";
 }
 
+/** How many bytes a string of base64 stands for. */
+export function bytesIn(base64) {
+  return (base64.length * 3) / 4 - (base64.match(/=*$/)[0].length);
+}
+
 /** Why a name cannot be a user's or a room's, or "" where it can. */
 export function nameProblem(name) {
   if (!name) return "A name needs at least one character.";
