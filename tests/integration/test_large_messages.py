@@ -14,6 +14,8 @@ import pytest
 from hubbub import Hub
 from hubbub.client import Client, Message, connect
 from hubbub.hub import Message as Handled
+from hubbub.hub.formats import Framed
+from hubbub.hub.transfers import Outgoing
 from hubbub.protocol.chunks import PART_SIZE, cut, parts_of
 from hubbub.server import Server
 from support.client import Client as Raw
@@ -212,8 +214,8 @@ def test_history_of_many_large_messages_is_read_in_parts(engine: str, tmp_path: 
             for number in range(40):
                 await hub.publish("doc", f"{number:02}" + "x" * 4_194_304, room="room")
             async with as_user(server.address, "bob") as bob:
-                await bob.join("room", last=3)
-                joined_late = await heard(bob, 3)
+                await bob.join("room", last=10)
+                joined_late = await heard(bob, 10)
                 found, seq = [], 0
                 while True:
                     page = await bob.history("room", after=seq, limit=100)
@@ -225,7 +227,7 @@ def test_history_of_many_large_messages_is_read_in_parts(engine: str, tmp_path: 
 
                 assert found == [f"{number:02}" for number in range(40)]
                 assert newest.more
-                assert [message.content[:2] for message in joined_late] == ["37", "38", "39"]
+                assert [message.content[:2] for message in joined_late] == [f"{number}" for number in range(30, 40)]
 
     run(main())
 
@@ -266,6 +268,65 @@ def test_a_handler_gets_a_large_message_and_may_change_it() -> None:
             (doc,) = [message for message in joined(alice.seen) if message["type"] == "doc"]
 
             assert doc["content"] == "x" * MEGABYTE + "!"
+
+    run(main())
+
+
+def test_a_large_message_is_encoded_once_for_each_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many get it, and the frames are shared by those who are equally far."""
+    made: list[str] = []
+    encoding, frame = Framed.encoding, Outgoing.frame
+
+    def counted(format: Framed, message: object) -> bytes:
+        made.append(format.codec.NAME)
+        return encoding(format, message)
+
+    frames: set[int] = set()
+
+    def shared(outgoing: Outgoing, index: int) -> bytes:
+        found = frame(outgoing, index)
+        frames.add(id(found))
+        kept.append(found)
+        return found
+
+    kept: list[bytes] = []
+    monkeypatch.setattr(Framed, "encoding", counted)
+    monkeypatch.setattr(Outgoing, "frame", shared)
+
+    async def main() -> None:
+        async with serving() as server, contextlib.AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(as_user(server.address, f"u{number}", CODECS[number % 3]))
+                for number in range(12)
+            ]
+            for client in clients:
+                await client.join("room")
+            await clients[0].send("doc", "x" * MEGABYTE, room="room")
+            for client in clients:
+                (message,) = await heard(client, 1)
+
+                assert message.content == "x" * MEGABYTE
+
+    run(main())
+
+    # The sender's own is what the engine keeps.
+    assert sorted(made) == ["hubbub.v1.msgpack", "hubbub.v1.protobuf"]
+    assert len(frames) <= len(kept) / 2
+
+
+def test_a_volatile_large_message_reaches_who_is_there() -> None:
+    """It has no place in the log, and what follows it does not get lost."""
+
+    async def main() -> None:
+        async with serving() as server, raw(server.address, "alice") as alice:
+            for chunk in chunks({"type": "doc", "content": "x" * MEGABYTE, "volatile": True}, "t1"):
+                await alice.send(chunk)
+            for number in range(300):
+                await alice.say(number)
+            await alice.expect("chat", content=299)
+            got = joined(alice.seen)
+
+            assert [message.get("seq") for message in got] == [None, *range(1, 301)]
 
     run(main())
 

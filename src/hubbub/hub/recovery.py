@@ -64,7 +64,8 @@ class Recovery:
     def go_on_with(self, publication: Publication) -> None:
         """Start with `publication`, which has just come: the session has been live so far, and had what is before."""
         self._live = True
-        self._hold.add(publication)
+        # Not into the hold, which forgets where too much comes.
+        self._page = Page([publication], self.position, complete=True, more=False)
 
     async def fresh(self) -> None:
         """Start from now: nothing was asked."""
@@ -112,6 +113,21 @@ class Recovery:
         self.recovered = True
         self._page = Page(page.publications, page.position, complete=True, more=False)
         self.seq = page.position.seq - len(page.publications)
+        if page.more and 0 < len(page.publications) < count:
+            await self._go_back(page, count - len(page.publications))
+
+    async def _go_back(self, page: Page, count: int) -> None:
+        """Start `count` before `page`, which an engine has cut short because it is large; and keep nothing of it."""
+        first = page.publications[0]
+        earlier = page
+        while count > 0 and earlier.more:
+            earlier = await self._node.engine.before(self.name, first.seq, count)
+            if not earlier.publications:
+                break
+            first = earlier.publications[0]
+            count -= len(earlier.publications)
+        self.seq = (first.seq or 1) - 1 if first.prev is None else first.prev
+        self._page = Page([], self.position, complete=True, more=True)
 
     async def finish(self) -> bool:
         """Send what was missed, then what came meanwhile, and go live; False when the session ended."""
@@ -159,8 +175,9 @@ class Recovery:
         return True
 
     def _wanted(self, messages: Sequence[Publication | Ack]) -> Iterator[Publication | Ack]:
+        hold_of, outbox, hold = self._channel.hold_of, self._session.outbox, self._hold
         for message in messages:
-            if self._called_off:
+            if hold_of(outbox) is not hold:
                 return
             yield message
 

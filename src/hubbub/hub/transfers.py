@@ -290,7 +290,7 @@ async def send_backlog(node: Node, session: Session, messages: Iterable[Publicat
             await in_task()
         # Behind a blocked socket it would count against the outbox's bounds. The write deadline ends the session if
         # this takes too long.
-        if not await session.writable():
+        if outbox.blocked and not await session.writable():
             return False
         session.put_frame(frame, publication, channel, message.seq)
     return True
