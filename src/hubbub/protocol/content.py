@@ -21,6 +21,7 @@ from msgspec import Raw
 from msgspec.msgpack import Ext
 
 from hubbub.protocol.codec import MAX_NESTING, BadMessage
+from hubbub.protocol.weight import LARGE, MOST_CONTAINERS, containers_of
 from hubbub.types import NOTHING, Packed, Publication
 
 __all__ = [
@@ -101,8 +102,11 @@ def read_json(text: bytes | str) -> Any:
 
 def check_packed(content: Raw) -> None:
     """Raise `BadMessage` unless `content`, of MessagePack's outer form, is bytes or what JSON can say."""
-    if not memoryview(content).nbytes:
+    size = memoryview(content).nbytes
+    if not size:
         return
+    if size > LARGE and containers_of(bytes(content)) > MOST_CONTAINERS:
+        raise BadMessage(f"`content` holds more than {MOST_CONTAINERS} maps and arrays")
     try:
         value = _decode_packed(content)
     except (msgspec.DecodeError, UnicodeDecodeError):

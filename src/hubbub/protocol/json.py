@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from hubbub.protocol.codec import MAX_NESTING, BadMessage, Reference, Typed, say
 from hubbub.protocol.content import unpacked
 from hubbub.protocol.envelope import Envelope, HistoryPage
+from hubbub.protocol.weight import MOST_CONTAINERS
 from hubbub.types import Packed, Publication
 
 __all__ = [
@@ -105,8 +106,13 @@ def check_nesting(text: str | bytes, *, within: int = 0) -> None:
         if text.count("{") + text.count("[") <= most:
             return
         text = text.encode()
-    if text.count(b"{") + text.count(b"[") > most and _depth(text) > most:
+    if text.count(b"{") + text.count(b"[") <= most:
+        return
+    depth, containers = _measure(text)
+    if depth > most:
         raise BadMessage(f"the message is nested more than {MAX_NESTING} deep")
+    if containers > MOST_CONTAINERS:
+        raise BadMessage(f"the message holds more than {MOST_CONTAINERS} objects and arrays")
 
 
 def is_base64(content: Raw) -> bool:
@@ -128,10 +134,11 @@ def _not_base64(text: memoryview) -> bytes:
     return b"".join(bytes(text[at : at + _PIECE]).translate(None, _BASE64) for at in range(0, len(text), _PIECE))
 
 
-def _depth(text: bytes) -> int:
+def _measure(text: bytes) -> tuple[int, int]:
+    """How deep valid JSON is nested, and how many objects and arrays it has."""
     # Nothing here is done by Python for each bracket, or by a pattern for each string: there may be a million of them
     # (a message in chunks). And it is done a piece at a time: no other thread goes on during a single call.
-    deepest = depth = at = 0
+    deepest = depth = containers = at = 0
     within = b""
     while at < len(text):
         piece = text[at : at + _PIECE]
@@ -146,5 +153,7 @@ def _depth(text: bytes) -> int:
         outside, within, _ = _string.sub(b"", structure).partition(b'"')
         steps = outside.translate(_STEPS)
         deepest = max(deepest, max(accumulate(memoryview(steps).cast("b"), initial=depth)))
-        depth += 2 * steps.count(1) - len(steps)
-    return deepest
+        opened = steps.count(1)
+        depth += 2 * opened - len(steps)
+        containers += opened
+    return deepest, containers
