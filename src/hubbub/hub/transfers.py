@@ -77,11 +77,11 @@ class LargeMessages:
         # One thread, made with the first large message; each session waits for one thing at a time.
         self._thread: ThreadPoolExecutor | None = None
 
-    async def aside(self, function: Callable[..., T], *arguments: Any) -> T:
+    def aside(self, function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         """Call a function that takes long where it holds nobody up; it must be pure."""
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="hubbub-large")
-        return await self._node.loop.run_in_executor(self._thread, function, *arguments)
+        return self._node.loop.run_in_executor(self._thread, function, *arguments)
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -116,7 +116,7 @@ class Outgoing:
         """The encoded message; whoever asks first has it made, aside."""
         if self._encoded is None:
             if self._encoding is None:
-                self._encoding = asyncio.ensure_future(large.aside(self._format.encoding, self.message))
+                self._encoding = large.aside(self._format.encoding, self.message)
             # One who gives up must not take it from the others.
             self._encoded = await asyncio.shield(self._encoding)
             self._encoding = None
