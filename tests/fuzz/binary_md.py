@@ -9,7 +9,7 @@ import json
 import math
 import re
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]  # it has no types
 from google.protobuf.message import DecodeError
@@ -29,8 +29,19 @@ _NUMBER = re.compile(rb"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WRONG: Final = 1.5
 
 
+# In Protobuf the tags of the members of `fields`, of which some are not for clients: a server may leave them unread.
+_MEMBER = re.compile(rb"[\x80-\xff][\x01\x02]")
+
+
 class _Bad(Exception):
     pass
+
+
+class _Extension(NamedTuple):
+    """Of any type; that of the package has no negative ones."""
+
+    code: int
+    data: bytes
 
 
 def of_msgpack(data: bytes) -> tuple[Reading, Any]:
@@ -51,7 +62,7 @@ def of_msgpack(data: bytes) -> tuple[Reading, Any]:
         message = msgpack.unpackb(
             data,
             object_pairs_hook=pairs,
-            ext_hook=msgpack.ExtType,
+            ext_hook=_Extension,
             strict_map_key=False,
             # What is no UTF-8 becomes what no message may have.
             unicode_errors="surrogateescape",
@@ -90,7 +101,7 @@ def _said(value: Any, depth: int = 5) -> Any:
         case dict():
             # A key that is no text is wrong, as is a name that is no name.
             return {key if isinstance(key, str) else "": _said(item, depth - 1) for key, item in value.items()}
-        case msgpack.ExtType() | msgpack.Timestamp() | bytes():
+        case _Extension() | msgpack.Timestamp() | bytes():
             return _WRONG
         case list():
             return [_said(item, depth - 1) for item in value]
@@ -112,7 +123,7 @@ def _is_sayable(content: Any) -> bool:
 
 def _check(value: Any, depth: int) -> None:
     match value:
-        case msgpack.ExtType():
+        case _Extension():
             if value.code != 1 or not _NUMBER.fullmatch(value.data):
                 raise _Bad
         case msgpack.Timestamp() | bytes():
@@ -140,7 +151,7 @@ def of_protobuf(data: bytes) -> tuple[Reading, Any]:
     try:
         read = schema().FromString(data)
     except DecodeError:
-        return Reading(None, None if len(data) > 200 else False), ABSENT
+        return Reading(None, None if len(data) > 200 or _MEMBER.search(data) else False), ABSENT
     fields: dict[str, Any] = {name: getattr(read, name) for name in ("id", "to", "room") if getattr(read, name)}
     fields["type"] = read.type
     fields |= {name: getattr(read, name) for name in ("echo", "volatile") if read.HasField(name)}
