@@ -277,6 +277,8 @@ class Session:
     def unblocked(self) -> None:
         """The socket takes bytes again."""
         self._node.blocked.pop(self, None)
+        # The peer has read: as good as a word from it, which may have to wait behind much that is large.
+        self.last_seen = self._node.wheel.now
         written = self.outbox.unblock()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
@@ -301,7 +303,8 @@ class Session:
 
     def received_whole(self, event: Envelope | Request | Fault) -> None:
         """A message that has come in chunks, and is decoded: the next to be handled, when `go_on` is called."""
-        self._queue = self._queue or deque()
+        if self._queue is None:
+            self._queue = deque()
         self._queue.appendleft((event, self._node.loop.time()))
 
     def _handle_whole(self, whole: Envelope | Request | Fault, arrived: float) -> None:
@@ -426,7 +429,8 @@ class Session:
     def _enqueue(self, message: str | bytes) -> None:
         if self._closing is not None:
             return
-        self._queue = self._queue or deque()
+        if self._queue is None:
+            self._queue = deque()
         # Now, and not when its turn comes: that the server takes its time must not look like a burst.
         self._queue.append((message, self._node.loop.time()))
         if len(self._queue) >= self._node.options.session_queue:
