@@ -23,6 +23,7 @@ import fanout
 import handshakes
 import harness
 import idle
+import large
 import latency
 import limits
 import storm
@@ -35,6 +36,7 @@ QUESTIONS = {
     "compression": compression.ask,
     "latency": latency.ask,
     "idle": idle.ask,
+    "large": large.ask,
     "durable": durable.ask,
     "handshakes": handshakes.ask,
     "storm": storm.ask,

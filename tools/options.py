@@ -19,7 +19,7 @@ from msgspec import Struct
 from hubbub.auth.options import AuthOptions, JwtKey
 from hubbub.config import OPTIONS, Option, ServerOptions
 from hubbub.core.addresses import TrustedProxies
-from hubbub.core.limits import ConnectionLimits
+from hubbub.core.limits import ConnectionLimits, TransferLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
@@ -43,6 +43,7 @@ CHAPTERS: dict[str, type[Struct]] = {
     "Tokens": AuthOptions,
     "Pages": OriginOptions,
     "Connections": ConnectionLimits,
+    "Large messages": TransferLimits,
     "Rates": RateLimits,
     "Slow readers": OutboxLimits,
     "The transport": TransportLimits,

@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 
 from hubbub.auth.options import AuthOptions
 from hubbub.core.addresses import TrustedProxies
-from hubbub.core.limits import ConnectionLimits
+from hubbub.core.limits import ConnectionLimits, TransferLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
@@ -92,6 +92,7 @@ _SECTIONS: tuple[type[Struct], ...] = (
     AuthOptions,
     OriginOptions,
     ConnectionLimits,
+    TransferLimits,
     RateLimits,
     OutboxLimits,
     TransportLimits,
@@ -146,13 +147,19 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
     limits = _pick(ConnectionLimits, values)
     rates = _pick(RateLimits, values)
     outbox = _pick(OutboxLimits, values)
+    transfers = _pick(TransferLimits, values)
     return Config(
         server=_pick(ServerOptions, values),
         tls=_pick(TlsOptions, values),
         transport=_pick(TransportLimits, values),
         compression=_pick(CompressionOptions, values),
         hub=msgspec.structs.replace(
-            _pick(HubOptions, values), limits=limits, rates=rates, outbox=outbox, origin=_pick(OriginOptions, values)
+            _pick(HubOptions, values),
+            limits=limits,
+            transfers=transfers,
+            rates=rates,
+            outbox=outbox,
+            origin=_pick(OriginOptions, values),
         ),
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),

@@ -5,6 +5,7 @@ It shares nothing with the package, and reads with the packages `msgpack` and `p
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -80,6 +81,8 @@ def of_msgpack(data: bytes) -> tuple[Reading, Any]:
         protocol_md.SENDER.keys() | protocol_md.REQUESTS.get(type if isinstance(type, str) else "", (0, {}))[1].keys()
     )
     fields = {name: _said(message[name]) for name in meant & message.keys() if name != "binary"}
+    if type == "chunk" and "data" in message:
+        fields["data"] = _base64(message["data"]) if isinstance(message["data"], bytes) else _WRONG
     if isinstance(resume := fields.get("resume"), dict):
         named = all(isinstance(key, str) for key in message["resume"])
         # What else is there is ignored, also where it is no UTF-8.
@@ -190,4 +193,9 @@ def _own(value: Any) -> Any:
     if name == "Resume":
         positions = {channel: _own(getattr(value, channel)) for channel in ("inbox", "all")}
         return {**positions, "rooms": {room: _own(value.rooms[room]) for room in value.rooms}}
-    return value
+    return _base64(value) if isinstance(value, bytes) else value
+
+
+def _base64(data: bytes) -> str:
+    """Bytes as JSON has them."""
+    return base64.b64encode(data).decode()

@@ -5,6 +5,7 @@ It shares nothing with the package, and reads JSON with the standard library.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -77,7 +78,7 @@ def read(text: str) -> Reading:
         return Reading(None, None)
     except (ValueError, RecursionError, _Bad):
         return Reading(fields, False)
-    return Reading(fields, None if fields["type"] == "chunk" else True)
+    return Reading(fields, True)
 
 
 def read_content(text: str) -> bool | None:
@@ -154,6 +155,10 @@ def _ids(value: Any) -> None:
         _name(name)
 
 
+def _data(value: Any) -> None:
+    _need(isinstance(value, str) and _BASE64.fullmatch(value) and 0 < len(base64.b64decode(value)) <= 32_768)
+
+
 _name, _id = _text(128), _text(64)
 
 # §1.1: checked in every message.
@@ -168,7 +173,7 @@ SENDER = {
     "binary": _boolean,
 }
 
-# §3.3 and §4: the fields of each request; the first so many are required.
+# §3.3, §4 and §7: the fields of each request; the first so many are required.
 REQUESTS: dict[str, tuple[int, dict[str, Callable[[Any], None]]]] = {
     "hello": (0, {"token": _text(8192, control=True), "client": _text(128, control=True), "resume": _resume}),
     "auth": (1, {"token": _text(8192, control=True)}),
@@ -180,6 +185,7 @@ REQUESTS: dict[str, tuple[int, dict[str, Callable[[Any], None]]]] = {
     "history": (0, {"room": _name, "before": _number(0), "after": _number(0), "limit": _number(1, 500)}),
     "presence": (1, {"room": _name}),
     "users": (1, {"ids": _ids}),
+    "chunk": (4, {"id": _id, "index": _number(0, 4_095), "total": _number(1, 4_096), "data": _data}),
 }
 
 
@@ -204,6 +210,7 @@ def _check(message: dict[str, Any]) -> None:
             if field in message:
                 check(message[field])
         _need(not (type == "join" and {"since", "last"} <= message.keys()))
+        _need(not (type == "chunk" and message["index"] >= message["total"]))
         return
     _need(not {"to", "room"} <= message.keys())
     if message.get("receipt"):

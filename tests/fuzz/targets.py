@@ -6,6 +6,7 @@ hypothesis calls them in `make test`, atheris for as long as you like in `make f
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -467,6 +468,8 @@ def _check_event(event: object, fields: dict[str, Any]) -> None:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -90,6 +91,8 @@ def understood(event: Envelope | Request) -> dict[str, Any]:
             value = bytes(value) or None
         elif isinstance(value, Resume):
             value = {key: found for key, found in json.loads(msgspec.json.encode(value)).items() if found}
+        elif isinstance(value, bytes):
+            value = base64.b64encode(value).decode()
         elif isinstance(value, tuple):
             value = list(value)
         if value is not None and (name not in _DEFAULTS or value != _DEFAULTS[name]):

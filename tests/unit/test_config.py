@@ -88,6 +88,7 @@ def found(config: Config, option: Option) -> Any:
         config.compression,
         config.hub,
         config.hub.limits,
+        config.hub.transfers,
         config.hub.rates,
         config.hub.outbox,
         config.hub.origin,

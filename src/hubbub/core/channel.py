@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
 from hubbub.core.outbox import Format, Outbox, Overflow, Turn
+from hubbub.protocol.envelope import Ack
 from hubbub.types import Publication
 
 __all__ = ["Channel", "Hold"]
 
 # How many live publications are kept aside for a listener that is still reading its backlog.
 _MOST_HELD = 256
+# And how many bytes of content, but never less than one publication.
+_MOST_BYTES = 4_194_304
 
 Owner = TypeVar("Owner")
 
@@ -24,21 +27,34 @@ class Hold:
     reader reads on.
     """
 
-    __slots__ = ("_held", "_overflowed")
+    __slots__ = ("_held", "_overflowed", "_size", "before")
 
     def __init__(self) -> None:
-        self._held: deque[Publication] = deque(maxlen=_MOST_HELD)
+        self._held: deque[Publication | Ack] = deque()
+
+        # Bytes of content in it.
+        self._size = 0
+
+        # The seq before the first publication that came; None before there is one.
+        self.before: int | None = None
 
         # The last thing that was forgotten, as the seq of a publication; 0 for none.
         self._overflowed = 0
 
-    def add(self, publication: Publication) -> None:
-        """Keep one live publication aside."""
-        if len(self._held) == _MOST_HELD:
-            self._overflowed = max(self._overflowed, self._held[0].seq or 0)
-        self._held.append(publication)
+    def add(self, message: Publication | Ack) -> None:
+        """Keep one live publication aside, or the `ack` that stands for one."""
+        held = self._held
+        if self.before is None and message.seq is not None:
+            prev = message.prev if isinstance(message, Publication) else None
+            self.before = message.seq - 1 if prev is None else prev
+        held.append(message)
+        self._size += _size(message)
+        while len(held) > _MOST_HELD or (self._size > _MOST_BYTES and len(held) > 1):
+            gone = held.popleft()
+            self._size -= _size(gone)
+            self._overflowed = max(self._overflowed, gone.seq or 0)
 
-    def merge(self, seq: int) -> list[Publication] | None:
+    def merge(self, seq: int) -> list[Publication | Ack] | None:
         """Take what follows a backlog that was read up to `seq`: no gap and no double.
 
         None where something between was forgotten: read on from `seq`, then ask again.
@@ -48,7 +64,12 @@ class Hold:
             return None
         following = [held for held in self._held if held.seq is None or held.seq > seq]
         self._held.clear()
+        self._size = 0
         return following
+
+
+def _size(message: Publication | Ack) -> int:
+    return memoryview(message.content).nbytes if isinstance(message, Publication) else 0
 
 
 class Channel(Generic[Owner]):
@@ -90,6 +111,10 @@ class Channel(Generic[Owner]):
             self._holds = {}
         hold = self._holds[outbox] = Hold()
         return hold
+
+    def hold_of(self, outbox: Outbox[Owner]) -> Hold | None:
+        """Where what comes for `outbox` is kept aside now, if it is."""
+        return None if self._holds is None else self._holds.get(outbox)
 
     def listen(self, outbox: Outbox[Owner]) -> None:
         """From now on `outbox` hears the channel live."""
@@ -149,6 +174,33 @@ class Channel(Generic[Owner]):
                     frame = known
             if outbox is not skip:
                 outbox.put(frame, publication, name, overflow)
+
+    def fan_out_framed(
+        self,
+        publication: Publication,
+        turn: Turn,
+        frames: Mapping[Format, bytes | None],
+        skip: Outbox[Owner] | None = None,
+    ) -> list[Outbox[Owner]]:
+        """`fan_out` of what is framed already, for each format among the listeners.
+
+        Where there is None for a format, it cannot be told so: those listeners are returned, and have got nothing.
+        """
+        for outbox, hold in (self._holds or {}).items():
+            if outbox is not skip:
+                hold.add(publication)
+        turn.begin()
+        for index, frame in enumerate(filter(None, frames.values())):
+            turn.collect(len(frame), 0 if index else 1)
+        left = []
+        for outbox in self.listeners:
+            if outbox is not skip:
+                found = frames[outbox.format]
+                if found is None:
+                    left.append(outbox)
+                else:
+                    outbox.put(found, publication, self.name, self.overflow)
+        return left
 
     def _unhold(self, outbox: Outbox[Owner]) -> None:
         if self._holds is not None:

@@ -15,11 +15,13 @@ from hubbub.hub.identity import Shown, check, identify, not_shown, record_failur
 from hubbub.hub.presence import came, keep_place, put_in, take_out, take_over, tell_members, user_online, went
 from hubbub.hub.recovery import Recovery
 from hubbub.hub.routing import fault_of
+from hubbub.hub.transfers import answer, chunk
 from hubbub.protocol.codes import RETRYABLE, CloseCode, ErrorCode
 from hubbub.protocol.envelope import (
     Ack,
     AckUpTo,
     Auth,
+    Chunk,
     Fault,
     Gap,
     Hello,
@@ -209,7 +211,10 @@ async def _welcome(node: Node, session: Session, request: Hello) -> None:
                 time=node.now_ms(),
                 ping=int(node.options.envelope_ping_interval * 1000),
                 expires=session.identity.expires if session.identity is not None else None,
-                limits={"message": node.options.message_size},
+                limits={
+                    "message": node.options.message_size,
+                    "large_message": node.options.transfers.large_message_size,
+                },
                 positions={
                     "inbox": inbox.position,
                     "all": everyone.position,
@@ -291,6 +296,7 @@ async def depart(node: Node, session: Session, code: int, reason: str) -> None:
 async def join(node: Node, session: Session, request: Join) -> None:
     """Become a member of a room, with its past as far as asked."""
     since = Position(*request.since) if request.since is not None else None
+    await session.caught_up()
     recovery = await _enter(node, session, request.room, since, request.last)
     try:
         shown = await may(node, session, Action.PRESENCE, request.room)
@@ -369,6 +375,7 @@ async def _authorize_join(node: Node, session: Session, room: str, since: Positi
 @_answers
 async def leave(node: Node, session: Session, request: Leave) -> None:
     """Stop being a member; leaving a room that one is not in is no error."""
+    await session.caught_up()
     if session.room_names is not None and request.room in session.room_names:
         await leave_room(node, session, request.room)
     session.send(Left(request.room, request.id), room_channel(request.room))
@@ -426,12 +433,16 @@ async def history(node: Node, session: Session, request: History) -> None:
         if request.before is not None:
             found = [publication for publication in found if (publication.seq or 0) < request.before]
         kept = _fit(found[: request.limit], node.options.message_size)
-        more = len(kept) < len(found)
+        # An engine may give less than was asked for, where that is large.
+        cut_short = page.more and len(found) == len(page.publications) > 0
+        if cut_short and request.before is not None:
+            cut_short = (found[-1].seq or 0) + 1 < request.before
+        more = len(kept) < len(found) or cut_short
     else:
         page = await node.engine.before(name, request.before, request.limit)
         kept = _fit(page.publications[::-1], node.options.message_size)[::-1]
         more = page.more or len(kept) < len(page.publications)
-    session.send(HistoryPage(kept, page.position, more, room, request.id))
+    await answer(node, session, HistoryPage(kept, page.position, more, room, request.id))
 
 
 def _fit(publications: list[Publication], size: int) -> list[Publication]:
@@ -470,7 +481,9 @@ async def users(node: Node, session: Session, request: Users) -> None:
 @_answers
 async def ping(node: Node, session: Session, request: Ping) -> None:
     """Are you there?"""
-    session.send(PongAnswer(request.id, request.content, request.binary))
+    # What was sent before comes before: see protocol.md §4.2.
+    await session.caught_up()
+    await answer(node, session, PongAnswer(request.id, request.content, request.binary))
 
 
 @_answers
@@ -530,4 +543,5 @@ HANDLERS: Final[dict[type[Request], Command]] = {
     History: history,
     Presence: presence,
     Users: users,
+    Chunk: chunk,
 }

@@ -61,6 +61,8 @@ class HubStatistics(Struct, frozen=True, kw_only=True):
     users: int
     rooms: int
     blocked: int
+    # Bytes of messages that have come in chunks, and are not whole yet.
+    transfer_bytes: int
     # Since the start.
     messages_in: int
     publications: int
@@ -341,6 +343,7 @@ class Hub:
             users=node.users,
             rooms=node.rooms,
             blocked=len(node.blocked),
+            transfer_bytes=node.large.held,
             messages_in=node.messages_in,
             publications=node.publications,
             errors=dict(node.errors),
@@ -507,9 +510,14 @@ def _publication(
     if id is not None:
         _check("id", id, 64)
     now = node.now_ms()
-    if is_binary(content):
-        return Packed(type, from_, to, room, pack_bytes(bytes(content)), id=id, time=now)
-    return Publication(type, from_, to, room, encode_content(content), id=id, time=now)
+    packed = is_binary(content)
+    encoded = pack_bytes(bytes(content)) if is_binary(content) else encode_content(content)
+    most = max(node.options.message_size, node.options.transfers.large_message_size)
+    if memoryview(encoded).nbytes > most:
+        raise HubbubError(
+            f"this content is larger than {most} bytes: put it where both sides can reach it, and send its address"
+        )
+    return (Packed if packed else Publication)(type, from_, to, room, encoded, id=id, time=now)
 
 
 def _check(what: str, text: str, most: int) -> None:

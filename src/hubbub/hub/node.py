@@ -30,9 +30,12 @@ from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Outcome
 from hubbub.hub.receipts import SERVER_INBOX, Receipts
 from hubbub.hub.records import INTERVAL, Records
+from hubbub.hub.recovery import fan_out_large
 from hubbub.hub.revocation import REVOCATIONS, hear_revocation, learn_revocations
+from hubbub.hub.transfers import LargeMessages
 from hubbub.protocol.codec import Codec
 from hubbub.protocol.codes import CloseCode
+from hubbub.protocol.envelope import Ack
 from hubbub.types import ALL, Publication, inbox_channel, room_of, user_of
 
 if TYPE_CHECKING:
@@ -129,6 +132,9 @@ class Node:
         # One object per kind of frames, for `Channel.fan_out` groups listeners by identity.
         self._formats: dict[object, Framed] = {}
 
+        # What is too large for one message.
+        self.large = LargeMessages(self)
+
         self.tasks: set[asyncio.Task[None]] = set()
 
         # Counted for statistics and metrics: users and rooms that have somebody here.
@@ -158,6 +164,7 @@ class Node:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.large.stop()
         await self.engine.stop()
 
     def now_ms(self) -> int:
@@ -188,7 +195,11 @@ class Node:
         if origin is not None:
             session = self.sessions.get(origin)
             skip = session.outbox if session is not None else None
-        listening.fan_out(publication, self.turn, skip, encoded)
+        size = memoryview(publication.content).nbytes if encoded is None else len(encoded)
+        if size <= self.large.small:
+            listening.fan_out(publication, self.turn, skip, encoded)
+        else:
+            fan_out_large(self, listening, publication, skip, encoded)
         if self.turn.full:
             self.end_slow()
         if listening.inbox and publication.seq is not None:
@@ -337,6 +348,15 @@ class Node:
     def is_volatile(self, room: str | None) -> bool:
         """Whether everything that is said in `room` is volatile, whatever its sender says."""
         return room is not None and self.patterns.some_volatile and self.patterns.of(room).volatile is True
+
+    def put_in_place(self, session: Session, ack: Ack, name: str) -> None:
+        """Send an `ack` that stands for a message of the channel where that message would have come."""
+        channel = self.channels.get(name)
+        hold = None if channel is None else channel.hold_of(session.outbox)
+        if hold is not None:
+            hold.add(ack)
+        else:
+            session.send(ack, name, ack.seq)
 
     def hears(self, session: Session, name: str) -> bool:
         """Whether `session` listens to the channel."""

@@ -143,7 +143,7 @@ def _acknowledge(
         if envelope.echo or accepted.duplicate:
             session.send(ack)
         else:
-            session.send(ack, channel, accepted.seq)
+            node.put_in_place(session, ack, channel)
 
 
 async def _handle(node: Node, session: Session, envelope: Envelope, chain: Next) -> None:

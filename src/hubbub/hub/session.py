@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 from collections import deque
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,23 @@ from hubbub.core.metering import Allowance, Metering
 from hubbub.core.outbox import Held, Outbox
 from hubbub.core.rates import Refused
 from hubbub.core.wheel import Timer
-from hubbub.eager import in_task, step
+from hubbub.eager import step
 from hubbub.hub import commands
 from hubbub.hub.routing import route
+from hubbub.hub.transfers import SessionTransfers
 from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.conversation import Conversation, Violation
-from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Goodbye, Hello, PackedEnvelope, Request, ServerPing
+from hubbub.protocol.envelope import (
+    REQUESTS,
+    Chunk,
+    Envelope,
+    Fault,
+    Goodbye,
+    Hello,
+    PackedEnvelope,
+    Request,
+    ServerPing,
+)
 from hubbub.types import Identity, Publication, inbox_channel
 
 if TYPE_CHECKING:
@@ -37,9 +48,6 @@ _VIOLATIONS = frozenset((1002, 1007, 1009, int(CloseCode.PROTOCOL_VIOLATION)))
 
 # Close codes that say that who was here may not be.
 _EXPULSIONS = frozenset((CloseCode.UNAUTHORIZED, CloseCode.DISCONNECTED, CloseCode.TOKEN_EXPIRED))
-
-# Bytes of backlog to write before looking whether the socket still takes them.
-_BACKLOG_STEP = 65_536
 
 # What a request is called on the wire.
 _NAMES = {request: name for name, request in REQUESTS.items()}
@@ -79,6 +87,7 @@ class Session:
         "_pinged",
         "_queue",
         "_timer",
+        "_transfers",
         "_writable",
         "_writer",
         "device",
@@ -142,12 +151,15 @@ class Session:
 
         # While a message waits for something, later ones of this session wait behind it, in order.
         self._busy = False
-        # Each with when it came.
-        self._queue: deque[tuple[str | bytes, float]] | None = None
+        # Each with when it came; one that came in chunks has been decoded already.
+        self._queue: deque[tuple[str | bytes | Envelope | Request | Fault, float]] | None = None
 
         # What it may send, from its first message on; and the timer of a message whose turn has not come yet.
         self._allowance: Allowance | None = None
         self._delay: asyncio.TimerHandle | None = None
+
+        # What it sends and gets in chunks; None before the first.
+        self._transfers: SessionTransfers | None = None
 
         # The queue is long: the socket is not read until it is done.
         self._paused = False
@@ -204,6 +216,18 @@ class Session:
         """Whether a message of this session is being handled, and later ones wait."""
         return self._busy
 
+    @property
+    def transfers(self) -> SessionTransfers:
+        """What it sends and gets in chunks."""
+        if self._transfers is None:
+            self._transfers = SessionTransfers(self._node, self)
+        return self._transfers
+
+    async def caught_up(self) -> None:
+        """Wait until it has all that has come for it so far, also what is large."""
+        if self._transfers is not None:
+            await self._transfers.caught_up()
+
     def pause(self) -> None:
         """Take no more messages until those at hand are handled."""
         if self._writer is not None and not self._paused:
@@ -253,6 +277,8 @@ class Session:
     def unblocked(self) -> None:
         """The socket takes bytes again."""
         self._node.blocked.pop(self, None)
+        # The peer has read: as good as a word from it, which may have to wait behind much that is large.
+        self.last_seen = self._node.wheel.now
         written = self.outbox.unblock()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
@@ -275,6 +301,18 @@ class Session:
         if metering is None or self._may(metering, event, arrived):
             self._do(event)
 
+    def received_whole(self, event: Envelope | Request | Fault) -> None:
+        """A message that has come in chunks, and is decoded: the next to be handled, when `go_on` is called."""
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.appendleft((event, self._node.loop.time()))
+
+    def _handle_whole(self, whole: Envelope | Request | Fault, arrived: float) -> None:
+        event = self._conversation.received_whole(whole, self.last_seen)
+        metering = self._node.metering
+        if metering is None or self._may(metering, event, arrived):
+            self._do(event)
+
     def _do(self, event: Envelope | Request | Fault | Violation) -> None:
         if type(event) is Envelope or type(event) is PackedEnvelope:
             waiting = route(self._node, self, event)
@@ -284,6 +322,8 @@ class Session:
             handler = commands.HANDLERS[type(event)]
             self._run(handler(self._node, self, event))
         elif isinstance(event, Fault):
+            if self._transfers is not None:
+                self._transfers.spoilt(event.id)
             self.fault(event)
         elif isinstance(event, Violation):
             if event.fault is not None:
@@ -303,6 +343,8 @@ class Session:
             allowance = self._allowance = Allowance(metering, self.user, self.ip)
         if isinstance(event, Envelope):
             verdict = allowance.take(event.type, arrived)
+        elif type(event) is Chunk:
+            verdict = allowance.take("chunk", max(arrived, now))
         elif isinstance(event, Request):
             verdict = allowance.take(_NAMES[type(event)], arrived)
         else:
@@ -310,6 +352,12 @@ class Session:
             return True
         if verdict is None:
             return True
+        if type(event) is Chunk:
+            # A message with a hole is of no use: it comes slower, and so does what is behind it.
+            self.wait()
+            ready = max(arrived, now) + verdict.seconds
+            self._delay = self._node.loop.call_later(ready - now, self._take_late, metering, event, ready)
+            return False
         # It may have waited behind others since it came.
         left = arrived + verdict.seconds - now
         if isinstance(verdict, Refused):
@@ -329,6 +377,10 @@ class Session:
         finally:
             if not self._busy:
                 self.go_on()
+
+    def _take_late(self, metering: Metering, event: Chunk, ready: float) -> None:
+        if self._may(metering, event, ready):
+            self._do_late(event)
 
     def _refuse(self, event: Envelope | Request, seconds: float, allowance: Allowance) -> None:
         # A little more than it is: clocks are coarse, and one that comes a millisecond early is refused again.
@@ -362,7 +414,11 @@ class Session:
             if self._closing is not None:
                 queue.clear()
                 return
-            self._handle(*queue.popleft())
+            message, arrived = queue.popleft()
+            if isinstance(message, str | bytes):
+                self._handle(message, arrived)
+            else:
+                self._handle_whole(message, arrived)
         if not queue:
             self._queue = None
             if self._paused and self._writer is not None and not self._node.draining:
@@ -386,20 +442,21 @@ class Session:
     def send(self, message: object, channel: str = "", seq: int | None = None) -> None:
         """Send one message of the server to this session alone; `Outbox.put` says what `channel` and `seq` are."""
         if self._closing is None and self._writer is not None:
-            self._put(self.outbox.format.encode(message), None, channel, seq)
+            self.put_frame(self.outbox.format.encode(message), None, channel, seq)
 
     def put(self, publication: Publication, channel: str) -> None:
         """Send one publication of `channel` to this session alone."""
-        self._put(self.outbox.format.encode(publication), publication, channel)
+        self.put_frame(self.outbox.format.encode(publication), publication, channel)
 
     def fault(self, fault: Fault) -> None:
         """Tell the client what did not work."""
         self._node.count_error(fault.code)
         self.send(fault)
 
-    def _put(
+    def put_frame(
         self, frame: bytes, publication: Publication | None = None, channel: str = "", seq: int | None = None
     ) -> None:
+        """Send what is framed for this session's format; `Outbox.put` says what the others are."""
         turn = self._node.turn
         turn.begin()
         turn.collect(len(frame))
@@ -407,33 +464,13 @@ class Session:
         if turn.full:
             self._node.end_slow()
 
-    async def send_backlog(self, publications: Iterable[Publication], channel: str) -> bool:
-        """Send what was missed, no faster than the socket takes it; False when the session ended meanwhile."""
-        outbox, turn = self.outbox, self._node.turn
-        unsent = 0
-        for publication in publications:
-            frame = outbox.format.encode(publication)
-            unsent += len(frame)
-            if unsent > _BACKLOG_STEP:
-                unsent = len(frame)
-                outbox.flush()
-                # A reader that keeps up must not keep everybody else waiting.
-                await in_task()
-            # Behind a blocked socket it would count against the outbox's bounds. The write deadline ends the
-            # session if this takes too long.
-            while outbox.blocked and self._closing is None:
-                await self._wait_writable()
-            if self._closing is not None:
-                return False
-            turn.begin()
-            turn.collect(len(frame))
-            outbox.put(frame, publication, channel)
-        return True
-
-    async def _wait_writable(self) -> None:
-        if self._writable is None or self._writable.done():
-            self._writable = self._node.loop.create_future()
-        await self._writable
+    async def writable(self) -> bool:
+        """Wait until the socket takes something; False when the session has ended."""
+        while self.outbox.blocked and self._closing is None:
+            if self._writable is None or self._writable.done():
+                self._writable = self._node.loop.create_future()
+            await self._writable
+        return self._closing is None
 
     def _acknowledge(self, written: list[Held]) -> None:
         """A plain client's inbox is acknowledged as far as it was written, now that it was."""
@@ -506,6 +543,8 @@ class Session:
         # What did not leave the outbox was not written: the next session gets it.
         self._node.unwritten.pop(self, None)
         self.outbox.close()
+        if self._transfers is not None:
+            self._transfers.clear()
         if code in _VIOLATIONS:
             audit.record("violation", session=self.id, user=self.user, ip=self.ip, code=code)
         lasted = self._node.now_ms() - self.since if self.since else None

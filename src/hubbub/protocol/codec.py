@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.protocol.envelope import Envelope
+from hubbub.protocol.weight import MOST_CONTAINERS
 from hubbub.types import Publication
 
 __all__ = ["CONTROL", "MAX_NESTING", "BadMessage", "Codec", "Reference", "Typed", "check_nesting", "say"]
@@ -25,6 +26,9 @@ _NO_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[{]}"')
 # A bracket as a signed byte, one deeper or one back; and quotes go.
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 _string = re.compile(rb'"[^"]*"')
+
+# Bytes that one call looks at, of a message that may have millions: some milliseconds of work.
+_PIECE: Final = 131_072
 
 S = TypeVar("S", bound=Struct)
 
@@ -116,16 +120,35 @@ def check_nesting(text: str | bytes, *, within: int = 0) -> None:
         if text.count("{") + text.count("[") <= most:
             return
         text = text.encode()
-    if text.count(b"{") + text.count(b"[") > most and _depth(text) > most:
+    if text.count(b"{") + text.count(b"[") <= most:
+        return
+    depth, containers = _measure(text)
+    if depth > most:
         raise BadMessage(f"the message is nested more than {MAX_NESTING} deep")
+    if containers > MOST_CONTAINERS:
+        raise BadMessage(f"the message holds more than {MOST_CONTAINERS} objects and arrays")
 
 
-def _depth(text: bytes) -> int:
+def _measure(text: bytes) -> tuple[int, int]:
+    """How deep valid JSON is nested, and how many objects and arrays it has."""
     # Nothing here is done by Python for each bracket, or by a pattern for each string: there may be a million of them
-    # (a message in chunks), and everybody waits. Quotes first: two of them with nothing between change nothing for
-    # what follows, whichever is the one that opens.
-    if b"\\" in text:
-        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    structure = text.translate(None, _NO_STRUCTURE).replace(b'""', b"")
-    steps = _string.sub(b"", structure).translate(_STEPS)
-    return max(accumulate(memoryview(steps).cast("b")), default=0)
+    # (a message in chunks). And it is done a piece at a time: no other thread goes on during a single call.
+    deepest = depth = containers = at = 0
+    within = b""
+    while at < len(text):
+        piece = text[at : at + _PIECE]
+        if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
+            # Not between a backslash and what it is about.
+            piece = text[at : at + _PIECE + 1]
+        at += len(piece)
+        if b"\\" in piece:
+            piece = piece.replace(b"\\\\", b"").replace(b'\\"', b"")
+        # Two quotes with nothing between change nothing for what follows, whichever is the one that opens.
+        structure = (within + piece.translate(None, _NO_STRUCTURE)).replace(b'""', b"")
+        outside, within, _ = _string.sub(b"", structure).partition(b'"')
+        steps = outside.translate(_STEPS)
+        deepest = max(deepest, max(accumulate(memoryview(steps).cast("b"), initial=depth)))
+        opened = steps.count(1)
+        depth += 2 * opened - len(steps)
+        containers += opened
+    return deepest, containers

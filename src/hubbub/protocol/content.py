@@ -21,6 +21,7 @@ from msgspec import Raw
 from msgspec.msgpack import Ext
 
 from hubbub.protocol.codec import MAX_NESTING, BadMessage, check_nesting
+from hubbub.protocol.weight import LARGE, MOST_CONTAINERS, containers_of
 from hubbub.types import NOTHING, Packed, Publication
 
 __all__ = [
@@ -115,8 +116,11 @@ def read_json(text: bytes | str) -> Any:
 
 def check_packed(content: Raw) -> None:
     """Raise `BadMessage` unless `content`, of MessagePack's outer form, is bytes or what JSON can say."""
-    if not memoryview(content).nbytes or is_bytes(content):
+    size = memoryview(content).nbytes
+    if not size or is_bytes(content):
         return
+    if size > LARGE and containers_of(bytes(content)) > MOST_CONTAINERS:
+        raise BadMessage(f"`content` holds more than {MOST_CONTAINERS} maps and arrays")
     try:
         _check([[_decode_sayable(content)]])
     except msgspec.ValidationError:

@@ -6,17 +6,19 @@ been wrong too often. What the events mean for rooms and users is the hub's busi
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, TypeGuard
 
 from msgspec import Struct
 
 from hubbub.protocol.codec import BadMessage, Codec
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode, ErrorCode
-from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Hello, Join, Ping, Request, Users
+from hubbub.protocol.envelope import REQUESTS, Chunk, Envelope, Fault, Hello, Join, Ping, Request, Users
 
-__all__ = ["Conversation", "Violation", "check", "is_name"]
+__all__ = ["Conversation", "Violation", "check", "is_name", "read_whole"]
 
 _MOST_FAULTS: Final = 10
 _FAULT_WINDOW: Final = 60.0
@@ -29,6 +31,10 @@ _not_for_clients: Final = (RESERVED_FROM_SERVER | RESERVED_FROM_CLIENT) - REQUES
 
 # Control characters (protocol.md §1.2), and surrogates: a client cannot send those, but Python strings can hold them.
 _unfit = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+_utf8 = codecs.getincrementaldecoder("utf-8")
+_PIECE: Final = 262_144
 
 
 class Violation(Struct, frozen=True):
@@ -84,6 +90,12 @@ class Conversation:
             return self._wrong(str(error), now, *codec.decode_reference(message))
         return self._wrong("the first message must be hello", now, envelope.id, envelope.room)
 
+    def received_whole(self, event: Envelope | Request | Fault, now: float) -> Envelope | Request | Fault | Violation:
+        """What is to be made of a message that came in chunks, and that `read_whole` has read."""
+        if type(event) is Fault:
+            return self._wrong(event.message, now, event.id, event.room)
+        return event
+
     def wrong(self, now: float) -> bool:
         """Note one bad message; whether it was one too many (the 10th within a minute)."""
         faults = self._faults
@@ -99,6 +111,44 @@ class Conversation:
         if self.wrong(now):
             return Violation(CloseCode.PROTOCOL_VIOLATION, "too many bad messages", fault)
         return fault
+
+
+def read_whole(codec: Codec, blocks: Iterable[bytes | bytearray], transfer: str) -> Envelope | Request | Fault:
+    """What a message says that has come in chunks as the transfer of this id; a `Fault` where it is none.
+
+    `blocks` are the whole, to be joined. It knows nothing of the session, and takes its time: it may be called in any
+    thread.
+    """
+    whole = b"".join(blocks)
+    try:
+        if not codec.BINARY:
+            # A text message has been looked at by whoever took it off the wire.
+            _check_utf8(whole)
+        envelope = codec.decode(whole)
+        request = REQUESTS.get(envelope.type)
+        if request is None:
+            check(envelope)
+            return envelope
+        if request is Chunk or request is Hello:
+            return Fault(ErrorCode.BAD_MESSAGE, f"`{envelope.type}` does not come in chunks", transfer)
+        asked = codec.decode_as(whole, request)
+        _check_request(envelope, asked)
+    except BadMessage as error:
+        id, room = codec.decode_reference(whole)
+        # A client that gave the message no id may still know the transfer by its own.
+        return Fault(ErrorCode.BAD_MESSAGE, str(error), transfer if id is None else id, room)
+    return asked
+
+
+def _check_utf8(text: bytes) -> None:
+    # A piece at a time: each call keeps every other thread waiting.
+    decoder = _utf8()
+    try:
+        for at in range(0, len(text), _PIECE):
+            decoder.decode(text[at : at + _PIECE])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise BadMessage("not JSON: text is not UTF-8") from None
 
 
 def check(envelope: Envelope) -> None:
@@ -145,6 +195,8 @@ def _check_request(envelope: Envelope, request: Request) -> None:
     if isinstance(request, Hello) and request.resume is not None:
         for name in request.resume.rooms:
             _check_text("room", name)
+    if isinstance(request, Chunk) and request.index >= request.total:
+        raise BadMessage("`index` of a chunk is below its `total`")
     if isinstance(request, Users):
         for name in request.ids:
             _check_text("ids", name)

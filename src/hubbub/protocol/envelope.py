@@ -47,6 +47,7 @@ __all__ = [
     "Request",
     "Resume",
     "Seq",
+    "ServerChunk",
     "ServerPing",
     "Token",
     "Type",
@@ -349,6 +350,15 @@ class PongAnswer(_Answer, tag="pong"):
     binary: bool = False
 
 
+class ServerChunk(_Answer, tag="chunk"):
+    """A part of a large message of the server's, see `Chunk`."""
+
+    id: str
+    index: int
+    total: int
+    data: bytes
+
+
 class Fault(_Answer, tag="error"):
     """Something did not work; the connection stays (protocol.md §6)."""
 
@@ -388,5 +398,6 @@ REQUESTS: dict[str, type[Request]] = {
     "history": History,
     "presence": Presence,
     "users": Users,
+    "chunk": Chunk,
 }
 """The reserved types that a client may send, and how each is read."""

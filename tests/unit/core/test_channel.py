@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from hubbub.core.channel import Channel, Hold
 from hubbub.core.outbox import Format, Outbox, OutboxLimits, Overflow, Turn
+from hubbub.protocol.envelope import Ack
 from hubbub.types import Publication, room_channel
 from unit.core.wire import Lines, Socket, a_publication
 
@@ -167,6 +169,24 @@ def test_a_fan_out_waits_for_nobody(channel: Channel[str], turn: Turn) -> None:
     assert slow.outbox in channel
 
 
+def test_what_is_framed_already_goes_out_and_who_has_no_frame_is_told_of(channel: Channel[str], turn: Turn) -> None:
+    """Each format has a frame, or its listeners have to be told in another way; who is left out is left out."""
+    framed, other = Lines(), Lines()
+    listeners = [Listener(f"user-{number}", (framed, other)[number % 2], turn) for number in range(6)]
+    for listener in listeners:
+        channel.listen(listener.outbox)
+    reading = Listener("late", framed, turn)
+    hold = channel.hold(reading.outbox)
+    publication = a_publication(1)
+    frames: dict[Format, bytes | None] = {framed: framed.encode(publication), other: None}
+    left = channel.fan_out_framed(publication, turn, frames, skip=listeners[1].outbox)
+    turn.flush()
+
+    assert [listener.seqs for listener in listeners] == [[1], [], [1], [], [1], []]
+    assert left == [listeners[3].outbox, listeners[5].outbox]
+    assert hold.merge(0) == [publication]
+
+
 class TestHolding:
     """Who reads its backlog hears nothing live until it is done, and misses nothing."""
 
@@ -278,6 +298,37 @@ class TestMerge:
         assert [publication.seq for publication in first or ()] == [1]
         assert [publication.seq for publication in second or ()] == [None]
         assert hold.merge(1) == []
+
+    def test_large_ones_are_forgotten_sooner(self) -> None:
+        """The bound is one of bytes, too; the newest is kept, however large it is."""
+        hold = Hold()
+        for seq in range(1, 11):
+            hold.add(Publication("doc", content=Raw(b"x" * 1_000_000), seq=seq))
+        first = hold.merge(0)
+        rest = hold.merge(6)
+        hold.add(Publication("doc", content=Raw(b"x" * 5_000_000), seq=11))
+
+        assert first is None
+        assert [told.seq for told in rest or ()] == [7, 8, 9, 10]
+        assert [told.seq for told in hold.merge(10) or ()] == [11]
+
+    def test_an_ack_that_stands_for_a_message_is_in_its_place(self) -> None:
+        hold = Hold()
+        hold.add(a_publication(4))
+        hold.add(Ack("a1", seq=5))
+        hold.add(a_publication(6))
+
+        assert [told.seq for told in hold.merge(4) or ()] == [5, 6]
+
+    def test_it_knows_what_was_before_the_first_that_came(self) -> None:
+        """For who was live so far: that is where reading on begins, where something was forgotten."""
+        hold = Hold()
+        hold.add(a_publication(None))
+
+        assert hold.before is None
+        hold.add(Publication("chat", room="lobby", seq=9, prev=4))
+        hold.add(a_publication(10))
+        assert hold.before == 4
 
     @given(
         arrivals=st.lists(st.booleans(), max_size=700),
