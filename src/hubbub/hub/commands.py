@@ -296,7 +296,8 @@ async def depart(node: Node, session: Session, code: int, reason: str) -> None:
 async def join(node: Node, session: Session, request: Join) -> None:
     """Become a member of a room, with its past as far as asked."""
     since = Position(*request.since) if request.since is not None else None
-    await session.caught_up()
+    # What came before it comes before `joined`; what is still on its way then begins anew.
+    await session.caught_up(room_channel(request.room))
     recovery = await _enter(node, session, request.room, since, request.last)
     try:
         shown = await may(node, session, Action.PRESENCE, request.room)
@@ -336,6 +337,7 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
         await take_over(node, session, room)
         await node.channel(name)
         recovery = Recovery(node, session, name)
+        await session.ended(name)
         if since is not None:
             # What was missed is the room's history, too.
             await (recovery.begin(since) if readable else recovery.unrecovered())
@@ -375,17 +377,22 @@ async def _authorize_join(node: Node, session: Session, room: str, since: Positi
 @_answers
 async def leave(node: Node, session: Session, request: Leave) -> None:
     """Stop being a member; leaving a room that one is not in is no error."""
-    await session.caught_up()
     if session.room_names is not None and request.room in session.room_names:
         await leave_room(node, session, request.room)
     session.send(Left(request.room, request.id), room_channel(request.room))
 
 
 async def leave_room(node: Node, session: Session, room: str, *, later: bool = False) -> None:
-    """Take the session out of `room`, and tell who cares; `later`: the others, when the grace is over."""
-    if await _part(node, session, room, later=later) and session.hooks.leave:
+    """Take the session out of `room`, and tell who cares; `later`: the others, when the grace is over.
+
+    When it returns, nothing of the room comes any more.
+    """
+    if not await _part(node, session, room, later=later):
+        return
+    if session.hooks.leave:
         await in_task()
         await session.hooks.call(session.hooks.leave, node.options.hook_timeout, session, room)
+    await session.ended(room_channel(room))
 
 
 async def _part(node: Node, session: Session, room: str, *, later: bool) -> bool:
@@ -543,5 +550,5 @@ HANDLERS: Final[dict[type[Request], Command]] = {
     History: history,
     Presence: presence,
     Users: users,
-    Chunk: chunk,
+    Chunk: _answers(chunk),
 }

@@ -20,7 +20,7 @@ from hubbub.hub import commands
 from hubbub.hub.routing import route
 from hubbub.hub.transfers import SessionTransfers
 from hubbub.protocol.codes import CloseCode, ErrorCode
-from hubbub.protocol.conversation import Conversation, Violation
+from hubbub.protocol.conversation import BadChunk, Conversation, Violation
 from hubbub.protocol.envelope import (
     REQUESTS,
     Chunk,
@@ -217,16 +217,26 @@ class Session:
         return self._busy
 
     @property
+    def waits(self) -> bool:
+        """Whether the server makes it wait: what it says is not handled now, or not even read."""
+        return self._busy or self._paused
+
+    @property
     def transfers(self) -> SessionTransfers:
         """What it sends and gets in chunks."""
         if self._transfers is None:
             self._transfers = SessionTransfers(self._node, self)
         return self._transfers
 
-    async def caught_up(self) -> None:
-        """Wait until it has all that has come for it so far, also what is large."""
+    async def caught_up(self, channel: str | None = None) -> None:
+        """Wait until it has all that has come for it so far, also what is large; in all channels, or in this one."""
         if self._transfers is not None:
-            await self._transfers.caught_up()
+            await self._transfers.caught_up(channel)
+
+    async def ended(self, channel: str) -> None:
+        """Wait until what is large and has begun, of a channel that it has left, is written."""
+        if self._transfers is not None:
+            await self._transfers.ended(channel)
 
     def pause(self) -> None:
         """Take no more messages until those at hand are handled."""
@@ -313,7 +323,7 @@ class Session:
         if metering is None or self._may(metering, event, arrived):
             self._do(event)
 
-    def _do(self, event: Envelope | Request | Fault | Violation) -> None:
+    def _do(self, event: Envelope | Request | Fault | BadChunk | Violation) -> None:
         if type(event) is Envelope or type(event) is PackedEnvelope:
             waiting = route(self._node, self, event)
             if waiting is not None:
@@ -322,15 +332,18 @@ class Session:
             handler = commands.HANDLERS[type(event)]
             self._run(handler(self._node, self, event))
         elif isinstance(event, Fault):
-            if self._transfers is not None:
-                self._transfers.spoilt(event.id)
             self.fault(event)
+        elif isinstance(event, BadChunk):
+            if self.transfers.spoil(event):
+                self.wrong(event.fault)
         elif isinstance(event, Violation):
             if event.fault is not None:
                 self.fault(event.fault)
             self.close(event.code, event.reason)
 
-    def _may(self, metering: Metering, event: Envelope | Request | Fault | Violation, arrived: float | None) -> bool:
+    def _may(
+        self, metering: Metering, event: Envelope | Request | Fault | BadChunk | Violation, arrived: float | None
+    ) -> bool:
         """Whether the rates let it through now; where they do not, it is refused, or waits its turn."""
         now = self._node.loop.time()
         if arrived is None:

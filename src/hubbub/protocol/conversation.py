@@ -18,7 +18,7 @@ from hubbub.protocol.codec import BadMessage, Codec
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode, ErrorCode
 from hubbub.protocol.envelope import REQUESTS, Chunk, Envelope, Fault, Hello, Join, Ping, Request, Users
 
-__all__ = ["Conversation", "Violation", "check", "is_name", "read_whole"]
+__all__ = ["BadChunk", "Conversation", "Violation", "check", "is_name", "read_whole"]
 
 _MOST_FAULTS: Final = 10
 _FAULT_WINDOW: Final = 60.0
@@ -46,6 +46,22 @@ class Violation(Struct, frozen=True):
     fault: Fault | None = None
 
 
+class BadChunk(Struct, frozen=True):
+    """A part that cannot be read, of the transfer `id`: to be told where that has not been told already."""
+
+    id: str
+    # 0 where the part does not say which one it is.
+    index: int
+    fault: Fault
+
+
+class _Part(Struct):
+    """What of a bad chunk says where it belongs."""
+
+    type: str
+    index: object = 0
+
+
 class Conversation:
     """The state of one client's side of the protocol."""
 
@@ -60,7 +76,7 @@ class Conversation:
         # When this client was wrong, newest last; None until it is wrong for the first time.
         self._faults: deque[float] | None = None
 
-    def receive(self, message: str | bytes, now: float) -> Envelope | Request | Fault | Violation:
+    def receive(self, message: str | bytes, now: float) -> Envelope | Request | Fault | BadChunk | Violation:
         """What `message` says: an application's envelope, a request of a reserved type, or what is wrong.
 
         `now` is in seconds on any clock that only goes forward.
@@ -87,7 +103,10 @@ class Conversation:
                     self.greeted = True
                     return asked
         except BadMessage as error:
-            return self._wrong(str(error), now, *codec.decode_reference(message))
+            id, room = codec.decode_reference(message)
+            if self.greeted and id is not None and (index := _part_of(codec, message)) is not None:
+                return BadChunk(id, index, Fault(ErrorCode.BAD_MESSAGE, str(error), id, room))
+            return self._wrong(str(error), now, id, room)
         return self._wrong("the first message must be hello", now, envelope.id, envelope.room)
 
     def received_whole(self, event: Envelope | Request | Fault, now: float) -> Envelope | Request | Fault | Violation:
@@ -111,6 +130,17 @@ class Conversation:
         if self.wrong(now):
             return Violation(CloseCode.PROTOCOL_VIOLATION, "too many bad messages", fault)
         return fault
+
+
+def _part_of(codec: Codec, message: str | bytes) -> int | None:
+    """Which part a bad message is, where it is a `chunk`."""
+    try:
+        part = codec.decode_as(message, _Part)
+    except BadMessage:
+        return None
+    if part.type != "chunk":
+        return None
+    return part.index if isinstance(part.index, int) else 0
 
 
 def read_whole(codec: Codec, blocks: Iterable[bytes | bytearray], transfer: str) -> Envelope | Request | Fault:
