@@ -31,7 +31,7 @@ class Hold:
     reader reads on. The acks that stand for the listener's own messages are in no log, and are not forgotten.
     """
 
-    __slots__ = ("_acks", "_held", "_overflowed", "_size", "before", "newest")
+    __slots__ = ("_acks", "_held", "_overflowed", "_size", "before", "newest", "since")
 
     def __init__(self) -> None:
         # Each with its seq; a volatile one with that of what came before it, None where nothing did.
@@ -47,6 +47,9 @@ class Hold:
         self.before: int | None = None
         self.newest: int | None = None
 
+        # The seq after which everything is here; None before something came.
+        self.since: int | None = None
+
         # The last thing that was forgotten, as the seq of a publication; 0 for none.
         self._overflowed = 0
 
@@ -60,7 +63,8 @@ class Hold:
         while len(held) > _MOST_HELD or (self._size > _MOST_BYTES and len(held) > 1):
             _, gone = held.popleft()
             self._size -= memoryview(gone.content).nbytes
-            self._overflowed = max(self._overflowed, gone.seq or 0)
+            if gone.seq is not None:
+                self._overflowed = self.since = gone.seq
 
     def stand_in(self, ack: Ack) -> bool:
         """Keep the `ack` that stands for a message of the listener's own; False where there are too many of them."""
@@ -71,7 +75,7 @@ class Hold:
 
     def _note(self, seq: int, prev: int | None) -> None:
         if self.before is None:
-            self.before = seq - 1 if prev is None else prev
+            self.before = self.since = seq - 1 if prev is None else prev
         self.newest = seq if self.newest is None else max(self.newest, seq)
 
     def merge(self, seq: int) -> list[Publication | Ack] | None:

@@ -148,12 +148,13 @@ class Recovery:
         page = self._page
         while not self.called_off:
             if page is not None:
-                if not await self._send(page.publications):
+                if not await self._send(self._not_held(page.publications)):
                     return await self.abandon()
                 if not page.publications and not page.more:
                     self.seq = max(self.seq, page.position.seq)
                 self._passed()
-            if page is None or not page.more:
+            since = self._hold.since
+            if page is None or not page.more or (since is not None and since <= self.seq):
                 held, waiting = self._hold.merge(self.seq), len(self._waiting)
                 if held == []:
                     break
@@ -178,6 +179,13 @@ class Recovery:
         if not self.called_off:
             self._channel.listen(self._session.outbox)
         return True
+
+    def _not_held(self, publications: list[Publication]) -> list[Publication]:
+        """Those of the log that are not in the hold, which also has what is volatile, in its place."""
+        since = self._hold.since
+        if since is None:
+            return publications
+        return [publication for publication in publications if publication.seq is None or publication.seq <= since]
 
     async def _send(self, messages: Sequence[Publication | Ack]) -> bool:
         """Send them, no faster than the socket takes it, until it is called off; False when the session ended."""

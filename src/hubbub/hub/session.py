@@ -323,7 +323,7 @@ class Session:
         if metering is None or self._may(metering, event, arrived):
             self._do(event)
 
-    def _do(self, event: Envelope | Request | Fault | BadChunk | Violation) -> None:
+    def _do(self, event: Envelope | Request | Fault | Violation) -> None:
         if type(event) is Envelope or type(event) is PackedEnvelope:
             waiting = route(self._node, self, event)
             if waiting is not None:
@@ -331,19 +331,17 @@ class Session:
         elif isinstance(event, Request):
             handler = commands.HANDLERS[type(event)]
             self._run(handler(self._node, self, event))
-        elif isinstance(event, Fault):
-            self.fault(event)
         elif isinstance(event, BadChunk):
             if self.transfers.spoil(event):
-                self.wrong(event.fault)
+                self.wrong(event.told)
+        elif isinstance(event, Fault):
+            self.fault(event)
         elif isinstance(event, Violation):
             if event.fault is not None:
                 self.fault(event.fault)
             self.close(event.code, event.reason)
 
-    def _may(
-        self, metering: Metering, event: Envelope | Request | Fault | BadChunk | Violation, arrived: float | None
-    ) -> bool:
+    def _may(self, metering: Metering, event: Envelope | Request | Fault | Violation, arrived: float | None) -> bool:
         """Whether the rates let it through now; where they do not, it is refused, or waits its turn."""
         now = self._node.loop.time()
         if arrived is None:

@@ -203,6 +203,7 @@ class SessionTransfers:
 
     def spoil(self, bad: BadChunk) -> bool:
         """A part of a transfer is wrong, which cannot be finished; False where that has been told already."""
+        assert bad.id is not None
         before = self._transfers.held
         is_new = self._transfers.spoil(bad.id, bad.index)
         self._node.large.held += self._transfers.held - before

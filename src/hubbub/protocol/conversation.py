@@ -46,13 +46,16 @@ class Violation(Struct, frozen=True):
     fault: Fault | None = None
 
 
-class BadChunk(Struct, frozen=True):
-    """A part that cannot be read, of the transfer `id`: to be told where that has not been told already."""
+class BadChunk(Fault):
+    """A part of the transfer `id` that cannot be read: `wrong` only where nothing was before with that transfer."""
 
-    id: str
     # 0 where the part does not say which one it is.
-    index: int
-    fault: Fault
+    index: int = 0
+
+    @property
+    def told(self) -> Fault:
+        """What is told of it."""
+        return Fault(self.code, self.message, self.id, self.room)
 
 
 class _Part(Struct):
@@ -76,7 +79,7 @@ class Conversation:
         # When this client was wrong, newest last; None until it is wrong for the first time.
         self._faults: deque[float] | None = None
 
-    def receive(self, message: str | bytes, now: float) -> Envelope | Request | Fault | BadChunk | Violation:
+    def receive(self, message: str | bytes, now: float) -> Envelope | Request | Fault | Violation:
         """What `message` says: an application's envelope, a request of a reserved type, or what is wrong.
 
         `now` is in seconds on any clock that only goes forward.
@@ -105,7 +108,7 @@ class Conversation:
         except BadMessage as error:
             id, room = codec.decode_reference(message)
             if self.greeted and id is not None and (index := _part_of(codec, message)) is not None:
-                return BadChunk(id, index, Fault(ErrorCode.BAD_MESSAGE, str(error), id, room))
+                return BadChunk(ErrorCode.BAD_MESSAGE, str(error), id, room, index=index)
             return self._wrong(str(error), now, id, room)
         return self._wrong("the first message must be hello", now, envelope.id, envelope.room)
 
