@@ -512,7 +512,7 @@ def _publication(
     now = node.now_ms()
     packed = is_binary(content)
     encoded = pack_bytes(bytes(content)) if is_binary(content) else encode_content(content)
-    most = max(node.options.message_size, node.options.transfers.large_message_size)
+    most = node.large.largest
     if memoryview(encoded).nbytes > most:
         raise HubbubError(
             f"this content is larger than {most} bytes: put it where both sides can reach it, and send its address"
