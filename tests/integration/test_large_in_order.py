@@ -1,4 +1,4 @@
-"""What waits behind a large message, and those who do not wait for it: acks, leaving, joining, pings (protocol.md §7)."""
+"""What waits behind a large message, and who does not: acks, leaving, joining, pings (protocol.md §7)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hubbub.core import channel
 from hubbub.core.channel import Hold
 from hubbub.hub import Message as Handled
 from hubbub.hub import transfers
+from hubbub.server import Server
 from hubbub.types import Identity, Publication
 from integration.test_large_messages import MEGABYTE, a_chunk, chunks, held, joined
 from support.client import Client
@@ -232,6 +233,52 @@ def test_leaving_waits_for_the_transfer_that_has_begun() -> None:
     run(main())
 
 
+def talking(server: Server, monkeypatch: pytest.MonkeyPatch, until: asyncio.Event) -> None:
+    """Whenever a reader has got to the end of the room there is more, `until` this is set."""
+    node = server.hub._node
+    merge = Hold.merge
+
+    assert node is not None
+
+    def talk(hold: Hold, seq: int) -> Any:
+        if not until.is_set():
+            told = Publication("talk", "alice", room="room", content=Raw(b'"' + b"x" * 10_000 + b'"'))
+            node.engine.publish_now("room:room", told, False, None)
+        return merge(hold, seq)
+
+    monkeypatch.setattr(Hold, "merge", talk)
+
+
+@pytest.mark.parametrize("way", ["join", "hello"])
+def test_who_comes_into_a_room_that_never_stops_talking_is_answered(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says after that is handled when what was missed has been sent, and it may leave again."""
+
+    async def main() -> None:
+        async with serving() as server, raw(server.address, "alice") as alice:
+            position = (await alice.join("room"))["position"]
+            await alice.say("first", room="room")
+            await alice.sync()
+            answered = asyncio.Event()
+            async with asyncio.timeout(PATIENCE), raw(server.address, "bob", subprotocols=["hubbub.v1.json"]) as bob:
+                resume = {"resume": {"rooms": {"room": position}}} if way == "hello" else {}
+                # The inbox and `all` are merged, too: the room has something new at each of them.
+                talking(server, monkeypatch, answered)
+                await bob.send({"type": "hello", **resume})
+                await bob.expect("welcome")
+                if way == "join":
+                    await bob.join("room", since=position)
+                await bob.sync()
+                await bob.ask("leave", room="room")
+                await bob.sync()
+                answered.set()
+                seqs = [message["seq"] for message in joined(bob.seen) if "seq" in message]
+
+                assert seqs == list(range(1, len(seqs) + 1))
+                assert [message["content"] for message in bob.heard("chat")] == ["first"]
+
+    run(main())
+
+
 @pytest.mark.parametrize("type", ["ping", "join", "leave"])
 def test_nobody_waits_for_a_room_that_never_stops_talking(type: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whenever a reader has got to the end there is more: what came before the request comes before the answer."""
@@ -240,26 +287,8 @@ def test_nobody_waits_for_a_room_that_never_stops_talking(type: str, monkeypatch
         async with serving() as server, raw(server.address, "alice") as alice, raw(server.address, "bob") as bob:
             await alice.join("room")
             await bob.join("room")
-            node = server.hub._node
-            said = 0
-
-            assert node is not None
-
-            def say() -> None:
-                nonlocal said
-                said += 1
-                told = Publication("talk", "alice", room="room", content=Raw(b'"' + b"x" * 10_000 + b'"'))
-                node.engine.publish_now("room:room", told, False, None)
-
-            merge = Hold.merge
-
-            def talk(hold: Hold, seq: int) -> Any:
-                if said < 10_000 and not answered:
-                    say()
-                return merge(hold, seq)
-
-            answered = False
-            monkeypatch.setattr(Hold, "merge", talk)
+            answered = asyncio.Event()
+            talking(server, monkeypatch, answered)
             await say_large(alice, "t1", room="room")
             await bob.expect("talk")
             before = len(bob.heard("talk"))
@@ -267,7 +296,7 @@ def test_nobody_waits_for_a_room_that_never_stops_talking(type: str, monkeypatch
             try:
                 await bob.expect(id="q")
             finally:
-                answered = True
+                answered.set()
             await bob.sync()
             got = joined(bob.seen)
             index = next(index for index, message in enumerate(got) if message.get("id") == "q")
@@ -386,7 +415,7 @@ def test_a_transfer_is_not_late_while_the_server_does_not_look() -> None:
 
 
 def test_an_error_about_a_transfer_is_told_once_whichever_part_is_bad() -> None:
-    """From the first one on; a transfer that begins anew counts again. However many parts are bad, it is one message."""
+    """From the first one on, and however many are; a transfer that begins anew counts again."""
 
     async def main() -> None:
         async with serving() as server, raw(server.address, "alice", full=True) as alice:

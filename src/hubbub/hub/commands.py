@@ -15,7 +15,7 @@ from hubbub.hub.identity import Shown, check, identify, not_shown, record_failur
 from hubbub.hub.presence import came, keep_place, put_in, take_out, take_over, tell_members, user_online, went
 from hubbub.hub.recovery import Recovery
 from hubbub.hub.routing import fault_of
-from hubbub.hub.transfers import answer, chunk
+from hubbub.hub.transfers import answer, bring, chunk
 from hubbub.protocol.codes import RETRYABLE, CloseCode, ErrorCode
 from hubbub.protocol.envelope import (
     Ack,
@@ -230,10 +230,8 @@ async def _welcome(node: Node, session: Session, request: Hello) -> None:
         )
         for fault in faults:
             session.fault(fault)
-        while recoveries:
-            if not await recoveries[0].finish():
-                break
-            del recoveries[0]
+        while recoveries and not session.ending:
+            await bring(node, session, recoveries.pop(0))
     finally:
         for recovery in recoveries:
             await recovery.abandon()
@@ -310,7 +308,7 @@ async def join(node: Node, session: Session, request: Join) -> None:
     if shown and count <= _MEMBERS_IN_JOINED:
         joined.members = members
     session.send(joined, recovery.name)
-    await recovery.finish()
+    await bring(node, session, recovery)
 
 
 async def _enter(node: Node, session: Session, room: str, since: Position | None, last: int | None = None) -> Recovery:

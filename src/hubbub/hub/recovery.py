@@ -10,7 +10,7 @@ from hubbub.core.channel import Channel
 from hubbub.core.log import Page
 from hubbub.core.outbox import Format, Outbox
 from hubbub.eager import in_task
-from hubbub.hub.transfers import format_of, send_large
+from hubbub.hub.transfers import catch_up, format_of, send_large
 from hubbub.protocol.codes import CloseCode
 from hubbub.protocol.envelope import Ack
 from hubbub.types import Position, Publication
@@ -268,4 +268,4 @@ def fan_out_large(
         outgoing = large.outgoing(publication, format, format.native(publication, record))
         recovery = Recovery(node, session, channel.name)
         recovery.go_on_with(publication)
-        session.transfers.catch_up(recovery, outgoing)
+        session.transfers.catch_up(recovery, catch_up(node, session, recovery, outgoing))

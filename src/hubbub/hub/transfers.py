@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
 from hubbub.core.wheel import Timer
-from hubbub.eager import in_task
+from hubbub.eager import in_task, step
+from hubbub.errors import Unavailable
 from hubbub.hub.formats import Framed
 from hubbub.protocol.chunks import MOST_PARTS, PART_SIZE, TransferRefused, Transfers, parts_of
 from hubbub.protocol.codes import CloseCode, ErrorCode
@@ -30,7 +32,17 @@ if TYPE_CHECKING:
     from hubbub.hub.recovery import Recovery
     from hubbub.hub.session import Session
 
-__all__ = ["LargeMessages", "Outgoing", "SessionTransfers", "answer", "chunk", "format_of", "send_large"]
+__all__ = [
+    "LargeMessages",
+    "Outgoing",
+    "SessionTransfers",
+    "answer",
+    "bring",
+    "catch_up",
+    "chunk",
+    "format_of",
+    "send_large",
+]
 
 log = logging.getLogger("hubbub.hub")
 
@@ -238,23 +250,10 @@ class SessionTransfers:
 
     # ----------------------------------------------------------------------------------------------- out
 
-    def catch_up(self, recovery: Recovery, outgoing: Outgoing) -> None:
-        """Bring the session through a channel in which something large has come; `outgoing` is that, and is kept."""
+    def catch_up(self, recovery: Recovery, catching_up: Coroutine[Any, Any, None]) -> None:
+        """Own `catching_up`, which brings the session through a channel, until that is done."""
         self._catching_up.add(recovery)
-        self._node.spawn(self._catch_up(recovery, outgoing))
-
-    async def _catch_up(self, recovery: Recovery, outgoing: Outgoing) -> None:
-        session = self._session
-        try:
-            if await recovery.finish() and recovery.inbox and not session.full and not session.ending:
-                self._node.owe(session, recovery.seq)
-        except Exception:
-            log.exception("a large message could not be sent to session %s", session.id)
-            session.close(CloseCode.TRY_LATER, "what came with a large message cannot be read now", retry_after=1)
-        finally:
-            del outgoing
-            self._catching_up.discard(recovery)
-            recovery.let_go()
+        self._node.spawn(catching_up, partial(self._catching_up.discard, recovery))
 
     async def caught_up(self, channel: str | None = None) -> None:
         """Wait until the session has everything that has come so far, in all channels or in this one."""
@@ -276,6 +275,29 @@ class SessionTransfers:
         """Wait until what has begun of this channel is written."""
         if self._under_way is not None and self._under_way[0] == channel:
             await asyncio.wait([self._under_way[1]])
+
+
+async def bring(node: Node, session: Session, recovery: Recovery) -> None:
+    """Send what has come so far; what comes meanwhile follows, and nobody waits for that."""
+    reached = recovery.reach()
+    rest = step(catch_up(node, session, recovery))
+    if rest is not None:
+        session.transfers.catch_up(recovery, rest)
+        await asyncio.wait([reached])
+
+
+async def catch_up(node: Node, session: Session, recovery: Recovery, outgoing: Outgoing | None = None) -> None:
+    """Bring the session through a channel until it is live; `outgoing`, something large that has come, is kept."""
+    try:
+        if await recovery.finish() and recovery.inbox and not session.full and not session.ending:
+            node.owe(session, recovery.seq)
+    except Exception as error:
+        if not isinstance(error, Unavailable):
+            log.exception("session %s could not be sent what has come", session.id)
+        session.close(CloseCode.TRY_LATER, "what has come cannot be read now", retry_after=1)
+    finally:
+        del outgoing
+        recovery.let_go()
 
 
 async def chunk(node: Node, session: Session, request: Chunk) -> None:
