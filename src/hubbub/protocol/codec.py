@@ -13,13 +13,16 @@ from hubbub.protocol.envelope import Envelope
 from hubbub.protocol.weight import MOST_CONTAINERS
 from hubbub.types import Publication
 
-__all__ = ["CONTROL", "MAX_NESTING", "BadMessage", "Codec", "Reference", "Typed", "check_nesting", "say"]
+__all__ = ["CONTROL", "MAX_NESTING", "UNFIT", "BadMessage", "Codec", "Reference", "Typed", "check_nesting", "say"]
 
 MAX_NESTING: Final = 64
 """How many objects and arrays may stand in each other, the envelope included (protocol.md §1.3)."""
 
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """A control character: C0, DEL and C1 (protocol.md §1.2)."""
+
+UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What may not be in a name: also surrogates, which a client cannot send, but Python's strings can hold."""
 
 # For `bytes.translate`: what is neither a quote nor a bracket.
 _NO_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[{]}"')

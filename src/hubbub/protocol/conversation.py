@@ -7,14 +7,13 @@ been wrong too often. What the events mean for rooms and users is the hub's busi
 from __future__ import annotations
 
 import codecs
-import re
 from collections import deque
 from collections.abc import Iterable
 from typing import Final, TypeGuard
 
 from msgspec import Struct
 
-from hubbub.protocol.codec import BadMessage, Codec
+from hubbub.protocol.codec import UNFIT, BadMessage, Codec
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode, ErrorCode
 from hubbub.protocol.envelope import REQUESTS, Chunk, Envelope, Fault, Hello, Join, Ping, Request, Users
 
@@ -28,9 +27,6 @@ _volatile: Final = frozenset({"webrtc-offer", "webrtc-answer", "webrtc-ice"})
 
 # What the server says is not for clients to say, and what neither side can say yet.
 _not_for_clients: Final = (RESERVED_FROM_SERVER | RESERVED_FROM_CLIENT) - REQUESTS.keys()
-
-# Control characters (protocol.md §1.2), and surrogates: a client cannot send those, but Python strings can hold them.
-_unfit = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 _utf8 = codecs.getincrementaldecoder("utf-8")
@@ -212,7 +208,7 @@ def check(envelope: Envelope) -> None:
 
 def is_name(value: object) -> TypeGuard[str]:
     """Whether `value` can name a user or a room (protocol.md §1.2)."""
-    return isinstance(value, str) and 1 <= len(value) <= 128 and not _unfit.search(value)
+    return isinstance(value, str) and 1 <= len(value) <= 128 and not UNFIT.search(value)
 
 
 def _check_request(envelope: Envelope, request: Request) -> None:
@@ -236,5 +232,5 @@ def _check_request(envelope: Envelope, request: Request) -> None:
 
 
 def _check_text(field: str, text: str) -> None:
-    if _unfit.search(text):
+    if UNFIT.search(text):
         raise BadMessage(f"`{field}` contains a control character")
