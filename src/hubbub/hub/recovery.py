@@ -224,7 +224,7 @@ class Recovery:
     def reach(self) -> asyncio.Future[None]:
         """Done when the session has what has come so far, or gets no more of it; `let_go` must be called at the end."""
         reached = self._node.loop.create_future()
-        self._waiting.append((max(self.seq, self._hold.newest or 0), reached))
+        self._waiting.append((max(self.seq, self.position.seq, self._hold.newest or 0), reached))
         return reached
 
     def _passed(self) -> None:

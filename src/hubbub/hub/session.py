@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hubbub.core.permissions import Permissions
     from hubbub.hub.hooks import Hooks
     from hubbub.hub.node import Node
+    from hubbub.hub.recovery import Recovery
     from hubbub.protocol.codec import Codec
     from hubbub.transports.base import Handshake, Writer
 
@@ -232,6 +233,13 @@ class Session:
         """Wait until it has all that has come for it so far, also what is large; in all channels, or in this one."""
         if self._transfers is not None:
             await self._transfers.caught_up(channel)
+
+    def caught(self, recovery: Recovery) -> None:
+        """It is live in the channel of this recovery, or is not to be: nobody has to wait for that any more."""
+        if self._transfers is None:
+            recovery.let_go()
+        else:
+            self._transfers.caught(recovery)
 
     async def ended(self, channel: str) -> None:
         """Wait until what is large and has begun, of a channel that it has left, is written."""

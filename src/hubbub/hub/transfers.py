@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakValueDictionary
@@ -253,7 +252,12 @@ class SessionTransfers:
     def catch_up(self, recovery: Recovery, catching_up: Coroutine[Any, Any, None]) -> None:
         """Own `catching_up`, which brings the session through a channel, until that is done."""
         self._catching_up.add(recovery)
-        self._node.spawn(catching_up, partial(self._catching_up.discard, recovery))
+        self._node.spawn(catching_up)
+
+    def caught(self, recovery: Recovery) -> None:
+        """That is over: nobody has to wait for it any more."""
+        self._catching_up.discard(recovery)
+        recovery.let_go()
 
     async def caught_up(self, channel: str | None = None) -> None:
         """Wait until the session has everything that has come so far, in all channels or in this one."""
@@ -297,7 +301,7 @@ async def catch_up(node: Node, session: Session, recovery: Recovery, outgoing: O
         session.close(CloseCode.TRY_LATER, "what has come cannot be read now", retry_after=1)
     finally:
         del outgoing
-        recovery.let_go()
+        session.caught(recovery)
 
 
 async def chunk(node: Node, session: Session, request: Chunk) -> None:
