@@ -53,8 +53,9 @@ _ADDED: Final = 2_048
 # How many times larger a message can be in another codec: a control character is one byte in MessagePack, six in JSON.
 _GROWTH: Final = 8
 
-# How many chunks one turn of the event loop writes, for all sessions.
+# How many chunks one turn of the event loop writes, for all sessions; and how many bytes of chunks it takes from them.
 _AT_ONCE: Final = 8
+_TAKEN_AT_ONCE: Final = 131_072
 
 # How many of the newest frames of a message are kept for whoever is a little behind.
 _FRAMES: Final = 16
@@ -82,6 +83,10 @@ class LargeMessages:
         # Chunks that are being written in this turn of the event loop: so many, and then whoever else has something.
         self.turns = asyncio.Semaphore(_AT_ONCE)
 
+        # Bytes of chunks that this turn of the event loop has taken, and the sessions that wait for the next one.
+        self._taken = 0
+        self._waiting: list[Session] = []
+
         self._node = node
         self._ids = count(1)
 
@@ -96,6 +101,25 @@ class LargeMessages:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="hubbub-large")
         return self._node.loop.run_in_executor(self._thread, function, *arguments)
+
+    def took(self, session: Session, size: int) -> None:
+        """So many bytes of a chunk were taken; after many, the rest of this session's comes in the next turn.
+
+        A socket may hold megabytes of them, and they would all be read before anybody else is.
+        """
+        if not self._taken:
+            self._node.loop.call_soon(self._next_turn)
+        self._taken += size
+        if self._taken > _TAKEN_AT_ONCE:
+            session.pause()
+            self._waiting.append(session)
+
+    def _next_turn(self) -> None:
+        self._taken = 0
+        waiting, self._waiting = self._waiting, []
+        for session in waiting:
+            if not session.busy:
+                session.go_on()
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -308,6 +332,7 @@ async def chunk(node: Node, session: Session, request: Chunk) -> None:
     """A part of a large message; with the last one, it is a message like any other."""
     transfers = session.transfers
     try:
+        node.large.took(session, len(request.data))
         whole = transfers.add(request)
     except TransferRefused as refused:
         fault = Fault(refused.code, str(refused), request.id)

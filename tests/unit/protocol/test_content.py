@@ -64,7 +64,7 @@ def test_a_decimal_is_sent_as_the_number_that_it_is(value: Any) -> None:
 @pytest.mark.parametrize(
     "value",
     [math.nan, [math.inf], {"a": -math.inf}, Decimal("NaN"), [Decimal("Infinity")], Raw(b'"\xff"'), [Raw(b"{")]],
-    ids=repr,
+    ids=["NaN", "infinity", "within", "Decimal NaN", "Decimal infinity", "Raw without UTF-8", "Raw that is no JSON"],
 )
 def test_what_nobody_could_read_is_refused_where_it_is_given(value: object) -> None:
     """Not when it stands in the log already, and costs everybody who listens the connection."""
