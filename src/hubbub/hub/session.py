@@ -7,7 +7,6 @@ import math
 import secrets
 from collections import deque
 from collections.abc import Coroutine
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from hubbub import audit
@@ -18,6 +17,7 @@ from hubbub.core.wheel import Timer
 from hubbub.eager import step
 from hubbub.hub import commands
 from hubbub.hub.routing import route
+from hubbub.hub.state import State
 from hubbub.hub.transfers import SessionTransfers
 from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.conversation import BadChunk, Conversation, Violation
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from hubbub.protocol.codec import Codec
     from hubbub.transports.base import Handshake, Writer
 
-__all__ = ["Session", "State"]
+__all__ = ["Session"]
 
 # Close codes that say that the client broke a rule.
 _VIOLATIONS = frozenset((1002, 1007, 1009, int(CloseCode.PROTOCOL_VIOLATION)))
@@ -52,22 +52,6 @@ _EXPULSIONS = frozenset((CloseCode.UNAUTHORIZED, CloseCode.DISCONNECTED, CloseCo
 
 # What a request is called on the wire.
 _NAMES = {request: name for name, request in REQUESTS.items()}
-
-
-class State(StrEnum):
-    """Where a session is in its life."""
-
-    CONNECTING = "connecting"
-    """The connection stands, but it is not open: no `hello` yet, or `on_connect` is still running."""
-
-    OPEN = "open"
-    IDLE = "idle"
-    """Open, and silent for longer than the ping interval."""
-
-    DRAINING = "draining"
-    """Told to come back elsewhere; the connection closes next."""
-
-    CLOSED = "closed"
 
 
 class Session:
