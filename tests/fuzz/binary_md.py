@@ -157,7 +157,7 @@ def of_protobuf(data: bytes) -> tuple[Reading, Any]:
         read = schema().FromString(data)
     except DecodeError:
         return Reading(None, None if len(data) > 200 or _MEMBER.search(data) else False), ABSENT
-    fields: dict[str, Any] = {name: getattr(read, name) for name in ("id", "to", "room") if getattr(read, name)}
+    fields: dict[str, Any] = {name: getattr(read, name) for name in ("id", "to", "room") if read.HasField(name)}
     fields["type"] = read.type
     fields |= {name: getattr(read, name) for name in ("echo", "volatile") if read.HasField(name)}
     if read.receipt:

@@ -40,15 +40,16 @@ def connects(script: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 # With somebody in the full way, whose codec the script leaves open.
 FULL_SCRIPTS = [case for case in SCRIPTS if any(how.get("way") == "full" for how in connects(case.values[0]))]
 
-# What a script that is about the plain way says in its name.
-PLAIN_ONLY = ("plain",)
 # Whose clients are all plain: with a greeting before, nothing else is other.
 PLAIN_SCRIPTS = [
     case
     for case in SCRIPTS
     if case not in FULL_SCRIPTS
     and {how.get("way") for how in connects(case.values[0])} == {"plain"}
-    and not any(word in case.values[0]["name"] for word in PLAIN_ONLY)
+    # It is about that way.
+    and "plain" not in case.values[0]["name"]
+    # What is in their parts is JSON.
+    and "chunk" not in case.values[0].get("needs", ())
 ]
 
 

@@ -149,6 +149,8 @@ def _to_msgpack(message: Any) -> bytes:
         message = dict(message)
         if message.pop("binary", False) is True:
             message["content"] = _bytes(message.get("content"))
+        if message.get("type") == "chunk" and "data" in message:
+            message["data"] = _bytes(message["data"])
     packed = msgpack.packb(_packable(message))
     assert isinstance(packed, bytes)
     return packed
@@ -179,6 +181,8 @@ def _from_msgpack(data: str | bytes) -> Message:
     assert isinstance(data, bytes)
     message = unpack(data)
     assert isinstance(message, dict)
+    if message["type"] == "chunk":
+        message["data"] = base64.b64encode(message["data"]).decode()
     for told in (message, *(message.get("messages", []) if message["type"] == "history" else ())):
         if isinstance(told.get("content"), bytes):
             told["content"] = base64.b64encode(told["content"]).decode()

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
+from msgspec import structs
+
 from hubbub.core.outbox import Format, Outbox, Overflow, Turn
 from hubbub.protocol.envelope import Ack
 from hubbub.types import Publication
@@ -16,6 +18,8 @@ __all__ = ["Channel", "Hold"]
 _MOST_HELD = 256
 # And how many bytes of content, but never less than one publication.
 _MOST_BYTES = 4_194_304
+# How many acks that stand for the listener's own messages.
+_MOST_ACKS = 1_024
 
 Owner = TypeVar("Owner")
 
@@ -24,52 +28,112 @@ class Hold:
     """Live publications kept aside while a listener's backlog is read, so that they follow it.
 
     Bounded: past its size the oldest are forgotten, which `merge` notices; they are in the log, so the
-    reader reads on.
+    reader reads on. The acks that stand for the listener's own messages are in no log, and are not forgotten.
     """
 
-    __slots__ = ("_held", "_overflowed", "_size", "before")
+    __slots__ = ("_acks", "_held", "_overflowed", "_size", "before", "newest", "since")
 
     def __init__(self) -> None:
-        self._held: deque[Publication | Ack] = deque()
+        # Each with its seq; a volatile one with that of what came before it, None where nothing did.
+        self._held: deque[tuple[int | None, Publication]] = deque()
+
+        # By seq: in the order in which they came.
+        self._acks: dict[int, Ack] = {}
 
         # Bytes of content in it.
         self._size = 0
 
-        # The seq before the first publication that came; None before there is one.
+        # The seq before the first message that came, and that of the newest; None before there is one.
         self.before: int | None = None
+        self.newest: int | None = None
+
+        # The seq after which everything is here; None before something came.
+        self.since: int | None = None
 
         # The last thing that was forgotten, as the seq of a publication; 0 for none.
         self._overflowed = 0
 
-    def add(self, message: Publication | Ack) -> None:
-        """Keep one live publication aside, or the `ack` that stands for one."""
+    def add(self, publication: Publication) -> None:
+        """Keep one live publication aside."""
         held = self._held
-        if self.before is None and message.seq is not None:
-            prev = message.prev if isinstance(message, Publication) else None
-            self.before = message.seq - 1 if prev is None else prev
-        held.append(message)
-        self._size += _size(message)
+        if publication.seq is not None:
+            self._note(publication.seq, publication.prev)
+        held.append((self.newest, publication))
+        self._size += memoryview(publication.content).nbytes
         while len(held) > _MOST_HELD or (self._size > _MOST_BYTES and len(held) > 1):
-            gone = held.popleft()
-            self._size -= _size(gone)
-            self._overflowed = max(self._overflowed, gone.seq or 0)
+            _, gone = held.popleft()
+            self._size -= memoryview(gone.content).nbytes
+            if gone.seq is not None:
+                self._overflowed = self.since = gone.seq
+
+    def stand_in(self, ack: Ack) -> bool:
+        """Keep the `ack` that stands for a message of the listener's own; False where there are too many of them."""
+        assert ack.seq is not None
+        self._note(ack.seq, None)
+        self._acks[ack.seq] = ack
+        return len(self._acks) <= _MOST_ACKS
+
+    def _note(self, seq: int, prev: int | None) -> None:
+        if self.before is None:
+            self.before = self.since = seq - 1 if prev is None else prev
+        self.newest = seq if self.newest is None else max(self.newest, seq)
 
     def merge(self, seq: int) -> list[Publication | Ack] | None:
-        """Take what follows a backlog that was read up to `seq`: no gap and no double.
+        """Take what follows a backlog that was read up to `seq`: no gap and no double. Acks stay until they are `told`.
 
-        None where something between was forgotten: read on from `seq`, then ask again.
+        None where something between was forgotten: read on from `seq`, then ask again. Volatile messages that should
+        have come before `seq` come no more.
         """
         if self._overflowed > seq:
             self._overflowed = 0
             return None
-        following = [held for held in self._held if held.seq is None or held.seq > seq]
+        following: list[Publication | Ack] = []
+        acks = deque(sorted(self._acks.items()))
+        while acks and acks[0][0] <= seq:
+            # The log had the message before its ack was here.
+            _, ack = acks.popleft()
+            if ack.id is None:
+                del self._acks[ack.seq or 0]
+            else:
+                following.append(_out_of_place(ack))
+        for place, publication in self._held:
+            if place is None:
+                place = seq if self.before is None else self.before
+            if publication.seq is None:
+                if place < seq:
+                    continue
+                # Behind the one that it came behind.
+                place += 1
+            elif place <= seq:
+                continue
+            while acks and acks[0][0] < place:
+                following.append(acks.popleft()[1])
+            following.append(publication)
+        following.extend(ack for _, ack in acks)
         self._held.clear()
         self._size = 0
         return following
 
+    def instead_of(self, message: Publication | Ack) -> Publication | Ack:
+        """What to tell of a message of the log: where it is the listener's own, the `ack` that stands for it."""
+        if message.seq is None or isinstance(message, Ack):
+            return message
+        return self._acks.get(message.seq, message)
 
-def _size(message: Publication | Ack) -> int:
-    return memoryview(message.content).nbytes if isinstance(message, Publication) else 0
+    def told(self, message: Publication | Ack) -> None:
+        """`message` is on its way."""
+        if message.seq is not None:
+            self._acks.pop(message.seq, None)
+
+    def give_up(self) -> list[Ack]:
+        """Nothing of this comes any more: what is left are the acks that were asked for, which stand for nothing."""
+        left = [_out_of_place(ack) for ack in self._acks.values() if ack.id is not None]
+        self._acks.clear()
+        return left
+
+
+def _out_of_place(ack: Ack) -> Ack:
+    return structs.replace(ack, duplicate=True)
 
 
 class Channel(Generic[Owner]):

@@ -15,7 +15,7 @@ from hubbub.hub.identity import Shown, check, identify, not_shown, record_failur
 from hubbub.hub.presence import came, keep_place, put_in, take_out, take_over, tell_members, user_online, went
 from hubbub.hub.recovery import Recovery
 from hubbub.hub.routing import fault_of
-from hubbub.hub.transfers import answer, chunk
+from hubbub.hub.transfers import answer, bring, chunk
 from hubbub.protocol.codes import RETRYABLE, CloseCode, ErrorCode
 from hubbub.protocol.envelope import (
     Ack,
@@ -230,10 +230,8 @@ async def _welcome(node: Node, session: Session, request: Hello) -> None:
         )
         for fault in faults:
             session.fault(fault)
-        while recoveries:
-            if not await recoveries[0].finish():
-                break
-            del recoveries[0]
+        while recoveries and not session.ending:
+            await bring(node, session, recoveries.pop(0))
     finally:
         for recovery in recoveries:
             await recovery.abandon()
@@ -296,7 +294,8 @@ async def depart(node: Node, session: Session, code: int, reason: str) -> None:
 async def join(node: Node, session: Session, request: Join) -> None:
     """Become a member of a room, with its past as far as asked."""
     since = Position(*request.since) if request.since is not None else None
-    await session.caught_up()
+    # What came before it comes before `joined`; what is still on its way then begins anew.
+    await session.caught_up(room_channel(request.room))
     recovery = await _enter(node, session, request.room, since, request.last)
     try:
         shown = await may(node, session, Action.PRESENCE, request.room)
@@ -309,7 +308,7 @@ async def join(node: Node, session: Session, request: Join) -> None:
     if shown and count <= _MEMBERS_IN_JOINED:
         joined.members = members
     session.send(joined, recovery.name)
-    await recovery.finish()
+    await bring(node, session, recovery)
 
 
 async def _enter(node: Node, session: Session, room: str, since: Position | None, last: int | None = None) -> Recovery:
@@ -336,6 +335,7 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
         await take_over(node, session, room)
         await node.channel(name)
         recovery = Recovery(node, session, name)
+        await session.ended(name)
         if since is not None:
             # What was missed is the room's history, too.
             await (recovery.begin(since) if readable else recovery.unrecovered())
@@ -375,17 +375,22 @@ async def _authorize_join(node: Node, session: Session, room: str, since: Positi
 @_answers
 async def leave(node: Node, session: Session, request: Leave) -> None:
     """Stop being a member; leaving a room that one is not in is no error."""
-    await session.caught_up()
     if session.room_names is not None and request.room in session.room_names:
         await leave_room(node, session, request.room)
     session.send(Left(request.room, request.id), room_channel(request.room))
 
 
 async def leave_room(node: Node, session: Session, room: str, *, later: bool = False) -> None:
-    """Take the session out of `room`, and tell who cares; `later`: the others, when the grace is over."""
-    if await _part(node, session, room, later=later) and session.hooks.leave:
+    """Take the session out of `room`, and tell who cares; `later`: the others, when the grace is over.
+
+    When it returns, nothing of the room comes any more.
+    """
+    if not await _part(node, session, room, later=later):
+        return
+    if session.hooks.leave:
         await in_task()
         await session.hooks.call(session.hooks.leave, node.options.hook_timeout, session, room)
+    await session.ended(room_channel(room))
 
 
 async def _part(node: Node, session: Session, room: str, *, later: bool) -> bool:
@@ -543,5 +548,5 @@ HANDLERS: Final[dict[type[Request], Command]] = {
     History: history,
     Presence: presence,
     Users: users,
-    Chunk: chunk,
+    Chunk: _answers(chunk),
 }

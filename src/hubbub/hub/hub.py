@@ -37,7 +37,7 @@ from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content, is
 from hubbub.hub.receipts import Acknowledgements
 from hubbub.hub.revocation import LOG_SIZE, MARGIN, REVOCATIONS, keep_out, revoke_token, revoke_user
 from hubbub.hub.session import Session
-from hubbub.protocol.codec import CONTROL
+from hubbub.protocol.codec import UNFIT
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode
 from hubbub.protocol.content import pack_bytes
 from hubbub.protocol.envelope import Member
@@ -512,7 +512,7 @@ def _publication(
     now = node.now_ms()
     packed = is_binary(content)
     encoded = pack_bytes(bytes(content)) if is_binary(content) else encode_content(content)
-    most = max(node.options.message_size, node.options.transfers.large_message_size)
+    most = node.large.largest
     if memoryview(encoded).nbytes > most:
         raise HubbubError(
             f"this content is larger than {most} bytes: put it where both sides can reach it, and send its address"
@@ -521,7 +521,7 @@ def _publication(
 
 
 def _check(what: str, text: str, most: int) -> None:
-    if not 1 <= len(text) <= most or CONTROL.search(text):
+    if not 1 <= len(text) <= most or UNFIT.search(text):
         raise HubbubError(f"a {what} is 1 to {most} characters, none of them a control character: {text[:most]!r}")
 
 

@@ -351,12 +351,23 @@ class Node:
 
     def put_in_place(self, session: Session, ack: Ack, name: str) -> None:
         """Send an `ack` that stands for a message of the channel where that message would have come."""
+        if ack.seq is None:
+            # It has no place.
+            session.send(ack)
+            return
         channel = self.channels.get(name)
         hold = None if channel is None else channel.hold_of(session.outbox)
-        if hold is not None:
-            hold.add(ack)
-        else:
+        if hold is None:
             session.send(ack, name, ack.seq)
+        elif not hold.stand_in(ack):
+            session.close(CloseCode.SLOW_CONSUMER, "reading too slowly: too many acks wait for their place")
+
+    def call_off(self, session: Session, channel: Channel[Session]) -> None:
+        """What is kept aside for `session` does not come; the acks among it that were asked for come at once."""
+        hold = channel.hold_of(session.outbox)
+        if hold is not None:
+            for ack in hold.give_up():
+                session.send(ack)
 
     def hears(self, session: Session, name: str) -> bool:
         """Whether `session` listens to the channel."""
@@ -368,6 +379,7 @@ class Node:
         channel = self.channels.get(name)
         if channel is None:
             return
+        self.call_off(session, channel)
         channel.unlisten(session.outbox)
         await self._end_if_empty(name)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, cast
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 from hubbub.core.channel import Channel
 from hubbub.core.log import Page
 from hubbub.core.outbox import Format, Outbox
-from hubbub.hub.transfers import format_of, send_backlog
+from hubbub.eager import in_task
+from hubbub.hub.transfers import catch_up, format_of, send_large
 from hubbub.protocol.codes import CloseCode
 from hubbub.protocol.envelope import Ack
 from hubbub.types import Position, Publication
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["Recovery", "fan_out_large"]
 
 # Publications that one read of the backlog takes.
-_PAGE = 100
+_PAGE: Final = 100
+
+# Bytes of backlog to write before looking whether the socket still takes them.
+_BACKLOG_STEP: Final = 65_536
 
 
 class Recovery:
@@ -50,8 +55,12 @@ class Recovery:
         self._session = session
         # The engine must have been told to listen: see `Node.channel`.
         self._channel = node.channels[name]
+        node.call_off(session, self._channel)
         self._hold = self._channel.hold(session.outbox)
         self._page: Page | None = None
+
+        # Those who wait until the session has what had come by then: the seq of that, and who.
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
 
         # Whether the session was live when this began.
         self._live = False
@@ -129,57 +138,107 @@ class Recovery:
         self.seq = (first.seq or 1) - 1 if first.prev is None else first.prev
         self._page = Page([], self.position, complete=True, more=True)
 
+    @property
+    def called_off(self) -> bool:
+        """Whether the session has left the channel meanwhile, or begun anew."""
+        return self._channel.hold_of(self._session.outbox) is not self._hold
+
     async def finish(self) -> bool:
         """Send what was missed, then what came meanwhile, and go live; False when the session ended."""
         page = self._page
-        while not self._called_off:
+        while not self.called_off:
             if page is not None:
-                if not await self._send(page.publications):
+                if not await self._send(self._not_held(page.publications)):
                     return await self.abandon()
                 if not page.publications and not page.more:
                     self.seq = max(self.seq, page.position.seq)
-            if page is None or not page.more:
-                held = self._hold.merge(self.seq)
-                # As slowly as the backlog, for more may come meanwhile.
-                while held and not self._called_off:
+                self._passed()
+            since = self._hold.since
+            if page is None or not page.more or (since is not None and since <= self.seq):
+                held, waiting = self._hold.merge(self.seq), len(self._waiting)
+                if held == []:
+                    break
+                if held is not None:
+                    # As slowly as the backlog, for more may come meanwhile.
                     if not await self._send(held):
                         return await self.abandon()
-                    held = self._hold.merge(self.seq)
-                if held is not None:
-                    break
+                    self._let_go(self._waiting[:waiting])
+                    page = None
+                    continue
                 if self._live:
                     # Nothing with a place has been sent yet: what the session had ends before the first that came.
                     self.seq = max(self.seq, self._hold.before or 0)
             page = await self._node.engine.after(self.name, self.seq, _PAGE)
-            if not page.complete:
+            if not page.complete and not self.called_off:
                 # Retention overtook a reader that is slower than the channel: it resumes, and is told.
                 self._session.close(CloseCode.SLOW_CONSUMER, "the backlog was dropped before it could be sent")
                 return await self.abandon()
         # No wait from the merge to the end: nothing can come in between.
         if self._session.ending:
             return await self.abandon()
-        if not self._called_off:
+        if not self.called_off:
             self._channel.listen(self._session.outbox)
         return True
 
-    @property
-    def _called_off(self) -> bool:
-        """Whether the session has left the channel meanwhile, or begun anew."""
-        return self._channel.hold_of(self._session.outbox) is not self._hold
+    def _not_held(self, publications: list[Publication]) -> list[Publication]:
+        """Those of the log that are not in the hold, which also has what is volatile, in its place."""
+        since = self._hold.since
+        if since is None:
+            return publications
+        return [publication for publication in publications if publication.seq is None or publication.seq <= since]
 
     async def _send(self, messages: Sequence[Publication | Ack]) -> bool:
-        if not await send_backlog(self._node, self._session, self._wanted(messages), self.name):
-            return False
-        # The last may be volatile, without a place of its own.
-        self.seq = max((told.seq for told in messages if told.seq is not None), default=self.seq)
+        """Send them, no faster than the socket takes it, until it is called off; False when the session ended."""
+        node, session, hold = self._node, self._session, self._hold
+        outbox, small = session.outbox, node.large.small
+        unsent = 0
+        for message in messages:
+            told = hold.instead_of(message)
+            publication = told if isinstance(told, Publication) else None
+            if publication is not None and memoryview(publication.content).nbytes > small:
+                outgoing = node.large.outgoing(publication, format_of(session))
+                if not await send_large(node, session, outgoing, publication, self):
+                    return False
+                unsent = 0
+            else:
+                frame = outbox.format.encode(told)
+                unsent += len(frame)
+                if unsent > _BACKLOG_STEP:
+                    unsent = len(frame)
+                    outbox.flush()
+                    # A reader that keeps up must not keep everybody else waiting.
+                    await in_task()
+                # Behind a blocked socket it would count against the outbox's bounds. The write deadline ends the
+                # session if this takes too long.
+                if outbox.blocked and not await session.writable():
+                    return False
+                if not self.called_off:
+                    session.put_frame(frame, publication, self.name, told.seq)
+            if self.called_off:
+                break
+            hold.told(told)
+            if told.seq is not None:
+                self.seq = max(self.seq, told.seq)
         return True
 
-    def _wanted(self, messages: Sequence[Publication | Ack]) -> Iterator[Publication | Ack]:
-        hold_of, outbox, hold = self._channel.hold_of, self._session.outbox, self._hold
-        for message in messages:
-            if hold_of(outbox) is not hold:
-                return
-            yield message
+    def reach(self) -> asyncio.Future[None]:
+        """Done when the session has what has come so far, or gets no more of it; `let_go` must be called at the end."""
+        reached = self._node.loop.create_future()
+        self._waiting.append((max(self.seq, self.position.seq, self._hold.newest or 0), reached))
+        return reached
+
+    def _passed(self) -> None:
+        # Beyond what they wait for, for something volatile may follow that.
+        self._let_go([waiting for waiting in self._waiting if waiting[0] < self.seq])
+
+    def let_go(self) -> None:
+        """Nobody has to wait any more: this is over."""
+        self._let_go(self._waiting)
+
+    def _let_go(self, those: list[tuple[int, asyncio.Future[None]]]) -> None:
+        self._waiting = [waiting for waiting in self._waiting if waiting not in those]
+        for _, reached in those:
+            reached.set_result(None)
 
     async def abandon(self) -> Literal[False]:
         """Let go of the channel again."""
@@ -209,4 +268,4 @@ def fan_out_large(
         outgoing = large.outgoing(publication, format, format.native(publication, record))
         recovery = Recovery(node, session, channel.name)
         recovery.go_on_with(publication)
-        session.transfers.catch_up(recovery, outgoing)
+        session.transfers.catch_up(recovery, catch_up(node, session, recovery, outgoing))

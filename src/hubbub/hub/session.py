@@ -21,7 +21,7 @@ from hubbub.hub import commands
 from hubbub.hub.routing import route
 from hubbub.hub.transfers import SessionTransfers
 from hubbub.protocol.codes import CloseCode, ErrorCode
-from hubbub.protocol.conversation import Conversation, Violation
+from hubbub.protocol.conversation import BadChunk, Conversation, Violation
 from hubbub.protocol.envelope import (
     REQUESTS,
     Chunk,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from hubbub.core.permissions import Permissions
     from hubbub.hub.hooks import Hooks
     from hubbub.hub.node import Node
+    from hubbub.hub.recovery import Recovery
     from hubbub.protocol.codec import Codec
     from hubbub.transports.base import Handshake, Writer
 
@@ -224,16 +225,33 @@ class Session:
         return self._busy
 
     @property
+    def waits(self) -> bool:
+        """Whether the server makes it wait: what it says is not handled now, or not even read."""
+        return self._busy or self._paused
+
+    @property
     def transfers(self) -> SessionTransfers:
         """What it sends and gets in chunks."""
         if self._transfers is None:
             self._transfers = SessionTransfers(self._node, self)
         return self._transfers
 
-    async def caught_up(self) -> None:
-        """Wait until it has all that has come for it so far, also what is large."""
+    async def caught_up(self, channel: str | None = None) -> None:
+        """Wait until it has all that has come for it so far, also what is large; in all channels, or in this one."""
         if self._transfers is not None:
-            await self._transfers.caught_up()
+            await self._transfers.caught_up(channel)
+
+    def caught(self, recovery: Recovery) -> None:
+        """It is live in the channel of this recovery, or is not to be: nobody has to wait for that any more."""
+        if self._transfers is None:
+            recovery.let_go()
+        else:
+            self._transfers.caught(recovery)
+
+    async def ended(self, channel: str) -> None:
+        """Wait until what is large and has begun, of a channel that it has left, is written."""
+        if self._transfers is not None:
+            await self._transfers.ended(channel)
 
     def pause(self) -> None:
         """Take no more messages until those at hand are handled."""
@@ -328,9 +346,10 @@ class Session:
         elif isinstance(event, Request):
             handler = commands.HANDLERS[type(event)]
             self._run(handler(self._node, self, event))
+        elif isinstance(event, BadChunk):
+            if self.transfers.spoil(event):
+                self.wrong(event.told)
         elif isinstance(event, Fault):
-            if self._transfers is not None:
-                self._transfers.spoilt(event.id)
             self.fault(event)
         elif isinstance(event, Violation):
             if event.fault is not None:

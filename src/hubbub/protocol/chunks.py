@@ -142,6 +142,18 @@ class Transfers:
         if len(self._refused) > _MOST_REFUSED:
             del self._refused[next(iter(self._refused))]
 
+    def spoil(self, id: str, index: int) -> bool:
+        """Refuse a transfer of which a part, with this `index`, cannot be read; False where it was refused before."""
+        if index and id in self._refused:
+            return False
+        self.refuse(id)
+        return True
+
+    def prolong(self, now: float) -> None:
+        """Give the unfinished ones their whole time anew: it was not their sender's fault."""
+        for transfer in self._unfinished.values():
+            transfer.until = now + self._timeout
+
     def expire(self, now: float) -> list[str]:
         """Refuse what has not been finished in time; the ids."""
         late = [id for id, transfer in self._unfinished.items() if now >= transfer.until]

@@ -13,13 +13,16 @@ from hubbub.protocol.envelope import Envelope
 from hubbub.protocol.weight import MOST_CONTAINERS
 from hubbub.types import Publication
 
-__all__ = ["CONTROL", "MAX_NESTING", "BadMessage", "Codec", "Reference", "Typed", "check_nesting", "say"]
+__all__ = ["CONTROL", "MAX_NESTING", "UNFIT", "BadMessage", "Codec", "Reference", "Typed", "check_nesting", "say"]
 
 MAX_NESTING: Final = 64
 """How many objects and arrays may stand in each other, the envelope included (protocol.md §1.3)."""
 
 CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """A control character: C0, DEL and C1 (protocol.md §1.2)."""
+
+UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""What may not be in a name: also surrogates, which a client cannot send, but Python's strings can hold."""
 
 # For `bytes.translate`: what is neither a quote nor a bracket.
 _NO_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'[{]}"')
@@ -114,19 +117,23 @@ def check_nesting(text: str | bytes, *, within: int = 0) -> None:
     # Counting is a hundred times cheaper than measuring depth, and almost no message has 64 brackets; a
     # short one has no room for them.
     most = MAX_NESTING - within
-    if len(text) <= 2 * most:
+    if len(text) <= 2 * most or _brackets(text) <= most:
         return
-    if isinstance(text, str):
-        if text.count("{") + text.count("[") <= most:
-            return
-        text = text.encode()
-    if text.count(b"{") + text.count(b"[") <= most:
-        return
-    depth, containers = _measure(text)
+    depth, containers = _measure(text if isinstance(text, bytes) else text.encode())
     if depth > most:
         raise BadMessage(f"the message is nested more than {MAX_NESTING} deep")
     if containers > MOST_CONTAINERS:
         raise BadMessage(f"the message holds more than {MOST_CONTAINERS} objects and arrays")
+
+
+def _brackets(text: str | bytes) -> int:
+    """How many of them open in `text`, those in strings too; a piece at a time, as in `_measure`."""
+    places = range(0, len(text), _PIECE)
+    if isinstance(text, bytes):
+        return sum(text.count(b"{", at, at + _PIECE) + text.count(b"[", at, at + _PIECE) for at in places)
+    if len(text) <= _PIECE:
+        return text.count("{") + text.count("[")
+    return sum(text.count("{", at, at + _PIECE) + text.count("[", at, at + _PIECE) for at in places)
 
 
 def _measure(text: bytes) -> tuple[int, int]:

@@ -11,7 +11,7 @@ import base64
 import json as reference
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
@@ -31,7 +31,6 @@ __all__ = [
     "exact",
     "is_bytes",
     "json_of",
-    "number",
     "pack_bytes",
     "packed",
     "packed_of",
@@ -60,6 +59,12 @@ class _Number:
 
 
 _SCALARS = frozenset((str, int, bool, type(None)))
+_NOT_PLAIN = frozenset((int, list, dict))
+
+# Python refuses to read integers of more than 4,300 digits.
+_MOST_DIGITS: Final = 4_000
+# Strings, to be passed by, and integers that are as long.
+_LONG = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9]{%d,}(?![0-9.eE])' % _MOST_DIGITS)
 
 # How deep contents are looked at in one go: almost all of each of them.
 _LEVELS: Final = 6
@@ -82,6 +87,8 @@ def _sayable(levels: int) -> Any:
 _decode_sayable = msgspec.msgpack.Decoder(_sayable(_LEVELS)).decode
 _decode_packed = msgspec.msgpack.Decoder(ext_hook=lambda _, number: _Number(bytes(number))).decode
 _encode_packed = msgspec.msgpack.Encoder().encode
+# Numbers that came as `Decimal` go as numbers.
+_encode_value = msgspec.json.Encoder(decimal_format="number").encode
 _encode_json = msgspec.json.Encoder(enc_hook=lambda number: Raw(number.text)).encode
 _decode_json = msgspec.json.Decoder().decode
 _decode_raw = msgspec.json.Decoder(Raw).decode
@@ -89,15 +96,15 @@ _decode_raw = msgspec.json.Decoder(Raw).decode
 
 def exact(text: str) -> int | float | Decimal:
     """A number of JSON in Python: as a `Decimal` where neither `int` nor `float` holds it, infinite where none does."""
-    if not text.lstrip("-").isdecimal():
-        value = float(text)
-        try:
-            return value if math.isfinite(value) else Decimal(text)
-        except InvalidOperation:
-            # An exponent of over 18 digits.
-            return Decimal(value)
-    # Python refuses to read more than some 4,000 digits.
-    return int(text) if len(text) < 4_000 else Decimal(text)
+    text = _without_mark(text)
+    if text.lstrip("-").isdecimal():
+        return int(text) if len(text) < _MOST_DIGITS else Decimal(text)
+    value = float(text)
+    try:
+        return value if math.isfinite(value) else Decimal(text)
+    except InvalidOperation:
+        # An exponent of over 18 digits.
+        return Decimal(value)
 
 
 def read_extension(code: int, data: memoryview) -> int | float | Decimal:
@@ -110,8 +117,11 @@ def read_json(text: bytes | str) -> Any:
     """JSON of any numbers in Python; raises `ValueError` where it is none."""
     try:
         return _decode_json(text)
-    except msgspec.DecodeError:
-        return reference.loads(text, parse_int=exact, parse_float=exact)
+    except msgspec.ValidationError:
+        # Of what may be anything only a number can be invalid.
+        return _read_numbers(text if isinstance(text, bytes) else text.encode(), exact)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from None
 
 
 def check_packed(content: Raw) -> None:
@@ -189,20 +199,49 @@ def packed_of(json: Raw, binary: bool) -> Raw:
     try:
         return Raw(_encode_packed(_decode_json(json)))
     except (msgspec.DecodeError, OverflowError):
-        # A number that is too large for both, or for MessagePack alone. The standard library lets us read numbers.
-        value = reference.loads(bytes(json), parse_int=number, parse_float=number)
-        return Raw(_encode_packed(value))
+        # A number that is too large for both, or for MessagePack alone.
+        return Raw(_encode_packed(_within(_read_numbers(bytes(json), _float_or_extension))))
 
 
-def number(text: str) -> int | float | Ext:
-    """A number of JSON as what MessagePack makes of it."""
-    if not text.lstrip("-").isdecimal():
-        value = float(text)
-        return value if math.isfinite(value) else Ext(NUMBER, text.encode())
-    # Python refuses to read more than some 4,000 digits.
-    if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
-        return Ext(NUMBER, text.encode())
-    return int(text)
+def _read_numbers(json: bytes, read: Callable[[str], Any]) -> Any:
+    """JSON by the standard library's reader, which lets us read numbers: those that no `float` or `int` may hold.
+
+    Not the integers, unless one is so long that Python refuses it: there may be millions, and each call takes time.
+    """
+    try:
+        return reference.loads(json, parse_float=read)
+    except ValueError:
+        # Such a one is made to look like a float, for `read` to be asked.
+        return reference.loads(
+            _LONG.sub(lambda found: found[0] + b"e0" * (found[0][:1] != b'"'), json), parse_float=read
+        )
+
+
+def _float_or_extension(text: str) -> float | Ext:
+    """A number that may be too large for a double, as what MessagePack makes of it."""
+    value = float(text)
+    return value if math.isfinite(value) else Ext(NUMBER, _without_mark(text).encode())
+
+
+def _without_mark(text: str) -> str:
+    """What a number looked like before it was made to look like a float."""
+    digits = text.removesuffix("e0")
+    return digits if len(digits) >= _MOST_DIGITS and digits.lstrip("-").isdecimal() else text
+
+
+def _within(value: Any) -> Any:
+    """What MessagePack can hold: integers that are too large for it become extensions, in their places."""
+    if type(value) is int and not -(2**63) <= value < 2**64:
+        return Ext(NUMBER, str(value).encode())
+    if type(value) is list:
+        for index, item in enumerate(value):
+            if type(item) in _NOT_PLAIN:
+                value[index] = _within(item)
+    elif type(value) is dict:
+        for key, item in value.items():
+            if type(item) in _NOT_PLAIN:
+                value[key] = _within(item)
+    return value
 
 
 def encode_json(value: object) -> Raw:
@@ -212,12 +251,12 @@ def encode_json(value: object) -> Raw:
     nested too deep.
     """
     dump = getattr(value, "model_dump_json", None)
-    encoded = msgspec.json.encode(value) if dump is None else dump().encode()
+    encoded = _encode_value(value) if dump is None else dump().encode()
     if b"null" in encoded and not _holds_no_nan(value):
         raise ValueError("JSON has no NaN and no infinity")
     if dump is not None or type(value) not in _SCALARS:
         # A `Raw` within, and a model that writes NaN as that, are as nobody has looked at them.
-        _decode_raw(encoded)
+        _decode_raw(encoded.decode())
         check_nesting(encoded, within=1)
     return Raw(encoded)
 

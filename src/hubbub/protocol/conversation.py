@@ -7,18 +7,17 @@ been wrong too often. What the events mean for rooms and users is the hub's busi
 from __future__ import annotations
 
 import codecs
-import re
 from collections import deque
 from collections.abc import Iterable
 from typing import Final, TypeGuard
 
 from msgspec import Struct
 
-from hubbub.protocol.codec import BadMessage, Codec
+from hubbub.protocol.codec import UNFIT, BadMessage, Codec
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode, ErrorCode
 from hubbub.protocol.envelope import REQUESTS, Chunk, Envelope, Fault, Hello, Join, Ping, Request, Users
 
-__all__ = ["Conversation", "Violation", "check", "is_name", "read_whole"]
+__all__ = ["BadChunk", "Conversation", "Violation", "check", "is_name", "read_whole"]
 
 _MOST_FAULTS: Final = 10
 _FAULT_WINDOW: Final = 60.0
@@ -28,9 +27,6 @@ _volatile: Final = frozenset({"webrtc-offer", "webrtc-answer", "webrtc-ice"})
 
 # What the server says is not for clients to say, and what neither side can say yet.
 _not_for_clients: Final = (RESERVED_FROM_SERVER | RESERVED_FROM_CLIENT) - REQUESTS.keys()
-
-# Control characters (protocol.md §1.2), and surrogates: a client cannot send those, but Python strings can hold them.
-_unfit = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 _utf8 = codecs.getincrementaldecoder("utf-8")
@@ -44,6 +40,25 @@ class Violation(Struct, frozen=True):
     reason: str
     # Sent before the close, where the client can make use of it.
     fault: Fault | None = None
+
+
+class BadChunk(Fault):
+    """A part of the transfer `id` that cannot be read: `wrong` only where nothing was before with that transfer."""
+
+    # 0 where the part does not say which one it is.
+    index: int = 0
+
+    @property
+    def told(self) -> Fault:
+        """What is told of it."""
+        return Fault(self.code, self.message, self.id, self.room)
+
+
+class _Part(Struct):
+    """What of a bad chunk says where it belongs."""
+
+    type: str
+    index: object = 0
 
 
 class Conversation:
@@ -87,7 +102,10 @@ class Conversation:
                     self.greeted = True
                     return asked
         except BadMessage as error:
-            return self._wrong(str(error), now, *codec.decode_reference(message))
+            id, room = codec.decode_reference(message)
+            if self.greeted and id is not None and (index := _part_of(codec, message)) is not None:
+                return BadChunk(ErrorCode.BAD_MESSAGE, str(error), id, room, index=index)
+            return self._wrong(str(error), now, id, room)
         return self._wrong("the first message must be hello", now, envelope.id, envelope.room)
 
     def received_whole(self, event: Envelope | Request | Fault, now: float) -> Envelope | Request | Fault | Violation:
@@ -111,6 +129,17 @@ class Conversation:
         if self.wrong(now):
             return Violation(CloseCode.PROTOCOL_VIOLATION, "too many bad messages", fault)
         return fault
+
+
+def _part_of(codec: Codec, message: str | bytes) -> int | None:
+    """Which part a bad message is, where it is a `chunk`."""
+    try:
+        part = codec.decode_as(message, _Part)
+    except BadMessage:
+        return None
+    if part.type != "chunk":
+        return None
+    return part.index if isinstance(part.index, int) else 0
 
 
 def read_whole(codec: Codec, blocks: Iterable[bytes | bytearray], transfer: str) -> Envelope | Request | Fault:
@@ -179,7 +208,7 @@ def check(envelope: Envelope) -> None:
 
 def is_name(value: object) -> TypeGuard[str]:
     """Whether `value` can name a user or a room (protocol.md §1.2)."""
-    return isinstance(value, str) and 1 <= len(value) <= 128 and not _unfit.search(value)
+    return isinstance(value, str) and 1 <= len(value) <= 128 and not UNFIT.search(value)
 
 
 def _check_request(envelope: Envelope, request: Request) -> None:
@@ -203,5 +232,5 @@ def _check_request(envelope: Envelope, request: Request) -> None:
 
 
 def _check_text(field: str, text: str) -> None:
-    if _unfit.search(text):
+    if UNFIT.search(text):
         raise BadMessage(f"`{field}` contains a control character")

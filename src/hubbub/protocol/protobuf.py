@@ -59,8 +59,8 @@ _ClientEnvelope: Final = _schema(_SERVERS)
 # The member of `fields` that a reserved type has, where that is not the one of its own name.
 _MEMBERS: Final = {"receipt": "told", "member-joined": "told", "member-left": "told"}
 # The other fields, by whether they can be empty, 0 or false without being absent.
-_PLAIN: Final = ("id", "to", "room", "from", "receipt", "seq", "time")
-_OPTIONAL: Final = ("echo", "volatile", "prev")
+_PLAIN: Final = ("from", "receipt", "seq", "time")
+_OPTIONAL: Final = ("id", "to", "room", "echo", "volatile", "prev")
 _members: Final = {field.name: field.message_type for field in _Envelope.DESCRIPTOR.oneofs_by_name["fields"].fields}
 
 

@@ -10,11 +10,11 @@ from typing import Final
 
 __all__ = ["LARGE", "MOST_CONTAINERS", "containers_of"]
 
-LARGE: Final = 1_048_576
-"""Only contents with more bytes are looked at."""
-
 MOST_CONTAINERS: Final = 1_000_000
 """How many objects and arrays a large message may hold (protocol.md §7)."""
+
+LARGE: Final = MOST_CONTAINERS
+"""Only contents with more bytes are looked at: each container has at least one."""
 
 # What of MessagePack is no container and has a fixed size: small numbers, nil and booleans, numbers, short strings. So
 # many at once, for no other thread goes on meanwhile; and nothing is remembered of what was passed.

@@ -272,11 +272,23 @@ class TestMerge:
         assert [publication.seq for publication in hold.merge(5) or ()] == [6]
 
     def test_volatile_ones_are_in_no_backlog(self) -> None:
+        """They keep their place, or do not come."""
         hold = Hold()
-        for seq in (4, None, 5):
+        for seq in (None, 4, None, 5):
+            hold.add(a_publication(seq))
+        hold.stand_in(Ack("a1", seq=6))
+        hold.add(a_publication(None))
+
+        assert [told.seq for told in hold.merge(4) or ()] == [None, 5, 6, None]
+
+    @pytest.mark.parametrize("read", [5, 7])
+    def test_a_volatile_one_that_comes_too_late_does_not_come(self, read: int) -> None:
+        """The backlog had what is behind it."""
+        hold = Hold()
+        for seq in (None, 4, None, 5):
             hold.add(a_publication(seq))
 
-        assert [publication.seq for publication in hold.merge(5) or ()] == [None]
+        assert hold.merge(read) == []
 
     def test_what_was_forgotten_is_read_from_the_log(self) -> None:
         """The hold is bounded: after a flood it says `None`, and the reader reads on before it asks again."""
@@ -328,10 +340,53 @@ class TestMerge:
     def test_an_ack_that_stands_for_a_message_is_in_its_place(self) -> None:
         hold = Hold()
         hold.add(a_publication(4))
-        hold.add(Ack("a1", seq=5))
+        hold.stand_in(Ack("a1", seq=5))
         hold.add(a_publication(6))
 
         assert [told.seq for told in hold.merge(4) or ()] == [5, 6]
+
+    def test_an_ack_is_not_forgotten(self) -> None:
+        """However much comes: it is told instead of the message that the log has, or given back."""
+        hold = Hold()
+        for seq in range(1, 1001, 2):
+            hold.stand_in(Ack(f"a{seq}", seq=seq))
+            hold.add(a_publication(seq + 1))
+        read = [hold.instead_of(a_publication(seq)) for seq in range(1, 401)]
+        for told in read:
+            hold.told(told)
+
+        assert [type(told) for told in read] == [Ack, Publication] * 200
+        assert hold.merge(400) is None
+        rest = hold.merge(600)
+        late = [told for told in rest or () if isinstance(told, Ack) and told.duplicate]
+        assert [told.seq for told in late] == list(range(401, 601, 2))
+        assert [told.seq for told in rest or ()][len(late) :] == list(range(601, 1001))
+        assert [ack.seq for ack in hold.give_up()] == list(range(401, 1001, 2))
+        assert hold.give_up() == []
+
+    def test_an_ack_that_nobody_asked_for_is_of_no_use_out_of_its_place(self) -> None:
+        hold = Hold()
+        for seq in (1, 2):
+            hold.stand_in(Ack(None, seq=seq))
+
+        assert [told.seq for told in hold.merge(1) or ()] == [2]
+        assert hold.give_up() == []
+
+    def test_there_may_be_only_so_many_acks(self) -> None:
+        hold = Hold()
+        kept = [hold.stand_in(Ack(f"a{seq}", seq=seq)) for seq in range(1, 1026)]
+
+        assert kept == [True] * 1_024 + [False]
+
+    @pytest.mark.parametrize(("count", "since"), [(1, 0), (256, 0), (257, 1), (1_000, 744)])
+    def test_it_knows_from_where_on_it_has_everything(self, count: int, since: int) -> None:
+        """What is read of the log need not go further than that."""
+        hold = Hold()
+        for seq in range(1, count + 1):
+            hold.add(a_publication(seq))
+
+        assert hold.since == since
+        assert [told.seq for told in hold.merge(since) or ()] == list(range(since + 1, count + 1))
 
     def test_it_knows_what_was_before_the_first_that_came(self) -> None:
         """For who was live so far: that is where reading on begins, where something was forgotten."""
