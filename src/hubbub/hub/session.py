@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
+import sys
 from collections import deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+# How many messages of the largest size may wait, whatever `session_queue` says: of small ones it is the bound.
+_LARGE_ONES = 4
+
 # Close codes that say that the client broke a rule.
 _VIOLATIONS = frozenset((1002, 1007, 1009, int(CloseCode.PROTOCOL_VIOLATION)))
 
@@ -71,6 +75,7 @@ class Session:
         "_paused",
         "_pinged",
         "_queue",
+        "_queued",
         "_timer",
         "_transfers",
         "_writable",
@@ -138,6 +143,8 @@ class Session:
         self._busy = False
         # Each with when it came; one that came in chunks has been decoded already.
         self._queue: deque[tuple[str | bytes | Envelope | Request | Fault, float]] | None = None
+        # Bytes of those that have not been decoded.
+        self._queued = 0
 
         # What it may send, from its first message on; and the timer of a message whose turn has not come yet.
         self._allowance: Allowance | None = None
@@ -419,11 +426,13 @@ class Session:
                 return
             message, arrived = queue.popleft()
             if isinstance(message, str | bytes):
+                self._queued -= sys.getsizeof(message)
                 self._handle(message, arrived)
             else:
                 self._handle_whole(message, arrived)
         if not queue:
             self._queue = None
+            self._queued = 0
             if self._paused and self._writer is not None and not self._node.draining:
                 self._paused = False
                 self.last_seen = self._node.wheel.now
@@ -436,8 +445,11 @@ class Session:
             self._queue = deque()
         # Now, and not when its turn comes: that the server takes its time must not look like a burst.
         self._queue.append((message, self._node.loop.time()))
-        if len(self._queue) >= self._node.options.session_queue:
-            # A few more may be in the transport's buffer; the socket brings no new ones.
+        # A character may take four bytes.
+        self._queued += sys.getsizeof(message)
+        options = self._node.options
+        if len(self._queue) >= options.session_queue or self._queued >= _LARGE_ONES * options.message_size:
+            # What the last read has brought may still come, uncompressed; the socket brings no more.
             self.pause()
 
     # ------------------------------------------------------------------------------------ what it gets
