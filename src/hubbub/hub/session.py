@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-import sys
-from collections import deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +18,7 @@ from hubbub.hub import commands
 from hubbub.hub.routing import route
 from hubbub.hub.state import State
 from hubbub.hub.transfers import SessionTransfers
+from hubbub.hub.waiting import Waiting
 from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.conversation import BadChunk, Conversation, Violation
 from hubbub.protocol.envelope import (
@@ -44,9 +43,6 @@ if TYPE_CHECKING:
     from hubbub.transports.base import Handshake, Writer
 
 __all__ = ["Session"]
-
-# How many messages of the largest size may wait, whatever `session_queue` says: of small ones it is the bound.
-_LARGE_ONES = 4
 
 # Close codes that say that the client broke a rule.
 _VIOLATIONS = frozenset((1002, 1007, 1009, int(CloseCode.PROTOCOL_VIOLATION)))
@@ -75,7 +71,6 @@ class Session:
         "_paused",
         "_pinged",
         "_queue",
-        "_queued",
         "_timer",
         "_transfers",
         "_writable",
@@ -141,10 +136,7 @@ class Session:
 
         # While a message waits for something, later ones of this session wait behind it, in order.
         self._busy = False
-        # Each with when it came; one that came in chunks has been decoded already.
-        self._queue: deque[tuple[str | bytes | Envelope | Request | Fault, float]] | None = None
-        # Bytes of those that have not been decoded.
-        self._queued = 0
+        self._queue: Waiting | None = None
 
         # What it may send, from its first message on; and the timer of a message whose turn has not come yet.
         self._allowance: Allowance | None = None
@@ -304,8 +296,11 @@ class Session:
 
     # ------------------------------------------------------------------------------------ what it says
 
-    def _handle(self, message: str | bytes, arrived: float | None = None) -> None:
-        event = self._conversation.receive(message, self.last_seen)
+    def _handle(self, message: str | bytes | Envelope | Request | Fault, arrived: float | None = None) -> None:
+        if isinstance(message, str | bytes):
+            event = self._conversation.receive(message, self.last_seen)
+        else:
+            event = self._conversation.received_whole(message, self.last_seen)
         metering = self._node.metering
         if metering is None or self._may(metering, event, arrived):
             self._do(event)
@@ -313,14 +308,8 @@ class Session:
     def received_whole(self, event: Envelope | Request | Fault) -> None:
         """A message that has come in chunks, and is decoded: the next to be handled, when `go_on` is called."""
         if self._queue is None:
-            self._queue = deque()
-        self._queue.appendleft((event, self._node.loop.time()))
-
-    def _handle_whole(self, whole: Envelope | Request | Fault, arrived: float) -> None:
-        event = self._conversation.received_whole(whole, self.last_seen)
-        metering = self._node.metering
-        if metering is None or self._may(metering, event, arrived):
-            self._do(event)
+            self._queue = Waiting()
+        self._queue.add_first(event, self._node.loop.time())
 
     def _do(self, event: Envelope | Request | Fault | Violation) -> None:
         if type(event) is Envelope or type(event) is PackedEnvelope:
@@ -422,17 +411,11 @@ class Session:
         queue = self._queue
         while queue and not self._busy:
             if self._closing is not None:
-                queue.clear()
+                self._queue = None
                 return
-            message, arrived = queue.popleft()
-            if isinstance(message, str | bytes):
-                self._queued -= sys.getsizeof(message)
-                self._handle(message, arrived)
-            else:
-                self._handle_whole(message, arrived)
+            self._handle(*queue.take())
         if not queue:
             self._queue = None
-            self._queued = 0
             if self._paused and self._writer is not None and not self._node.draining:
                 self._paused = False
                 self.last_seen = self._node.wheel.now
@@ -442,13 +425,10 @@ class Session:
         if self._closing is not None:
             return
         if self._queue is None:
-            self._queue = deque()
+            self._queue = Waiting()
         # Now, and not when its turn comes: that the server takes its time must not look like a burst.
-        self._queue.append((message, self._node.loop.time()))
-        # A character may take four bytes.
-        self._queued += sys.getsizeof(message)
-        options = self._node.options
-        if len(self._queue) >= options.session_queue or self._queued >= _LARGE_ONES * options.message_size:
+        self._queue.add(message, self._node.loop.time())
+        if self._queue.is_full(self._node.options.session_queue, self._node.options.message_size):
             # What the last read has brought may still come, uncompressed; the socket brings no more.
             self.pause()
 

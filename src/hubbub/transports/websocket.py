@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 from collections.abc import Callable
 from time import thread_time
@@ -45,11 +44,10 @@ from hubbub.transports.base import Receiver, TransportLimits
 from hubbub.transports.inflating import Inflating, Line
 from hubbub.transports.lent import give_back, lend
 from hubbub.transports.linger import Aftermath, finish_sending
+from hubbub.transports.played import LOG, NO_SOCKET
 from hubbub.transports.unfinished import Unfinished
 
 __all__ = ["Connection", "WebSocket"]
-
-_logger = logging.getLogger(__name__)
 
 _TEXT = WSMsgType.TEXT
 _BINARY = WSMsgType.BINARY
@@ -120,7 +118,7 @@ class WebSocket:
             None,  # ws_path: for clients
             False,  # is_client_side
             connection.handshake,
-            _LOG,
+            LOG,
             True,  # disconnect_on_exception
             None,  # websocket_handshake_timeout: the handshake is behind us
             False,  # enable_auto_ping: would be a task per connection
@@ -538,7 +536,7 @@ class _Wire:
         self.connection: Connection | None = None
 
     def get_extra_info(self, name: str) -> Any:
-        return _NO_SOCKET if name == "socket" else None
+        return NO_SOCKET if name == "socket" else None
 
     def get_write_buffer_size(self) -> int:
         # Never nothing, or picows would write to the socket itself.
@@ -554,37 +552,7 @@ class _Wire:
         """Asked for by picows some time after its close frame; the connection ends it."""
 
 
-class _NoSocket:
-    """The socket of a `_Wire`: picows sets options on it, which asyncio has already set."""
-
-    def setsockopt(self, *args: object) -> None:
-        pass
-
-    def getsockopt(self, *args: object) -> int:
-        return 0
-
-    def fileno(self) -> int:
-        return -1
-
-
-class _Log:
-    """picows' log: only what is a fault of ours, since each hostile peer could fill it with its own."""
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name
-        return False
-
-    def log(self, *args: object) -> None:
-        pass
-
-    debug = info = warning = error = log
-
-    def exception(self, message: str, *args: object) -> None:
-        _logger.exception(message, *args)
-
-
-_NO_SOCKET = _NoSocket()
 _NOBODY = asyncio.Protocol()
-_LOG = _Log()
 
 # The handshake that picows is played: the same for every connection, as are what picows makes of it.
 _HEADERS: CIMultiDict[str] = CIMultiDict(
