@@ -132,7 +132,9 @@ def _ask(loop: Turns, pieces: Iterable[bytes]) -> tuple[Any, ...]:
         _look_into(handshake)
         return Accept(Heard())
 
-    def websocket(transport: asyncio.Transport, receiver: Receiver, early: bytes, deflate: Deflate | None) -> None:
+    def websocket(
+        transport: asyncio.Transport, receiver: Receiver, early: bytes, deflate: Deflate | None, ip: str
+    ) -> None:
         took_over.append("websocket")
         collector.data_received(early)
         transport.set_protocol(collector)

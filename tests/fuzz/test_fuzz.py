@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from fuzz import seeds
 from fuzz.memory import Turns
 from fuzz.targets import TARGETS, hear, terms
 from hubbub.protocol.deflate import CompressionOptions
+from hubbub.transports import websocket
 from support.loop import run
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -73,3 +75,13 @@ def test_in_memory_it_is_as_on_a_socket(seed: bytes) -> None:
             assert [code] == expected.codes
 
     run(main())
+
+
+@pytest.mark.parametrize("target", ["raw_frames", "shaped_frames"])
+def test_what_has_to_wait_comes_to_the_same(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each compressed message uses up all that a connection may have inflated for seconds."""
+    monkeypatch.setattr(websocket, "thread_time", itertools.count().__next__)
+    for seed in seeds.of(target):
+        TARGETS[target](seed)
+    for file in (CORPUS / target).glob("*"):
+        TARGETS[target](file.read_bytes())

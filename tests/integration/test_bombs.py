@@ -1,4 +1,4 @@
-"""Deflate bombs against `hubbub serve --compression`: each is closed with 1009, and costs nearly nothing."""
+"""Deflate bombs against `hubbub serve --compression`, those that are too large and those that are just small enough."""
 
 from __future__ import annotations
 
@@ -38,6 +38,13 @@ def zeros(mebibytes: int, times: int = 1) -> bytes:
     return (block * times).removesuffix(b"\x00\x00\xff\xff")
 
 
+def spacious(size: int) -> bytes:
+    """A ping with spaces behind it, so many bytes in all, deflated."""
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = PING.ljust(size)
+    return (stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
+
+
 def in_fragments(payload: bytes, size: int) -> bytes:
     """A compressed message in frames of `size` bytes."""
     pieces = [payload[at : at + size] for at in range(0, len(payload), size)]
@@ -47,6 +54,26 @@ def in_fragments(payload: bytes, size: int) -> bytes:
         for number, piece in enumerate(pieces)
     )
 
+
+PING = b'{"type":"ping"}'
+
+
+def costly(size: int) -> bytes:
+    """So many bytes that say "ping": before it empty blocks, each with codes of its own, which zlib makes tables of."""
+    # BTYPE 2; 257 literal codes of which only "end of block" has bits, one distance code that has none, 18 lengths of
+    # codes, in the order of RFC 1951 §3.2.7: 18 has 1 bit, 0 and 1 have 2. Then 138 and 118 zeros, 1, 0, the end.
+    block = "00100000" + "00000" + "0111" + "000" * 2 + "100" + "010" + "000" * 13 + "010"
+    block += "0" + "1111111" + "0" + "1101011" + "11" + "10" + "0"
+    number = size * 8 // len(block)
+    bits = block * number + "000"
+    bits += "0" * (-len(bits) % 8)
+    data = bytes(int(bits[at : at + 8][::-1], 2) for at in range(0, len(bits), 8))
+    return data + len(PING).to_bytes(2, "little") + (len(PING) ^ 0xFFFF).to_bytes(2, "little") + PING + b"\x00"
+
+
+# A hundred bytes for 64,000, which is no more than a message may have.
+SWELLING = frame(TEXT, spacious(64_000), rsv=RSV1)
+COSTLY = frame(TEXT, costly(60_000), rsv=RSV1)
 
 SMALL = zeros(64)
 HUGE = zeros(64, 16)
@@ -66,6 +93,11 @@ class Attacked:
         self._before = self._peak()
 
     @property
+    def cpu(self) -> float:
+        """Seconds of CPU that its main thread has used."""
+        return int((self._proc / "schedstat").read_text().split()[0]) / 1e9
+
+    @property
     def grown(self) -> int:
         """By how many bytes the resident memory was larger at most."""
         return self._peak() - self._before
@@ -73,6 +105,23 @@ class Attacked:
     def _peak(self) -> int:
         [line] = [line for line in (self._proc / "status").read_text().splitlines() if line.startswith("VmHWM")]
         return int(line.split()[1]) * 1_024
+
+    async def floods(self, data: bytes, seconds: float) -> None:
+        """Send this again and again, and read what comes."""
+        host, _, port = self.address.removeprefix("http://").rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(PLAIN)
+        reading = asyncio.ensure_future(reader.read(-1))
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    writer.write(data)
+                    await writer.drain()
+        except TimeoutError:
+            assert not reader.at_eof()
+        finally:
+            reading.cancel()
+            writer.transport.abort()
 
     async def throws(self, greeting: bytes, data: bytes) -> int:
         """Open a WebSocket and send this: the code that it is closed with, or 1006 where only the end is seen."""
@@ -160,6 +209,29 @@ def test_where_large_messages_are_let_in_a_bomb_is_bounded_all_the_same() -> Non
     run(main())
 
 
+@pytest.mark.parametrize("count", [1, 20])
+@pytest.mark.parametrize("data", [SWELLING * 100, COSTLY], ids=["a hundred bytes for 64,000", "many codes"])
+def test_a_flood_of_messages_that_are_allowed_takes_its_turns_and_no_more(data: bytes, count: int) -> None:
+    """A few milliseconds in each turn of the loop, and everybody else in between. It is not closed for that."""
+
+    async def main() -> None:
+        async with attacked() as server, connect(server.address, "anna", compression="deflate") as anna:
+            flooding = [asyncio.ensure_future(server.floods(data, 3)) for _ in range(count)]
+            waits = []
+            while not all(one.done() for one in flooding):
+                before = perf_counter()
+                await anna.say("still there?" * 50)
+                await anna.expect("chat")
+                waits.append(perf_counter() - before)
+                await asyncio.sleep(0.05)
+            await asyncio.gather(*flooding)
+
+            assert server.grown < 16 * MIB
+            assert max(waits) < 0.25
+
+    run(main())
+
+
 def test_the_bombs_are_what_they_are_said_to_be() -> None:
     """Otherwise nothing is shown by surviving them."""
     for bomb, most, size in ((SMALL, 65_536, 64), (HUGE, MIB, 1_024)):
@@ -170,3 +242,6 @@ def test_the_bombs_are_what_they_are_said_to_be() -> None:
 
         assert made == size * MIB
         assert len(bomb) <= most
+    assert len(SWELLING) < 120
+    stream = zlib.decompressobj(-15)
+    assert stream.decompress(COSTLY[8:] + b"\x00\x00\xff\xff") == PING

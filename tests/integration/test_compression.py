@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
+import zlib
+from typing import Any
 
 import pytest
 
+from contract.transports.harness import TEXT, frame, handshake
+from hubbub import Hub, Message
 from hubbub.protocol import deflate, frames
 from support.client import Client, connect
-from support.loop import run
+from support.loop import eventually, run
 from support.server import get, serving
 
 # A kilobyte of the kind that applications send.
@@ -130,5 +136,44 @@ def test_options_say_what_is_compressed(compressions: list[int]) -> None:
             await anna.expect("chat")
             assert compressions == [15]
             assert (await get(server.address, "/health")).status == 200
+
+    run(main())
+
+
+@pytest.mark.parametrize("compressed", [True, False], ids=["compressed", "plain"])
+def test_what_waits_in_a_session_is_bounded_in_bytes(compressed: bool) -> None:
+    """A hundred bytes may become 64,000 that wait; and one character for which each of a text's takes four bytes."""
+    text = json.dumps({"type": "slow", "content": "\U0001f600"}, ensure_ascii=False).encode().ljust(64_000)
+    stream = zlib.compressobj(9, zlib.DEFLATED, -15)
+    small = stream.compress(text) + stream.flush() + b"\0"
+
+    async def main() -> None:
+        hub, free, count = Hub(), asyncio.Event(), 0
+
+        @hub.on("slow")
+        async def slow(message: Message[Any]) -> None:
+            nonlocal count
+            count += 1
+            await free.wait()
+
+        async with serving(hub, compression=True) as server:
+            host, _, port = server.address.removeprefix("http://").rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(handshake("/ws?user_id=mallory", "Sec-WebSocket-Extensions: permessage-deflate"))
+            writer.write((frame(TEXT, small, rsv=4) if compressed else frame(TEXT, text)) * 40)
+            await eventually(lambda: count == 1)
+            (session,) = server.hub.sessions("mallory")
+            await eventually(lambda: session._paused)
+            # Whoever came later has been answered, and nothing more has been taken of this one.
+            await get(server.address, "/health")
+            assert session._queue is not None
+
+            # Four of the largest in bytes, the one that is over, and what the last read brought of plain ones.
+            assert session._queue.size < (4 + 4 + (0 if compressed else 8)) * 65_536
+            free.set()
+            await eventually(lambda: count == 40)
+            await eventually(lambda: session._queue is None)
+            writer.transport.abort()
+            reader.feed_eof()
 
     run(main())

@@ -223,6 +223,9 @@ class Channel(Generic[Owner]):
         frame = b""
         name, overflow = self.name, self.overflow
         for outbox in listeners:
+            if outbox is skip:
+                # Before it is encoded, and perhaps compressed: it may be the only one with its format.
+                continue
             if outbox.format is not format:
                 # Nearly always once: most channels have listeners of one format.
                 more = format is not None
@@ -236,8 +239,7 @@ class Channel(Generic[Owner]):
                     turn.collect(len(frame), 0 if more else 1)
                 else:
                     frame = known
-            if outbox is not skip:
-                outbox.put(frame, publication, name, overflow)
+            outbox.put(frame, publication, name, overflow)
 
     def fan_out_framed(
         self,

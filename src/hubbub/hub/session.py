@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections import deque
 from collections.abc import Coroutine
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from hubbub import audit
@@ -18,7 +16,9 @@ from hubbub.core.wheel import Timer
 from hubbub.eager import step
 from hubbub.hub import commands
 from hubbub.hub.routing import route
+from hubbub.hub.state import State
 from hubbub.hub.transfers import SessionTransfers
+from hubbub.hub.waiting import Waiting
 from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.conversation import BadChunk, Conversation, Violation
 from hubbub.protocol.envelope import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from hubbub.protocol.codec import Codec
     from hubbub.transports.base import Handshake, Writer
 
-__all__ = ["Session", "State"]
+__all__ = ["Session"]
 
 # Close codes that say that the client broke a rule.
 _VIOLATIONS = frozenset((1002, 1007, 1009, int(CloseCode.PROTOCOL_VIOLATION)))
@@ -52,22 +52,6 @@ _EXPULSIONS = frozenset((CloseCode.UNAUTHORIZED, CloseCode.DISCONNECTED, CloseCo
 
 # What a request is called on the wire.
 _NAMES = {request: name for name, request in REQUESTS.items()}
-
-
-class State(StrEnum):
-    """Where a session is in its life."""
-
-    CONNECTING = "connecting"
-    """The connection stands, but it is not open: no `hello` yet, or `on_connect` is still running."""
-
-    OPEN = "open"
-    IDLE = "idle"
-    """Open, and silent for longer than the ping interval."""
-
-    DRAINING = "draining"
-    """Told to come back elsewhere; the connection closes next."""
-
-    CLOSED = "closed"
 
 
 class Session:
@@ -152,8 +136,7 @@ class Session:
 
         # While a message waits for something, later ones of this session wait behind it, in order.
         self._busy = False
-        # Each with when it came; one that came in chunks has been decoded already.
-        self._queue: deque[tuple[str | bytes | Envelope | Request | Fault, float]] | None = None
+        self._queue: Waiting | None = None
 
         # What it may send, from its first message on; and the timer of a message whose turn has not come yet.
         self._allowance: Allowance | None = None
@@ -313,8 +296,11 @@ class Session:
 
     # ------------------------------------------------------------------------------------ what it says
 
-    def _handle(self, message: str | bytes, arrived: float | None = None) -> None:
-        event = self._conversation.receive(message, self.last_seen)
+    def _handle(self, message: str | bytes | Envelope | Request | Fault, arrived: float | None = None) -> None:
+        if isinstance(message, str | bytes):
+            event = self._conversation.receive(message, self.last_seen)
+        else:
+            event = self._conversation.received_whole(message, self.last_seen)
         metering = self._node.metering
         if metering is None or self._may(metering, event, arrived):
             self._do(event)
@@ -322,14 +308,8 @@ class Session:
     def received_whole(self, event: Envelope | Request | Fault) -> None:
         """A message that has come in chunks, and is decoded: the next to be handled, when `go_on` is called."""
         if self._queue is None:
-            self._queue = deque()
-        self._queue.appendleft((event, self._node.loop.time()))
-
-    def _handle_whole(self, whole: Envelope | Request | Fault, arrived: float) -> None:
-        event = self._conversation.received_whole(whole, self.last_seen)
-        metering = self._node.metering
-        if metering is None or self._may(metering, event, arrived):
-            self._do(event)
+            self._queue = Waiting()
+        self._queue.add_first(event, self._node.loop.time())
 
     def _do(self, event: Envelope | Request | Fault | Violation) -> None:
         if type(event) is Envelope or type(event) is PackedEnvelope:
@@ -431,13 +411,9 @@ class Session:
         queue = self._queue
         while queue and not self._busy:
             if self._closing is not None:
-                queue.clear()
+                self._queue = None
                 return
-            message, arrived = queue.popleft()
-            if isinstance(message, str | bytes):
-                self._handle(message, arrived)
-            else:
-                self._handle_whole(message, arrived)
+            self._handle(*queue.take())
         if not queue:
             self._queue = None
             if self._paused and self._writer is not None and not self._node.draining:
@@ -449,11 +425,11 @@ class Session:
         if self._closing is not None:
             return
         if self._queue is None:
-            self._queue = deque()
+            self._queue = Waiting()
         # Now, and not when its turn comes: that the server takes its time must not look like a burst.
-        self._queue.append((message, self._node.loop.time()))
-        if len(self._queue) >= self._node.options.session_queue:
-            # A few more may be in the transport's buffer; the socket brings no new ones.
+        self._queue.add(message, self._node.loop.time())
+        if self._queue.is_full(self._node.options.session_queue, self._node.options.message_size):
+            # What the last read has brought may still come, uncompressed; the socket brings no more.
             self.pause()
 
     # ------------------------------------------------------------------------------------ what it gets

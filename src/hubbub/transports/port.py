@@ -75,7 +75,7 @@ class Port:
         limits: TransportLimits,
         wheel: Wheel,
         paths: Mapping[str, Admit],
-        websocket: Callable[[asyncio.Transport, Receiver, bytes, Deflate | None], None],
+        websocket: Callable[[asyncio.Transport, Receiver, bytes, Deflate | None, str], None],
         http: Callable[[], asyncio.Protocol],
         tls: ssl.SSLContext | None = None,
         capacity: int = 10_000,
@@ -84,11 +84,11 @@ class Port:
         compression: bool = False,
     ) -> None:
         """`paths` are where WebSockets are, and who decides there; `websocket` takes over a connection that
-        was let in (with the bytes that came behind its handshake, and what was agreed on about compression, if
-        `compression` is on), `http` makes a protocol for one that wants no WebSocket. With `tls` all is spoken
-        in TLS. `capacity` is how many connections may be deciding what they want, those included that are still
-        shaking hands. `on_refused` hears of each refusal, with the client's address. What `proxies` say about
-        their clients is believed.
+        was let in (with the bytes that came behind its handshake, what was agreed on about compression, if
+        `compression` is on, and the client's address), `http` makes a protocol for one that wants no WebSocket. With
+        `tls` all is spoken in TLS. `capacity` is how many connections may be deciding what they want, those included
+        that are still shaking hands. `on_refused` hears of each refusal, with the client's address. What `proxies` say
+        about their clients is believed.
         """
         self.limits = limits
         self.wheel = wheel
@@ -315,7 +315,7 @@ class Gate(asyncio.Protocol):
         else:
             self._port.accepted += 1
             self._transport.write(switching(key, answer.subprotocol, deflate))
-        self._port.websocket(self._transport, answer.receiver, early, deflate)
+        self._port.websocket(self._transport, answer.receiver, early, deflate, handshake.ip)
 
     def _refuse(self, refuse: Refuse) -> None:
         self._port.refused += 1

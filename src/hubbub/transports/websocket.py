@@ -13,12 +13,10 @@ not promise (the dependency is pinned to a minor version, and the tests fail whe
 from __future__ import annotations
 
 import asyncio
-import atexit
 import errno
-import logging
 import os
-import socket
 from collections.abc import Callable
+from time import thread_time
 from typing import Any, cast
 
 from multidict import CIMultiDict
@@ -43,31 +41,23 @@ from hubbub.protocol.frames import (
     text_frame,
 )
 from hubbub.transports.base import Receiver, TransportLimits
-from hubbub.transports.linger import LAST_READS, finish_sending
+from hubbub.transports.inflating import Inflating, Line
+from hubbub.transports.lent import give_back, lend
+from hubbub.transports.linger import Aftermath, finish_sending
+from hubbub.transports.played import LOG, NO_SOCKET
 from hubbub.transports.unfinished import Unfinished
 
 __all__ = ["Connection", "WebSocket"]
 
-_logger = logging.getLogger(__name__)
-
 _TEXT = WSMsgType.TEXT
 _BINARY = WSMsgType.BINARY
-
-# The sockets that share their files with transports, until they are given back: one that was only forgotten
-# would close its file, whose number may be a stranger's by then (a loop can end without `connection_lost`).
-# Leaking an object is better than that.
-_LENT: set[socket.SocketType] = set()
-
-
-@atexit.register
-def _give_back() -> None:
-    while _LENT:
-        _LENT.pop().detach()
-
 
 # What makes text messages into frames, and what binary ones.
 _Framings = tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]
 _PLAIN: _Framings = (text_frame, binary_frame)
+
+# Bytes of one read at most: with much more of them behind the largest frame picows' buffer would double once more.
+_READ = 32_768
 
 # The life of a connection: messages go both ways; our close frame is out and the peer's is awaited;
 # nothing more is said, only the TCP connection remains to be ended.
@@ -87,7 +77,9 @@ class WebSocket:
         self.connections: set[Connection] = set()
         # Those of them that have sent a part of a message, and not all of it.
         self.unfinished = Unfinished(limits, wheel)
-        # How text and binary messages are framed where a window was agreed on, by its bits: at most seven.
+        # Those of them whose compressed messages wait for their turn.
+        self.inflating = Line()
+        # How text and binary messages are framed where a window was agreed on, by its bits: at most three.
         self._framings: dict[int, _Framings] = {}
 
     def framings(self, deflate: Deflate | None) -> _Framings:
@@ -102,15 +94,20 @@ class WebSocket:
         return found
 
     def open(
-        self, transport: asyncio.Transport, receiver: Receiver, early: bytes = b"", deflate: Deflate | None = None
+        self,
+        transport: asyncio.Transport,
+        receiver: Receiver,
+        early: bytes = b"",
+        deflate: Deflate | None = None,
+        ip: str = "",
     ) -> None:
         """Take over a TCP connection on which the handshake has been done, its response written.
 
         Reading may be paused, and is not afterwards. `early` is what the client sent right behind its
-        handshake, `deflate` what was agreed on about compression. Whatever happens, `receiver` is told `opened`
-        and, once the connection is gone, `closed`.
+        handshake, `deflate` what was agreed on about compression, `ip` the client's address as in `Handshake`.
+        Whatever happens, `receiver` is told `opened` and, once the connection is gone, `closed`.
         """
-        connection = Connection(self, transport, receiver, deflate)
+        connection = Connection(self, transport, receiver, deflate, ip)
         if transport.is_closing():
             # The client left while it was being let in.
             connection.be_stillborn()
@@ -121,7 +118,7 @@ class WebSocket:
             None,  # ws_path: for clients
             False,  # is_client_side
             connection.handshake,
-            _LOG,
+            LOG,
             True,  # disconnect_on_exception
             None,  # websocket_handshake_timeout: the handshake is behind us
             False,  # enable_auto_ping: would be a task per connection
@@ -163,6 +160,7 @@ class Connection(WSListener):
         "_code",
         "_deliver",
         "_framings",
+        "_inflating",
         "_reason",
         "_receiver",
         "_socket",
@@ -170,6 +168,7 @@ class Connection(WSListener):
         "_tcp",
         "_timer",
         "_websocket",
+        "ip",
         "send",
         "write",
     )
@@ -181,32 +180,32 @@ class Connection(WSListener):
     send: Callable[[bytes], int]
 
     def __init__(
-        self, websocket: WebSocket, transport: asyncio.Transport, receiver: Receiver, deflate: Deflate | None = None
+        self,
+        websocket: WebSocket,
+        transport: asyncio.Transport,
+        receiver: Receiver,
+        deflate: Deflate | None = None,
+        ip: str = "",
     ) -> None:
         self._websocket = websocket
-        # Also whether messages may be compressed: then these are not the plain ones.
         self._framings = websocket.framings(deflate)
+        # None where messages must not be compressed.
+        self._inflating = None if deflate is None else Inflating(self, websocket.inflating)
+        # The client's address.
+        self.ip = ip
         # None once it is gone.
         self._tcp: asyncio.Transport | None = transport
         # None once it has been told of the end.
         self._receiver: Receiver | None = receiver
         self._state = _OPEN
         self.write = transport.write
-        # The same file as the transport's, not a second one: given back in `lost`. uvloop's own write costs
-        # a third of a whole delivery more than the system call, and write(2) more than send(2).
-        self._socket: socket.SocketType | None = None
-        if not transport.is_closing() and transport.get_extra_info("ssl_object") is None:
-            known = transport.get_extra_info("socket")
-            self._socket = socket.SocketType(known.family, known.type, known.proto, fileno=known.fileno())
-            _LENT.add(self._socket)
-            # The file never waits, but this object would if the application has set a default timeout.
-            self._socket.settimeout(0)
-            self.send = self._socket.send
-        else:
-            self.send = self._send_through
+        # Given back in `lost`. uvloop's own write costs a third of a whole delivery more than the system call, and
+        # write(2) more than send(2).
+        self._socket = lend(transport)
+        self.send = self._send_through if self._socket is None else self._socket.send
         # Like `write`: the receiver's method while its messages are wanted.
         self._deliver: Callable[[str | bytes], None] = receiver.received
-        # Only while a fragmented message is coming in.
+        # Only while a fragmented message is coming in, or frames wait.
         self._assembly: Assembly | None = None
         # What the peer has used of its allowance of control frames, as a point on the scale that time moves
         # along by `control_frames_per_second`: one number instead of a count and a time.
@@ -242,11 +241,15 @@ class Connection(WSListener):
         """See `Writer.close`."""
         if self._state != _OPEN:
             return
+        kept = None if self._inflating is None else self._inflating.drop()
         self._say_close(_CLOSING, code, reason)
         if self._tcp is not None:
             # The answer has to be heard even if the receiver wanted to hear no more.
             self._tcp.resume_reading()
         self._set_deadline()
+        while kept:
+            # Nothing is inflated any more, but the peer's own close frame may be among them.
+            self.take(*kept.take())
 
     def abort(self) -> None:
         """See `Writer.abort`."""
@@ -255,13 +258,15 @@ class Connection(WSListener):
             self._tcp.abort()
 
     def pause_reading(self) -> None:
-        """See `Writer.pause_reading`; frames that have already been read still come."""
+        """See `Writer.pause_reading`; frames that have already been read still come, but no compressed ones."""
         if self._state == _OPEN and self._tcp is not None:
+            if self._inflating is not None:
+                self._inflating.paused = True
             self._tcp.pause_reading()
 
     def resume_reading(self) -> None:
         """See `Writer.resume_reading`."""
-        if self._state == _OPEN and self._tcp is not None:
+        if self._state == _OPEN and self._tcp is not None and (self._inflating is None or self._inflating.resume()):
             self._tcp.resume_reading()
 
     # --- picows calls these ---
@@ -287,9 +292,18 @@ class Connection(WSListener):
             if kind is _BINARY:
                 self._deliver(frame.get_payload_as_bytes())
                 return
-        compressed = bool(frame.rsv1) and self._framings is not _PLAIN
+        inflating = self._inflating
+        compressed = bool(frame.rsv1) and inflating is not None
         rsv = bool(frame.rsv2 or frame.rsv3 or (frame.rsv1 and not compressed))
-        self._take(frame.msg_type.value, bool(frame.fin), rsv, frame.get_payload_as_bytes(), compressed)
+        opcode, fin, payload = frame.msg_type.value, bool(frame.fin), frame.get_payload_as_bytes()
+        if inflating is None or self._state != _OPEN or not inflating.must_wait():
+            self.take(opcode, fin, rsv, payload, compressed)
+            return
+        if not inflating.keeping and self._tcp is not None:
+            self._tcp.pause_reading()
+            # What follows is no message by itself: it has to wait behind this one.
+            self._assembly = self._assembly or self._begin_assembly()
+        inflating.keep(opcode, fin, rsv, payload, compressed)
 
     def pause_writing(self) -> None:
         """The socket takes no more."""
@@ -315,37 +329,68 @@ class Connection(WSListener):
         if self._state == _OVER or self._tcp is None:
             return
         # At once, or picows would try to read the same again with whatever comes next.
-        self._tcp.set_protocol(_Aftermath(self))
+        self._tcp.set_protocol(Aftermath(self))
         reason = "the frame is too big" if code == 1009 else "the framing is broken" if code == 1002 else ""
-        asyncio.get_running_loop().call_soon(self.fail, Violation(code, reason))
+        asyncio.get_running_loop().call_soon(self._fail_in_turn, Violation(code, reason))
 
-    # --- inside ---
+    # --- and these when a frame is no message by itself, or had to wait ---
 
-    def _take(self, opcode: int, fin: bool, rsv: bool, payload: bytes, compressed: bool) -> None:
-        """Take a frame that is not a message by itself as it is, or should not be there."""
+    def take(self, opcode: int, fin: bool, rsv: bool, payload: bytes, compressed: bool) -> None:
+        """See `Peer.take`: a frame that is not a message by itself as it is, or should not be there."""
         if self._state != _OPEN:
             if opcode == CLOSE and self._state == _CLOSING:
                 self._end()
             return
-        limits = self._websocket.limits
-        assembly = self._assembly or Assembly(limits.message_size, limits.message_fragments)
-        result = assembly.add(opcode, fin, rsv, payload, compressed)
+        assembly = self._assembly or self._begin_assembly()
+        inflating = self._inflating
+        if inflating is None:
+            result = assembly.add(opcode, fin, rsv, payload, compressed)
+        else:
+            started = thread_time()
+            result = assembly.add(opcode, fin, rsv, payload, compressed)
+            if assembly.compressed and fin and opcode < CLOSE:
+                inflating.charge(thread_time() - started, len(result) if isinstance(result, str | bytes) else 0)
         if isinstance(result, Violation):
             self.fail(result)
             return
         if assembly.unfinished:
             self._assembly = assembly
-            if not self._websocket.unfinished.hold(self, assembly.size):
-                self.fail(Violation(1013, "too many unfinished messages: try later"))
+            self._websocket.unfinished.hold(self, assembly.size)
+            if self._state != _OPEN:
+                # There was no room for it.
                 return
         else:
             self._drop_assembly()
+            if inflating is not None and inflating.keeping:
+                self._assembly = assembly
         if result is not None:
             self._deliver(result)
         elif opcode == CLOSE:
             self._peer_closes(payload)
         elif opcode in (PING, PONG):
             self._sign_of_life(opcode, payload)
+
+    def caught_up(self) -> None:
+        """See `Peer.caught_up`."""
+        if self._assembly is not None and not self._assembly.unfinished:
+            self._assembly = None
+        inflating = self._inflating
+        if inflating is not None and inflating.violation is not None:
+            self.fail(inflating.violation)
+        elif inflating is not None and not inflating.paused:
+            self.resume_reading()
+
+    # --- inside ---
+
+    def _fail_in_turn(self, violation: Violation) -> None:
+        if self._inflating is not None and self._inflating.keeping:
+            self._inflating.violation = violation
+        else:
+            self.fail(violation)
+
+    def _begin_assembly(self) -> Assembly:
+        limits = self._websocket.limits
+        return Assembly(limits.message_size, limits.message_fragments)
 
     def _sign_of_life(self, opcode: int, payload: bytes) -> None:
         limits = self._websocket.limits
@@ -383,7 +428,7 @@ class Connection(WSListener):
             self._say_close(_OVER, violation.code, violation.reason)
         self._fall_silent(_OVER)
         self._set_deadline()
-        self._tcp.set_protocol(_Aftermath(self))
+        self._tcp.set_protocol(Aftermath(self))
         finish_sending(self._tcp)
         self._tell_closed()
 
@@ -402,6 +447,8 @@ class Connection(WSListener):
         self.send = _send_nothing
         self._deliver = _ignore
         self._drop_assembly()
+        if self._inflating is not None:
+            self._inflating.drop()
 
     def _drop_assembly(self) -> None:
         if self._assembly is not None:
@@ -420,6 +467,11 @@ class Connection(WSListener):
         if self._timer is None:
             self._timer = self._websocket.wheel.after(self._websocket.limits.close_timeout, self.abort)
 
+    @property
+    def unheard(self) -> bool:
+        """See `Offender.unheard`."""
+        return self._state != _OVER
+
     def be_stillborn(self) -> None:
         """Tell the receiver of a connection that was gone before it was opened."""
         self._fall_silent(_OVER)
@@ -433,10 +485,10 @@ class Connection(WSListener):
             return
         self._tcp = None
         if self._socket is not None:
-            # The transport closes the file next; its number must not be used or closed by anybody else.
-            _LENT.discard(self._socket)
-            self._socket.detach()
+            give_back(self._socket)
         self._fall_silent(_OVER)
+        # The two know each other, too.
+        self._inflating = None
         if self._timer is not None:
             self._timer.cancel()
         self._websocket.connections.discard(self)
@@ -458,31 +510,16 @@ def _send_nothing(_: bytes) -> int:
     raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-class _Aftermath(asyncio.Protocol):
-    """What follows a violation: a few more reads, unlooked at, until the peer hangs up or is cut off."""
-
-    __slots__ = ("_connection", "_reads")
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._reads = 0
-
-    def data_received(self, data: bytes) -> None:
-        if self._connection._state != _OVER:
-            # The violation is not said yet. Over TLS each record of one segment is a read, all in the same turn.
-            return
-        self._reads += 1
-        if self._reads > LAST_READS:
-            self._connection.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connection.lost()
-
-
 class _Framing(WSProtocol):  # type: ignore[misc]  # picows' stubs leave the class out
-    """picows' protocol, which would not tell its listener that the peer has finished sending."""
+    """picows' protocol, which would not tell its listener that the peer has finished sending, and reads without end."""
 
     __slots__ = ()
+
+    def get_buffer(self, size_hint: int, _room: Callable[[WSProtocol, int], memoryview] = WSProtocol.get_buffer) -> Any:
+        # Where a read fills its buffer picows makes it twice as large, and never smaller: as large as what a peer that
+        # sends fast has in the socket, which is megabytes. With this it stays below twice the largest frame.
+        room = _room(self, size_hint)
+        return room if len(room) <= _READ else room[:_READ]
 
     def eof_received(self) -> bool:
         cast(Connection, self.listener).eof()
@@ -499,7 +536,7 @@ class _Wire:
         self.connection: Connection | None = None
 
     def get_extra_info(self, name: str) -> Any:
-        return _NO_SOCKET if name == "socket" else None
+        return NO_SOCKET if name == "socket" else None
 
     def get_write_buffer_size(self) -> int:
         # Never nothing, or picows would write to the socket itself.
@@ -515,37 +552,7 @@ class _Wire:
         """Asked for by picows some time after its close frame; the connection ends it."""
 
 
-class _NoSocket:
-    """The socket of a `_Wire`: picows sets options on it, which asyncio has already set."""
-
-    def setsockopt(self, *args: object) -> None:
-        pass
-
-    def getsockopt(self, *args: object) -> int:
-        return 0
-
-    def fileno(self) -> int:
-        return -1
-
-
-class _Log:
-    """picows' log: only what is a fault of ours, since each hostile peer could fill it with its own."""
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name
-        return False
-
-    def log(self, *args: object) -> None:
-        pass
-
-    debug = info = warning = error = log
-
-    def exception(self, message: str, *args: object) -> None:
-        _logger.exception(message, *args)
-
-
-_NO_SOCKET = _NoSocket()
 _NOBODY = asyncio.Protocol()
-_LOG = _Log()
 
 # The handshake that picows is played: the same for every connection, as are what picows makes of it.
 _HEADERS: CIMultiDict[str] = CIMultiDict(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 
+from hubbub.core.addresses import TrustedProxies
 from hubbub.core.wheel import Wheel
 from hubbub.protocol.deflate import CompressionOptions
 from hubbub.protocol.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
@@ -319,6 +320,7 @@ async def serving(
     capacity: int = 10_000,
     subprotocol: str | None = None,
     compression: CompressionOptions | None = None,
+    proxies: TrustedProxies = TrustedProxies(),
 ) -> AsyncIterator[Served]:
     """Serve on a free port of the loopback: `/ws` meets a Recorder (or `admit`), `/echo` an Echo."""
 
@@ -341,6 +343,7 @@ async def serving(
         http=http.protocol,
         tls=encryption.get("server"),
         capacity=capacity,
+        proxies=proxies,
         compression=compression.compression,
     )
     served = Served(port, websocket, http, wheel)

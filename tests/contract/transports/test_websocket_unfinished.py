@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from contract.transports.harness import BINARY, CONTINUATION, PING, TEXT, Run, frame, serving
+from hubbub.core.addresses import TrustedProxies
 from hubbub.protocol.deflate import CompressionOptions
 from hubbub.transports.base import TransportLimits
 
@@ -75,25 +76,32 @@ def test_who_is_not_read_from_is_not_late(run: Run) -> None:
 
 
 def test_there_is_a_bound_for_all_together(run: Run) -> None:
-    """Whose fragment does not fit is closed with 1013 and comes back; the others go on."""
+    """Whoever began first, of the address that holds the most, is closed with 1013; the others go on."""
 
     async def main() -> None:
-        async with serving(TransportLimits(message_size=1_000, unfinished_size=2_500)) as served:
-            joined = [await served.join() for _ in range(4)]
-            for client, recorder in joined[:2]:
-                client.send(frame(BINARY, b"x" * 1_000, fin=False) + frame(PING))
+        limits = TransportLimits(message_size=1_000, unfinished_size=2_500)
+        async with serving(limits, proxies=TrustedProxies(["127.0.0.1", "::1"])) as served:
+            # One alone, and then all from one network: it is the proxy that says so.
+            addresses = ["203.0.113.7", "2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8::4"]
+            joined = [await served.join("/ws", f"X-Forwarded-For: {address}") for address in addresses]
+            for client, recorder in joined[:3]:
+                client.send(frame(BINARY, b"x" * 800, fin=False) + frame(PING))
                 await recorder.until(lambda recorder=recorder: recorder.lives)  # type: ignore[misc]  # bound now
-            client, recorder = joined[2]
-            client.send(frame(BINARY, b"x" * 500, fin=False) + frame(CONTINUATION, b"y", fin=False))
 
+            assert served.websocket.unfinished.size == 2_400
+            # The oldest of all does not suffer for what others have begun.
+            client, recorder = joined[0]
+            client.send(frame(CONTINUATION, b"x" * 150, fin=False) + frame(PING))
+            await recorder.until(lambda: recorder.lives == 2)
+            client, recorder = joined[1]
             assert await client.close_code() == 1013
             assert await recorder.end() == (1013, "too many unfinished messages: try later")
-            assert served.websocket.unfinished.size == 2_000
+            assert served.websocket.unfinished.size == 950 + 800
             # What is whole needs no room.
             client, recorder = joined[3]
             client.send(frame(BINARY, b"z" * 1_000))
             await recorder.until(lambda: recorder.messages)
-            for client, recorder in joined[:2]:
+            for client, recorder in (joined[0], joined[2]):
                 client.send(frame(CONTINUATION, b""))
                 await recorder.until(lambda recorder=recorder: recorder.messages)  # type: ignore[misc]  # bound now
             assert (len(served.websocket.unfinished), served.websocket.unfinished.size) == (0, 0)

@@ -93,6 +93,19 @@ def test_the_session_that_sent_it_can_be_left_out(channel: Channel[str], turn: T
     assert (sender.seqs, other.seqs) == ([], [1])
 
 
+def test_nothing_is_encoded_for_who_is_left_out(channel: Channel[str], turn: Turn) -> None:
+    """Where nobody else listens in its format, which may be a compressed one."""
+    own, others = Lines(), Lines()
+    sender = Listener("alice", own, turn)
+    listeners = [Listener("bob", others, turn), sender, Listener("carol", others, turn)]
+    for listener in listeners:
+        channel.listen(listener.outbox)
+    channel.fan_out(a_publication(1), turn, skip=sender.outbox)
+
+    assert (len(own.encoded), len(others.encoded)) == (0, 1)
+    assert [listener.seqs for listener in listeners] == [[1], [], [1]]
+
+
 def test_the_first_to_listen_is_told_first(channel: Channel[str], turn: Turn) -> None:
     order: list[str] = []
 

@@ -54,8 +54,8 @@ class TestAgreeing:
             pytest.param(f"permessage-deflate; {BOTH}", 15, id="what we answer"),
             pytest.param("permessage-deflate; server_max_window_bits=9", 9, id="9 bits"),
             pytest.param("permessage-deflate; server_max_window_bits=15", 15, id="15 bits"),
-            pytest.param('permessage-deflate; server_max_window_bits="10"', 10, id="in quotes"),
-            pytest.param('permessage-deflate; server_max_window_bits="1\\0"', 10, id="escaped"),
+            pytest.param('permessage-deflate; server_max_window_bits="10"', 9, id="in quotes"),
+            pytest.param('permessage-deflate; server_max_window_bits="1\\0"', 9, id="escaped"),
             pytest.param(
                 "permessage-deflate ;server_max_window_bits = 12\t; client_no_context_takeover", 12, id="spaces"
             ),
@@ -67,7 +67,7 @@ class TestAgreeing:
                 9,
                 id="the first of two good ones",
             ),
-            pytest.param("permessage-deflate; future, permessage-deflate;server_max_window_bits=11", 11, id="fallback"),
+            pytest.param("permessage-deflate; future, permessage-deflate;server_max_window_bits=14", 12, id="fallback"),
             pytest.param(", ,permessage-deflate,,", 15, id="empty elements"),
         ],
     )
@@ -190,15 +190,21 @@ class TestCompressing:
     def test_what_we_compress_we_inflate(self, data: bytes, level: int, window: int) -> None:
         assert inflate(compress(data, window, level), 3_000) == data
 
-    @pytest.mark.parametrize("letters", ["ab", "abcd", "abcdefghijklmnop"])
-    def test_no_text_is_slow_to_compress(self, letters: str) -> None:
+    @pytest.mark.alone
+    @pytest.mark.parametrize("window", [9, 12, 15])
+    @pytest.mark.parametrize("letters", [2, 4, 16, 64, 256])
+    def test_nothing_is_slow_to_compress(self, letters: int, window: int) -> None:
         """At the default level: much that is nearly alike takes a tenth of a second at the highest."""
         chance = random.Random(1)
-        text = "".join(chance.choice(letters) for _ in range(65_536)).encode()
-        started = time.process_time()
-        compress(text, 15, CompressionOptions().compression_level)
+        data = bytes(chance.randrange(letters) for _ in range(65_536))
+        taken = []
+        for _ in range(10):
+            started = time.thread_time()
+            compress(data, window, CompressionOptions().compression_level)
+            taken.append(time.thread_time() - started)
 
-        assert time.process_time() - started < 0.02
+        # It is 1.6 ms at most; with a table that does not fit the window, 2.5 to 4.7 ms.
+        assert min(taken) < 0.0022
 
 
 class TestInflating:
@@ -289,8 +295,8 @@ class TestInflating:
         assert found is None or len(found) <= 1_000
 
     @given(data=st.binary(min_size=1, max_size=300), cut=st.integers(1, 300))
-    def test_a_cut_is_never_taken_for_the_end(self, data: bytes, cut: int) -> None:
-        """Of a message that zlib made in one block, no part is a message."""
+    def test_a_cut_in_a_block_with_codes_is_never_taken_for_the_end(self, data: bytes, cut: int) -> None:
+        """Of a message that zlib made in one block, no part is a message; for one that is stored, see `_END`."""
         whole = deflated(data)
         part = whole[: -min(cut, len(whole))]
         if part:

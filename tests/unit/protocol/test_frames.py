@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import random
 import zlib
 from itertools import pairwise
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hubbub.protocol import frames
 from hubbub.protocol.deflate import CompressionOptions, compress
 from hubbub.protocol.frames import (
     BINARY,
@@ -348,8 +351,27 @@ class TestCompressing:
         assert frame(b"") == binary_frame(b"")
 
     def test_not_where_it_would_hold_up_everybody_else(self) -> None:
-        """A quarter of a MiB is the most."""
+        """The largest message of a client's and its envelope is the most."""
         frame = compressing(False, 15, CompressionOptions())
 
-        assert frame(b"x" * 262_144)[0] == 0xC1
-        assert frame(b"x" * 262_145) == text_frame(b"x" * 262_145)
+        assert frame(b"x" * 69_632)[0] == 0xC1
+        assert frame(b"x" * 69_633) == text_frame(b"x" * 69_633)
+
+    def test_not_what_looks_dense(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A look at its middle is enough, where it is long; a text around it does not hide it."""
+        noise = random.Random(1).randbytes(40_000)
+        picture = b'{"name":"picture"}' + noise
+        sizes = []
+
+        def spy(payload: bytes, window: int, level: int) -> bytes:
+            sizes.append(len(payload))
+            return payload
+
+        monkeypatch.setattr(frames, "compress", spy)
+        frame = compressing(True, 15, CompressionOptions())
+
+        assert frame(picture) == binary_frame(picture)
+        assert sizes == []
+        frame(base64.b64encode(noise))
+        frame(noise[:10_000])
+        assert sizes == [len(base64.b64encode(noise)), 10_000]

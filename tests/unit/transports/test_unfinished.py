@@ -13,8 +13,9 @@ from hubbub.transports.unfinished import Unfinished
 class Line:
     """A connection that is told when its time is over."""
 
-    def __init__(self, unfinished: Unfinished) -> None:
+    def __init__(self, unfinished: Unfinished, ip: str) -> None:
         self._unfinished = unfinished
+        self.ip = ip
         self.is_reading = True
         self.violations: list[Violation] = []
 
@@ -30,8 +31,8 @@ class Clock:
         self.wheel = Wheel(0.0)
         self.unfinished = Unfinished(TransportLimits(message_timeout=60, unfinished_size=1_000), self.wheel)
 
-    def line(self) -> Line:
-        return Line(self.unfinished)
+    def line(self, ip: str = "192.0.2.1") -> Line:
+        return Line(self.unfinished, ip)
 
     def pass_time(self, seconds: float) -> None:
         target = self.wheel.now + seconds
@@ -45,16 +46,49 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_the_bound_is_on_all_of_them_together(clock: Clock) -> None:
-    """Whoever's fragment does not fit is told so; what others hold stays."""
-    first, second = clock.line(), clock.line()
+def codes(*lines: Line) -> list[list[int]]:
+    return [[violation.code for violation in line.violations] for line in lines]
 
-    assert clock.unfinished.hold(first, 600)
-    assert clock.unfinished.hold(second, 400)
-    assert not clock.unfinished.hold(second, 401)
-    clock.unfinished.release(second)
-    assert clock.unfinished.size == 600
-    assert clock.unfinished.hold(second, 400)
+
+def test_the_bound_is_on_all_of_them_together(clock: Clock) -> None:
+    """Who has begun first makes room, where all are from one address."""
+    first, second, third = clock.line(), clock.line(), clock.line()
+    clock.unfinished.hold(first, 500)
+    clock.unfinished.hold(second, 300)
+    clock.unfinished.hold(third, 200)
+
+    assert codes(first, second, third) == [[], [], []]
+    clock.unfinished.hold(third, 201)
+    assert codes(first, second, third) == [[1013], [], []]
+    assert clock.unfinished.size == 501
+    clock.unfinished.hold(second, 1_001)
+    assert codes(first, second, third) == [[1013], [1013], []]
+    assert (len(clock.unfinished), clock.unfinished.size) == (1, 201)
+
+
+def test_those_make_room_whose_address_holds_the_most(clock: Clock) -> None:
+    """However many they are, and whoever's fragment it is that does not fit."""
+    honest = clock.line("192.0.2.1")
+    clock.unfinished.hold(honest, 90)
+    # A little on each of many connections, from one network of IPv6.
+    strangers = [clock.line(f"2001:db8::{number:x}") for number in range(91)]
+    for stranger in strangers:
+        clock.unfinished.hold(stranger, 10)
+
+    assert clock.unfinished.size == 1_000
+    clock.unfinished.hold(honest, 100)
+    clock.unfinished.hold(clock.line("192.0.2.2"), 20)
+    assert honest.violations == []
+    assert [len(stranger.violations) for stranger in strangers] == [1] * 3 + [0] * 88
+    assert clock.unfinished.size == 1_000
+
+
+def test_who_is_ended_may_be_the_one_that_asks(clock: Clock) -> None:
+    line = clock.line()
+    clock.unfinished.hold(line, 1_001)
+
+    assert codes(line) == [[1013]]
+    assert (len(clock.unfinished), clock.unfinished.size, clock.unfinished._shares) == (0, 0, {})
 
 
 def test_a_size_is_that_of_the_message_so_far(clock: Clock) -> None:
