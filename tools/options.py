@@ -26,6 +26,7 @@ from hubbub.core.outbox import OutboxLimits
 from hubbub.core.permissions import RoleOptions
 from hubbub.core.rates import Rate, RateLimits
 from hubbub.core.rooms import RoomOptions
+from hubbub.engines.redis.options import RedisOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.hub.options import HubOptions
 from hubbub.transports.base import TransportLimits
@@ -46,6 +47,7 @@ CHAPTERS: dict[str, type[Struct]] = {
     "Slow readers": OutboxLimits,
     "The transport": TransportLimits,
     "The store": StoreOptions,
+    "Shared by nodes": RedisOptions,
     "History": HistoryLimits,
 }
 
