@@ -19,13 +19,15 @@ _IN_TLS = "TLS"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what is marked `every_engine` once on each, except what is marked `memory`; and `tls_too` in TLS, too."""
+    """Run what is marked `every_engine` once on each that its other marks allow; and `tls_too` once more in TLS."""
 
     def marked(name: str) -> bool:
         return metafunc.definition.get_closest_marker(name) is not None
 
     if marked("every_engine") or marked("tls_too"):
         engines = list(_ENGINES) if marked("every_engine") and not marked("memory") else [_ENGINES[0]]
+        if marked("local"):
+            engines = [name for name in engines if name != "redis"]
         metafunc.parametrize("engine", engines + [_IN_TLS] * marked("tls_too"), indirect=True)
 
 

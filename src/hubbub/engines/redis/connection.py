@@ -31,7 +31,8 @@ Refused = hiredis.ReplyError
 
 def pack(*words: str | bytes | int) -> bytes:
     """A command as Redis takes it."""
-    return hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub knows only commands of one word
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub knows only commands of one word
+    return packed
 
 
 class Connection(asyncio.Protocol):

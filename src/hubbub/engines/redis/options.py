@@ -21,6 +21,4 @@ class RedisOptions(Struct, frozen=True, kw_only=True):
             extra={"secret": True},
         ),
     ] = ""
-    redis_prefix: Annotated[
-        str, Meta(max_length=64, pattern="^[A-Za-z0-9_.:-]+$", description="what all keys in Redis begin with")
-    ] = "hubbub:"
+    redis_prefix: Annotated[str, Meta(description="what all keys in Redis begin with")] = "hubbub:"
