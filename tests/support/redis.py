@@ -48,7 +48,7 @@ class Redis:
         deadline = time.monotonic() + PATIENCE
         while True:
             with contextlib.suppress(OSError):
-                if self.command("PING").startswith(b"+PONG"):
+                if self.command("PING").startswith((b"+PONG", b"-NOAUTH")):
                     return
             assert self._process.poll() is None, "the Redis of a test did not start"
             assert time.monotonic() < deadline, "the Redis of a test does not answer"
@@ -78,8 +78,8 @@ class Redis:
 def serving_redis(folder: Path, *options: str) -> Iterator[Redis]:
     """A Redis that runs, in `folder`; it keeps nothing on disk unless `options` say so."""
     redis = Redis(folder, *options)
-    redis.start()
     try:
+        redis.start()
         yield redis
     finally:
         redis.kill()

@@ -14,11 +14,13 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from hubbub.core import record
 from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.commands import settle
 from hubbub.engines.redis.connection import Connection, Refused, pack
 from hubbub.engines.redis.supervised import Supervised
 from hubbub.errors import Unavailable
+from hubbub.types import Publication
 
 __all__ = ["Bus", "Note", "volatile_note"]
 
@@ -37,7 +39,7 @@ class Note(Struct, frozen=True, gc=False):
     """One thing told on the bus of a channel."""
 
     # m: a publication; v: a volatile one; d: one that was accepted before, for the node that asked.
-    kind: bytes
+    kind: str
     epoch: str
     seq: int
     # How many publications the store had seen.
@@ -45,21 +47,28 @@ class Note(Struct, frozen=True, gc=False):
     # What the node that asked calls it, or nothing.
     tag: str
     origin: str | None
-    record: bytes
+    # With its place; None in what is not told.
+    publication: Publication | None
 
     @classmethod
     def read(cls, data: bytes) -> Note:
         """Read what came; raises `ValueError` where it is none."""
-        head, _, record = data.partition(b"\n")
+        head, _, body = data.partition(b"\n")
         kind, epoch, seq, count, tag, origin = head.decode("ascii").split(" ")
         if kind not in ("m", "v", "d"):
             raise ValueError("no kind of note")
-        return cls(kind.encode(), epoch, int(seq), int(count), tag, origin or None, record)
+        place, publication = int(seq), None
+        if kind != "d":
+            if not body:
+                raise ValueError("a note without a record")
+            publication = record.decode(body)
+            publication.seq = place if kind == "m" else None
+        return cls(kind, epoch, place, int(count), tag, origin or None, publication)
 
 
-def volatile_note(tag: str, origin: str | None, record: bytes) -> bytes:
+def volatile_note(tag: str, origin: str | None, body: bytes) -> bytes:
     """The note of a volatile publication."""
-    return f"v - 0 0 {tag} {origin or ''}\n".encode() + record
+    return f"v - 0 0 {tag} {origin or ''}\n".encode() + body
 
 
 class Bus(Supervised):

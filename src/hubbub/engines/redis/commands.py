@@ -88,8 +88,12 @@ class Command:
 class Commands(Supervised):
     """The connection for commands."""
 
-    def __init__(self, address: Address, node: str, store: str, control: str) -> None:
+    def __init__(
+        self, address: Address, node: str, store: str, control: str, inspect: Callable[[dict[str, str]], None]
+    ) -> None:
+        """`inspect` gets what the server says about itself, and raises `ConfigError` where it cannot be used."""
         super().__init__(address, node)
+        self._inspect = inspect
         self._node = node
         self._store = store
         self._control = control
@@ -98,8 +102,6 @@ class Commands(Supervised):
         # The run of the server that this node was last on, and how many publications it had seen there.
         self._run = ""
         self.count = 0
-        # What the server says about itself.
-        self.about: dict[str, str] = {}
 
         # What this turn of the loop has asked for.
         self._turn: list[Command] = []
@@ -157,10 +159,11 @@ class Commands(Supervised):
 
     async def prepare(self, connection: Connection) -> None:
         """See `Supervised.prepare`: load the scripts, and see whether what was told is still there."""
-        self.about = _about(await connection.ask("INFO"))
+        about = _about(await connection.ask("INFO"))
+        self._inspect(about)
         for script in ALL:
             await connection.ask("SCRIPT", "LOAD", script.text)
-        run = self.about.get("run_id", "")
+        run = about.get("run_id", "")
         count = await connection.ask(
             "EVALSHA", ADOPT.sha, 1, self._store, run, self._node, self._run, self.count, self._control
         )

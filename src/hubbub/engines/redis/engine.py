@@ -132,13 +132,12 @@ class RedisEngine:
     async def start(self, listener: Listener) -> None:
         """See `Engine.start`; raises `ConfigError`."""
         store, control = f"{self._prefix}store", f"{self._prefix}control:{self._address.database}"
-        commands = self._commands = Commands(self._address, self._node, store, control)
+        commands = self._commands = Commands(self._address, self._node, store, control, self._inspect)
         bus = self._bus = Bus(self._address, self._node, self._heard, self._check_all)
         self._rooms = Rooms(commands, self._prefix, store, self._node, self._lease)
         self._control = control
         try:
             await commands.open()
-            self._look_at(commands.about)
             await bus.open()
             self._ticking = asyncio.get_running_loop().create_task(self._tick())
             await bus.subscribe([control])
@@ -174,7 +173,7 @@ class RedisEngine:
         for live in list(self._live.values()):
             self._forget(live)
 
-    def _look_at(self, about: dict[str, str]) -> None:
+    def _inspect(self, about: dict[str, str]) -> None:
         version = about.get("redis_version", "0")
         if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < (6, 2):
             raise ConfigError(f"Redis at {self._address} is version {version}: 6.2 or newer is needed")

@@ -12,7 +12,6 @@ from typing import Final
 
 from msgspec import Struct
 
-from hubbub.core import record
 from hubbub.engines.base import Accepted
 from hubbub.engines.redis.bus import Note
 from hubbub.types import Publication
@@ -210,22 +209,21 @@ class Live:
 
     def _take(self, note: Note) -> bool:
         """Tell what follows; False where something is missing before it, and it was kept aside."""
-        if note.kind == b"m":
+        if note.kind == "m":
             if note.epoch != self.epoch or note.seq > self.told + 1:
                 self.fill()
                 self.heard(note)
                 return False
             if note.seq > self.told:
-                publication = record.decode(note.record)
-                publication.seq = note.seq
-                self._tell(publication, note.origin, note.seq)
-        elif note.kind == b"v" and self.wanted:
-            self._ears.tell(self.name, record.decode(note.record), note.origin)
+                assert note.publication is not None
+                self._tell(note.publication, note.origin, note.seq)
+        elif note.publication is not None and self.wanted:
+            self._ears.tell(self.name, note.publication, note.origin)
         submission = self.submissions.get(note.tag) if note.tag else None
         if submission is not None:
             # In the very moment: for a sender without an echo the answer stands for the message.
-            seq = None if note.kind == b"v" else note.seq
-            self.finish(submission, Accepted(note.epoch, seq, note.kind == b"d"))
+            seq = None if note.kind == "v" else note.seq
+            self.finish(submission, Accepted(note.epoch, seq, note.kind == "d"))
         if self._waits:
             self._release()
         return True
@@ -251,7 +249,7 @@ class Live:
         newer = False
         while kept:
             note = kept.popleft()
-            if note.kind == b"m" and note.epoch != self.epoch:
+            if note.kind == "m" and note.epoch != self.epoch:
                 # Of the log that was, or of one that came after this reading.
                 newer = newer or note.count > count
             elif not self._take(note):

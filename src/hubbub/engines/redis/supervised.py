@@ -76,7 +76,7 @@ class Supervised:
                 if connection is None:
                     connection = await self._connect()
                 await self._serve(connection)
-                self._tell(connection.ended or "")
+                log.warning("the connection to Redis for %s has ended: %s", self.role, connection.ended)
                 wait = _FIRST
             except (OSError, Refused, ConfigError) as error:
                 self._tell(str(error))
