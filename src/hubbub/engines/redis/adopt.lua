@@ -17,7 +17,7 @@ if store[1] ~= ARGV[1] then
   if store[1] then
     redis.call('HSET', KEYS[1], 'after ' .. store[1], digits(count))
   end
-  redis.call('HSET', KEYS[1], 'run', ARGV[1])
+  redis.call('HSET', KEYS[1], 'run', ARGV[1], 'since', digits(math.floor(microseconds() / 1000)))
 end
 if ARGV[3] ~= '' and ARGV[3] ~= ARGV[1] then
   local left = redis.call('HGET', KEYS[1], 'after ' .. ARGV[3])

@@ -1,5 +1,5 @@
 -- Stands behind common.lua in every script about a channel:
---   KEYS[2]  the head, a hash: epoch, base (where the epoch began), seq, time (ms, of the newest), cursor, and
+--   KEYS[2]  the head, a hash: epoch, base (where the epoch began; -1: empty), seq, time (ms, of the newest), cursor, and
 --            began (ms, since when ids are noted in KEYS[4])
 --   KEYS[3]  the log, a stream: <seq>-<ms> is the id of a publication, so it is found by the one, and drops by the other
 --   KEYS[4]  ids known lately, a hash: <from>\0<id> to "<seq> <ms>";  KEYS[5]  the same of the time before that
@@ -9,6 +9,28 @@
 local LAST = '18446744073709551615'
 
 local milliseconds = math.floor(microseconds() / 1000)
+
+local function seq_of(entry)
+  return tonumber(string.match(entry[1], '^(%d+)%-'))
+end
+
+-- The last seq of the log, which ends at `seq`, that is older than this run of the server.
+local function before_this_run(seq)
+  local since = tonumber(redis.call('HGET', KEYS[1], 'since'))
+  while true do
+    local entries = redis.call('XREVRANGE', KEYS[3], digits(seq) .. '-' .. LAST, '-', 'COUNT', 100)
+    if #entries == 0 then
+      return seq
+    end
+    for _, entry in ipairs(entries) do
+      seq = seq_of(entry)
+      if tonumber(string.match(entry[1], '%-(%d+)$')) < since then
+        return seq
+      end
+      seq = seq - 1
+    end
+  end
+end
 
 -- The head, made where there was none. Where the store has lost something, each channel goes on in another epoch, with
 -- the numbers that it had: what is there can still be read, and no position is mistaken for one in what was lost.
@@ -23,18 +45,17 @@ local function open_head()
     began = tonumber(found[7] or '0'),
   }
   if not head.epoch or found[2] ~= store[2] then
-    if not head.epoch then
+    if head.epoch then
+      head.base = before_this_run(head.seq)
+    else
       redis.call('UNLINK', KEYS[3], KEYS[4], KEYS[5], KEYS[6])
+      head.base = -1
     end
-    head.epoch, head.base = unique(), head.seq
+    head.epoch = unique()
     redis.call('HSET', KEYS[2], 'epoch', head.epoch, 'generation', store[2], 'base', digits(head.base))
   end
   redis.call('PEXPIRE', KEYS[2], ARGV[3])
   return head
-end
-
-local function seq_of(entry)
-  return tonumber(string.match(entry[1], '^(%d+)%-'))
 end
 
 -- Drop what is too old; returns the seq of the newest that has ever been dropped.

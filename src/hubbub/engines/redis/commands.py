@@ -20,7 +20,7 @@ from hubbub.engines.redis.supervised import Supervised
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.codes import ErrorCode
 
-__all__ = ["Command", "Commands", "settle", "unknown"]
+__all__ = ["Command", "Commands", "about", "settle", "unknown"]
 
 log = logging.getLogger("hubbub.engines.redis")
 
@@ -100,7 +100,7 @@ class Commands(Supervised):
         self._loop = asyncio.get_running_loop()
 
         # The run of the server that this node was last on, and how many publications it had seen there.
-        self._run = ""
+        self.run = ""
         self.count = 0
 
         # What this turn of the loop has asked for.
@@ -159,15 +159,15 @@ class Commands(Supervised):
 
     async def prepare(self, connection: Connection) -> None:
         """See `Supervised.prepare`: load the scripts, and see whether what was told is still there."""
-        about = _about(await connection.ask("INFO"))
-        self._inspect(about)
+        said = about(await connection.ask("INFO"))
+        self._inspect(said)
         for script in ALL:
             await connection.ask("SCRIPT", "LOAD", script.text)
-        run = about.get("run_id", "")
+        run = said.get("run_id", "")
         count = await connection.ask(
-            "EVALSHA", ADOPT.sha, 1, self._store, run, self._node, self._run, self.count, self._control
+            "EVALSHA", ADOPT.sha, 1, self._store, run, self._node, self.run, self.count, self._control
         )
-        self._run, self.count = run, count
+        self.run, self.count = run, count
 
     def begin(self, connection: Connection) -> None:
         """See `Supervised.begin`."""
@@ -213,7 +213,7 @@ class Commands(Supervised):
 
     def _write(self, commands: list[Command]) -> None:
         assert self.connection is not None
-        run, node = self._run, self._node
+        run, node = self.run, self._node
         packed = [
             pack(*one.args)
             if one.script is None
@@ -279,7 +279,8 @@ def settle(future: asyncio.Future[Any], outcome: Any) -> None:
             future.set_result(outcome)
 
 
-def _about(info: bytes) -> dict[str, str]:
+def about(info: bytes) -> dict[str, str]:
+    """What the server says about itself."""
     lines = info.decode(errors="replace").splitlines()
     return {name: value for name, _, value in (line.partition(":") for line in lines) if value}
 

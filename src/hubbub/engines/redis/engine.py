@@ -39,6 +39,8 @@ log = logging.getLogger("hubbub.engines.redis")
 _TICK: Final = 0.05
 # Seconds after which what the bus has not brought is looked for in the log.
 _LATE: Final = 0.1
+# Seconds after which nobody waits any longer for what cannot be had.
+_PATIENCE: Final = 2.0
 # Seconds for which a channel is still heard when nobody listens: whoever comes back at once finds it.
 _LINGER: Final = 1.0
 # Seconds in which each channel that is listened to is compared with its log once.
@@ -133,7 +135,7 @@ class RedisEngine:
         """See `Engine.start`; raises `ConfigError`."""
         store, control = f"{self._prefix}store", f"{self._prefix}control:{self._address.database}"
         commands = self._commands = Commands(self._address, self._node, store, control, self._inspect)
-        bus = self._bus = Bus(self._address, self._node, self._heard, self._check_all)
+        bus = self._bus = Bus(self._address, self._node, self._heard, self._rejoined)
         self._rooms = Rooms(commands, self._prefix, store, self._node, self._lease)
         self._control = control
         try:
@@ -332,7 +334,7 @@ class RedisEngine:
             # What is in the answer must have been told before.
             loop = asyncio.get_running_loop()
             told: asyncio.Future[None] = loop.create_future()
-            live.wait(found.epoch, found.seq, partial(settle, told, None), loop.time())
+            live.wait(found.epoch, found.seq, partial(settle, told), loop.time())
             if not told.done():
                 self._waiting[live] = None
                 await told
@@ -410,7 +412,9 @@ class RedisEngine:
         try:
             if live is not None:
                 note = Note.read(data)
-                self._seen(note.count)
+                # Of another run it would say nothing about what is lost with this one.
+                if self._bus is not None and self._commands is not None and self._bus.run == self._commands.run:
+                    self._seen(note.count)
                 if live.name == self._canary:
                     self._canaries += 1
                 live.heard(note)
@@ -514,6 +518,7 @@ class RedisEngine:
         self._commands.tick(now)
         self._bus.tick(now)
         for live in list(self._waiting):
+            live.give_up(now - _PATIENCE)
             late = live.late
             if live.behind or (late is not None and now - late > _LATE):
                 self._fills += 1
@@ -548,6 +553,12 @@ class RedisEngine:
     def _check_all(self) -> None:
         """Something may have been missed on all channels."""
         for live in list(self._live.values()):
+            live.fill()
+
+    def _rejoined(self) -> None:
+        """The bus is heard again after an interruption."""
+        for live in list(self._live.values()):
+            live.rejoined()
             live.fill()
 
     def sweep(self) -> None:

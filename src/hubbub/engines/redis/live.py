@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from hubbub.engines.base import Accepted
 from hubbub.engines.redis.bus import Note
+from hubbub.errors import Unavailable
 from hubbub.types import Publication
 
 __all__ = ["Ears", "Entries", "Live", "Submission"]
@@ -26,7 +27,7 @@ class Entries(Struct, frozen=True, gc=False):
     """What a reading of the log found."""
 
     epoch: str
-    # Where the epoch began, where the log ends, and the newest seq that has been dropped.
+    # Where the epoch began (-1: with an empty log), where the log ends, and the newest seq that has been dropped.
     base: int
     seq: int
     dropped: int
@@ -63,7 +64,8 @@ class _Wait(Struct, frozen=True, gc=False):
 
     epoch: str
     seq: int
-    told: Callable[[], None]
+    # Gets None, or what is wrong.
+    told: Callable[[Exception | None], None]
     since: float
 
 
@@ -82,6 +84,7 @@ class Live:
     __slots__ = (
         "_ears",
         "_held",
+        "_joined",
         "_kept",
         "_reading",
         "_waits",
@@ -114,10 +117,18 @@ class Live:
         self._kept: deque[Note] | None = deque(maxlen=_MOST)
         self._reading = False
 
+        # Where `told` stood when the bus was joined last: what was told since then is of the log as it is now.
+        self._joined = 0
+
     def open(self, epoch: str, seq: int) -> None:
         """Everything up to `seq` counts as told; what came since the subscription follows."""
-        self.epoch, self.told = epoch, seq
+        self.epoch = epoch
+        self.told = self._joined = seq
         self._go_on(0)
+
+    def rejoined(self) -> None:
+        """The bus is heard again after an interruption, perhaps that of another server."""
+        self._joined = self.told
 
     def heard(self, note: Note) -> None:
         """Something came by the bus."""
@@ -158,8 +169,12 @@ class Live:
             return
         if found.epoch != self.epoch or found.seq < self.told:
             self._lose()
-            # What is new is in the log behind the place where the epoch began.
-            self.epoch, self.told = found.epoch, min(found.seq, max(found.base, found.dropped))
+            # What is new is behind the place where the epoch began, and some of it has been told in the one before.
+            told = found.base
+            if found.base >= 0 and self.told > self._joined:
+                told = max(told, self.told)
+            self.epoch = found.epoch
+            self.told = self._joined = min(found.seq, max(told, found.dropped))
             self.fill()
             return
         if found.dropped > self.told:
@@ -175,10 +190,10 @@ class Live:
         else:
             self._go_on(found.count)
 
-    def wait(self, epoch: str, seq: int, told: Callable[[], None], now: float) -> None:
-        """Call `told` when everything up to `seq` has been told, perhaps at once."""
+    def wait(self, epoch: str, seq: int, told: Callable[[Exception | None], None], now: float) -> None:
+        """Call `told` when everything up to `seq` has been told, perhaps at once; or with `Unavailable`."""
         if epoch == self.epoch and seq <= self.told:
-            told()
+            told(None)
             return
         self._waits.append(_Wait(epoch, seq, told, now))
         if epoch != self.epoch:
@@ -196,6 +211,16 @@ class Live:
         self.submissions.pop(submission.tag, None)
         self._held.pop(submission.tag, None)
         submission.finish(outcome)
+
+    def give_up(self, since: float) -> None:
+        """Whoever has waited since then has waited long enough: neither the bus nor the log can be had."""
+        for submission, accepted, held in list(self._held.values()):
+            if held <= since:
+                # Redis has it, whenever the listeners will be told.
+                self.finish(submission, accepted)
+        for wait in [wait for wait in self._waits if wait.since <= since]:
+            self._waits.remove(wait)
+            wait.told(Unavailable("Redis is away"))
 
     def close(self) -> None:
         """Nobody listens any more, and nothing more comes: whoever waits has waited long enough."""
@@ -273,6 +298,6 @@ class Live:
         waits, self._waits = self._waits, []
         for wait in waits:
             if self._passed(wait.epoch, wait.seq):
-                wait.told()
+                wait.told(None)
             else:
                 self._waits.append(wait)

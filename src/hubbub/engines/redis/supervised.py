@@ -32,7 +32,8 @@ class Supervised:
         # None while there is none that serves.
         self.connection: Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        # Whether it has been said that Redis is away.
+        # Tries in a row that failed, and whether it has been said that Redis is away.
+        self._failed = 0
         self._said = False
 
     async def open(self) -> None:
@@ -95,6 +96,7 @@ class Supervised:
         if connection.ended is not None:
             return
         self.connection = connection
+        self._failed = 0
         self.begin(connection)
         if self._said:
             self._said = False
@@ -110,6 +112,8 @@ class Supervised:
             self.end(why)
 
     def _tell(self, why: str) -> None:
-        if not self._said:
+        self._failed += 1
+        # Not at the first: one connection that is cut is no reason to wake anybody.
+        if self._failed > 1 and not self._said:
             self._said = True
             log.error("Redis at %s is away (%s): %s", self._address, self.role, why)
