@@ -302,7 +302,7 @@ def test_redis_hangs(tmp_path: Path) -> None:
                 assert ear.lost_channels == []
                 assert ear.texts() == contents((await engine.after(LOBBY, 0, 10)).publications)
 
-    run(main())
+    run(main(), logs_errors=True)
 
 
 def test_a_node_that_was_taken_for_dead_comes_back(tmp_path: Path) -> None:

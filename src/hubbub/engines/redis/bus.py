@@ -148,7 +148,7 @@ class Bus(Supervised):
         if self.connection is None:
             return
         if now - self._last > _SILENT:
-            self.connection.abort("it is silent")
+            self.connection.abort("it is silent", silent=True)
         elif now - self._last > _QUIET and not self._asked:
             self._asked = True
             self.connection.write(pack("PING"))

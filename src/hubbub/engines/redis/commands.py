@@ -146,7 +146,7 @@ class Commands(Supervised):
         """Called several times a second: who answers too late is away."""
         if self.connection is not None:
             if self._sent and self._sent[0].deadline < now:
-                self.connection.abort("it does not answer")
+                self.connection.abort("it does not answer", silent=True)
         else:
             # A connection may be back at any moment; what can wait no longer is given up.
             late = [command for command in self._redo or () if command.deadline < now]

@@ -43,6 +43,8 @@ class Connection(asyncio.Protocol):
         # Why it has ended, or None. `lost` is called once then.
         self.ended: str | None = None
         self.lost: Callable[[], None] | None = None
+        # Whether it has ended because nothing came for too long.
+        self.silent = False
 
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader()
@@ -78,8 +80,9 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and self.ended is None:
             self._transport.write(packed)
 
-    def abort(self, why: str) -> None:
-        """End it at once."""
+    def abort(self, why: str, *, silent: bool = False) -> None:
+        """End it at once; `silent`: because nothing came for too long."""
+        self.silent = silent
         if self._transport is not None:
             self._transport.abort()
         self._end(why)

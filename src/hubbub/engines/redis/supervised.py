@@ -78,6 +78,8 @@ class Supervised:
                     connection = await self._connect()
                 await self._serve(connection)
                 log.warning("the connection to Redis for %s has ended: %s", self.role, connection.ended)
+                if connection.silent:
+                    self._tell(connection.ended or "", at_once=True)
                 wait = _FIRST
             except (OSError, Refused, ConfigError) as error:
                 self._tell(str(error))
@@ -111,9 +113,9 @@ class Supervised:
             connection.abort(why)
             self.end(why)
 
-    def _tell(self, why: str) -> None:
+    def _tell(self, why: str, *, at_once: bool = False) -> None:
         self._failed += 1
         # Not at the first: one connection that is cut is no reason to wake anybody.
-        if self._failed > 1 and not self._said:
+        if (self._failed > 1 or at_once) and not self._said:
             self._said = True
             log.error("Redis at %s is away (%s): %s", self._address, self.role, why)
