@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from hubbub import Hub
@@ -27,6 +28,11 @@ async def two(redis: Redis, **options: Any) -> AsyncIterator[tuple[Server, Serve
 def said(client: Client, **fields: Any) -> list[Any]:
     """The contents that a client got, in order."""
     return [message["content"] for message in client.heard("chat", **fields)]
+
+
+def has(client: Client, count: int, type: str = "chat", **fields: Any) -> bool:
+    """Whether a client got so many."""
+    return len(client.heard(type, **fields)) == count
 
 
 async def ready(server: Server) -> bool:
@@ -58,7 +64,7 @@ def test_a_room_a_user_and_everyone_across_nodes(redis: Redis) -> None:
             await alice.say("everyone")
             await alice.say("you", to="bob")
             for client in (alice, bob):
-                await eventually(lambda client=client: len(said(client, room="lobby")) == 40)
+                await eventually(partial(has, client, 40, room="lobby"))
             for client in (bob, device):
                 await client.expect("chat", content="everyone")
                 await client.expect("chat", content="you", to="bob")
@@ -84,10 +90,8 @@ def test_an_ack_stands_where_the_message_would(redis: Redis) -> None:
                 await alice.say(number, room="lobby", id=f"a{number}", echo=False)
                 await bob.say(number, room="lobby", id=f"b{number}", echo=False)
             for client in (alice, bob):
-                await eventually(lambda client=client: len(client.heard("ack")) == 100)
-                await client.sync()
-                seqs = [message["seq"] for message in client.seen if message["type"] in ("chat", "ack")]
-                await eventually(lambda client=client: len(client.heard("chat")) == 100)
+                await eventually(partial(has, client, 100, "ack"))
+                await eventually(partial(has, client, 100))
                 seqs = [message["seq"] for message in client.seen if message["type"] in ("chat", "ack")]
 
                 assert seqs == list(range(1, 201))
@@ -148,7 +152,7 @@ def test_a_revocation_reaches_all_nodes(redis: Redis) -> None:
         async with two(redis) as (one, other), connect(other.address, "mallory", full=True) as mallory:
             await one.hub.revoke(user="mallory")
             code, _ = await mallory.closed()
-            options = {"engine": redis.url, "redis_prefix": one.config.redis.redis_prefix}
+            options: dict[str, Any] = {"engine": redis.url, "redis_prefix": one.config.redis.redis_prefix}
             async with serving(Hub(), **options) as later:
                 engine: Any = later._engine
 
@@ -223,7 +227,7 @@ def test_a_killed_node_is_out_of_its_rooms(redis: Redis) -> None:
     """Within the lease its people are members no more."""
 
     async def main() -> None:
-        shared = {"engine": redis.url, "redis_prefix": "killed:"}
+        shared: dict[str, Any] = {"engine": redis.url, "redis_prefix": "killed:"}
         async with (
             serving(Hub(), **shared) as one,
             Child.spawned("--dev", HUBBUB_ENGINE=redis.url, HUBBUB_REDIS_PREFIX="killed:") as child,

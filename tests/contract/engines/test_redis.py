@@ -58,7 +58,7 @@ class TestRedisEngine(EngineContract):
             # In steps: a channel that is listened to is touched now and then.
             self._redis.command("EVAL", AGEING, "0", self._prefix, str(int(min(seconds, STEP) * 1000)))
             seconds -= STEP
-            for channel in list(engine._live):  # type: ignore[attr-defined]  # of this engine alone
+            for channel in list(engine._listening._live):  # type: ignore[attr-defined]  # of this engine alone
                 await engine.position(channel)
 
 

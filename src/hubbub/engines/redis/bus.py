@@ -80,15 +80,13 @@ class Bus(Supervised):
         self,
         address: Address,
         node: str,
-        heard: Callable[[str, bytes], None],
-        again: Callable[[], None],
     ) -> None:
         super().__init__(address, node)
         self._loop = asyncio.get_running_loop()
         # Gets the name of a bus and what came; raises nothing.
-        self._heard = heard
+        self.heard: Callable[[str, bytes], None] = lambda bus, data: None
         # Called when everything that was wanted is heard again after an interruption.
-        self._again = again
+        self.again: Callable[[], None] = lambda: None
 
         # The run of the server, see `Commands.run`.
         self.run = ""
@@ -186,7 +184,7 @@ class Bus(Supervised):
             return
         kind, name = reply[0], reply[1]
         if kind == b"message":
-            self._heard(name.decode(errors="replace"), reply[2])
+            self.heard(name.decode(errors="replace"), reply[2])
         elif kind == b"subscribe":
             self._subscribed(name.decode(errors="replace"))
 
@@ -204,4 +202,4 @@ class Bus(Supervised):
     def _look_whole(self) -> None:
         if self._missing is not None and not self._missing:
             self._missing = None
-            self._again()
+            self.again()

@@ -142,6 +142,14 @@ class Commands(Supervised):
             self._loop.call_soon(self._flush)
         self._turn.append(command)
 
+    def seen(self, count: int) -> None:
+        """The store has seen so many publications in this run of the server."""
+        self.count = max(self.count, count)
+
+    def forget_count(self) -> None:
+        """Something is known to be lost: what there was before says nothing any more."""
+        self.count = 0
+
     def tick(self, now: float) -> None:
         """Called several times a second: who answers too late is away."""
         if self.connection is not None:
