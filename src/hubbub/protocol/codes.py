@@ -113,7 +113,9 @@ class CloseCode(IntEnum):
     """The server drains before a restart; the goodbye says when to come back."""
 
     TRY_LATER = 1013
-    """The server is full, or what it needs is away."""
+    """The server is full, what it needs is away, or it has lost messages of a channel: whoever resumes is
+    told.
+    """
 
     SLOW_CONSUMER = 4000
     """The outbox of the session was full, or a write took longer than its deadline."""

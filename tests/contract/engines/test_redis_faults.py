@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import signal
 from collections.abc import AsyncIterator
@@ -418,5 +419,32 @@ def test_a_right_password_and_another_database(tmp_path: Path) -> None:
             assert [ear.texts() for ear in ears] == [["zero"], ["three"]]
             for engine in engines:
                 await engine.stop()
+
+    run(main())
+
+
+def test_no_more_rights_than_the_documentation_says(tmp_path: Path) -> None:
+    """A user of Redis with exactly those is enough."""
+    page = (Path(__file__).parents[3] / "docs/operations/redis.md").read_text(encoding="utf-8")
+    (rights,) = re.findall(r"^\| an ACL \| `(.+)` is enough \|$", page, re.MULTILINE)
+
+    async def main() -> None:
+        with serving_redis(tmp_path) as redis:
+            assert (
+                redis.command("ACL", "SETUSER", "hub", "on", ">secret", "resetchannels", *rights.split()) == b"+OK\r\n"
+            )
+            engine, ear = RedisEngine(f"redis://hub:secret@127.0.0.1:{redis.port}/0"), Ear()
+            await engine.start(ear)
+            await engine.listen([LOBBY])
+            await engine.publish(LOBBY, a_publication("one", id="a1"))
+            await engine.publish(LOBBY, a_publication("moment"), volatile=True)
+            await engine.enter(LOBBY, "alice", "s1", 1, 10)
+            await engine.set_cursor("alice", 1)
+            await engine.check()
+            await engine.leave(LOBBY, "alice", "s1")
+            await ear.hear("moment")
+            await engine.stop()
+
+            assert ear.texts() == ["one", "moment"]
 
     run(main())
