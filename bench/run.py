@@ -17,11 +17,13 @@ import sys
 from collections.abc import Sequence
 from statistics import median
 
+import compression
 import durable
 import fanout
 import handshakes
 import harness
 import idle
+import large
 import latency
 import limits
 import storm
@@ -31,8 +33,10 @@ QUESTIONS = {
     "fanout": fanout.ask,
     "unicast": unicast.ask,
     "limits": limits.ask,
+    "compression": compression.ask,
     "latency": latency.ask,
     "idle": idle.ask,
+    "large": large.ask,
     "durable": durable.ask,
     "handshakes": handshakes.ask,
     "storm": storm.ask,

@@ -19,7 +19,7 @@ from msgspec import Struct
 from hubbub.auth.options import AuthOptions, JwtKey
 from hubbub.config import OPTIONS, Option, ServerOptions
 from hubbub.core.addresses import TrustedProxies
-from hubbub.core.limits import ConnectionLimits
+from hubbub.core.limits import ConnectionLimits, TransferLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
@@ -29,6 +29,7 @@ from hubbub.core.rooms import RoomOptions
 from hubbub.engines.redis.options import RedisOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.hub.options import HubOptions
+from hubbub.protocol.deflate import CompressionOptions
 from hubbub.transports.base import TransportLimits
 from hubbub.transports.tls import TlsOptions
 
@@ -43,9 +44,11 @@ CHAPTERS: dict[str, type[Struct]] = {
     "Tokens": AuthOptions,
     "Pages": OriginOptions,
     "Connections": ConnectionLimits,
+    "Large messages": TransferLimits,
     "Rates": RateLimits,
     "Slow readers": OutboxLimits,
     "The transport": TransportLimits,
+    "Compression": CompressionOptions,
     "The store": StoreOptions,
     "Shared by nodes": RedisOptions,
     "History": HistoryLimits,

@@ -19,6 +19,8 @@
  *   --text TEXT         what is sent; %d becomes the connection's number, %g that number / 10, and %m the mark by
  *                       which the message is known again wherever the server puts it        [%m]
  *   --greeting TEXT     sent once by each connection, which then waits for an answer
+ *   --offer EXTENSION   fanout only: offered in the handshake, and the server must take it. Messages may then come
+ *                       compressed: they are not read, but must be the same bytes for everybody
  *   --hold SECONDS      idle only                                                           [1]
  *
  * The result is one line of JSON on stdout. Anything missing, doubled, out of order, refused with an error or 10 s
@@ -69,7 +71,7 @@ typedef struct {
 } connection;
 
 /* What was asked for on the command line. */
-static const char *mode, *path = "/", *text = "%m", *greeting;
+static const char *mode, *path = "/", *text = "%m", *greeting, *offer;
 static int port, pid, connection_count = 100;
 static long messages = 1000, warmup, window = 1;
 static double rate, hold = 1;
@@ -79,6 +81,7 @@ static int epoll, open_count;
 static int answered_count;       /* connections that got a frame without a mark */
 static int metronome;            /* a timerfd that ticks at `rate`; in the epoll set it has no connection */
 static long deliveries;          /* marked messages that arrived, since the start */
+static long bytes_came;          /* since the start */
 static int64_t progress;         /* when something we wait for last happened */
 static int64_t text_came;        /* when any text frame last came */
 static unsigned char input[INPUT];
@@ -255,6 +258,20 @@ static void take_broadcast(connection *c, long message, int64_t at) {
     note(&last, at - sent_at[message]);
 }
 
+/* What is compressed has no mark to be seen. So it counts as the next message in order, and what must agree is the
+ * bytes: everybody's at one place, and nobody's at two. */
+static uint64_t *contents; /* by place: a hash of the bytes that came, 0 when nobody has got so far */
+
+static void take_unread(connection *c, const unsigned char *b, size_t size, int64_t at) {
+    long place = c->got;
+    uint64_t hash = 14695981039346656037u; /* FNV-1a */
+    for (size_t i = 0; i < size; i++) hash = (hash ^ b[i]) * 1099511628211u;
+    take_broadcast(c, place, at);
+    if (place && contents[place - 1] == hash) give_up("connection %d got a message twice", c->number);
+    if (!contents[place]) contents[place] = hash;
+    if (contents[place] != hash) give_up("connection %d got other bytes than others", c->number);
+}
+
 static void take_answer(connection *c, long message, int64_t at) {
     if (message != c->got || c->got == c->sent)
         give_up("connection %d got message %ld, its next was %ld of %ld: lost, doubled or out of order",
@@ -264,7 +281,8 @@ static void take_answer(connection *c, long message, int64_t at) {
 
 static void (*take)(connection *, long message, int64_t at);
 
-static void take_frame(connection *c, int opcode, const unsigned char *payload, size_t size, int64_t at) {
+static void take_frame(connection *c, int opcode, bool compressed, const unsigned char *payload, size_t size,
+                       int64_t at) {
     if (opcode == PING) send_frame(c, PONG, (const char *)payload, size);
     if (opcode == CLOSE)
         give_up("the server closed connection %d with %d %.*s", c->number,
@@ -272,6 +290,12 @@ static void take_frame(connection *c, int opcode, const unsigned char *payload, 
     if (opcode != TEXT && opcode != BINARY) return;
 
     text_came = at;
+    if (compressed && take) {
+        deliveries++;
+        progress = at;
+        take_unread(c, payload, size, at);
+        return;
+    }
     long message = take ? marked(payload, size) : -1;
     if (message >= 0) {
         deliveries++;
@@ -295,11 +319,12 @@ static size_t unwrap(connection *c, const unsigned char *b, size_t size, int64_t
         length = 0;
         for (size_t i = 2; i < head; i++) length = length << 8 | b[i];
     }
-    if (!(b[0] & 0x80) || b[0] & 0x70 || b[1] & 0x80)
+    bool compressed = offer && b[0] & 0x40;
+    if (!(b[0] & 0x80) || b[0] & (compressed ? 0x30 : 0x70) || b[1] & 0x80)
         give_up("a frame begins %02x %02x: in fragments, compressed or masked", b[0], b[1]);
     if (length > LARGEST) give_up("a frame of %zu bytes came, the most is %d", length, LARGEST);
     if (size < head + length) return 0;
-    take_frame(c, b[0] & 15, b + head, length, at);
+    take_frame(c, b[0] & 15, compressed, b + head, length, at);
     return head + length;
 }
 
@@ -309,6 +334,8 @@ static size_t finish_handshake(connection *c, const unsigned char *b, size_t siz
     if (!end) return 0;
     if (size < 12 || memcmp(b, "HTTP/1.1 101", 12) || !memmem(b, end - b, key_answer, sizeof key_answer - 1))
         give_up("connection %d was not upgraded:\n%.*s", c->number, (int)size, b);
+    if (offer && !memmem(b, end - b, "Sec-WebSocket-Extensions: ", 26))
+        give_up("connection %d was not given %s:\n%.*s", c->number, offer, (int)size, b);
     c->open = true;
     open_count++;
     progress = at;
@@ -322,6 +349,7 @@ static void receive(connection *c) {
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (got <= 0) give_up("the server cut connection %d: %s", c->number, got ? strerror(errno) : "end of stream");
 
+    bytes_came += got;
     size_t size = c->kept + got, used = 0, step;
     do {
         step = c->open ? unwrap(c, input + used, size - used, at) : finish_handshake(c, input + used, size - used, at);
@@ -374,7 +402,8 @@ static void dial(connection *c) {
     fill_in(target, sizeof target, path, c, 0);
     int size = snprintf(request, sizeof request,
         "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n\r\n", target, port, key);
+        "Sec-WebSocket-Key: %s\r\nSec-WebSocket-Version: 13\r\n%s%s%s\r\n", target, port, key,
+        offer ? "Sec-WebSocket-Extensions: " : "", offer ? offer : "", offer ? "\r\n" : "");
     write_whole(c, (unsigned char *)request, size);
 }
 
@@ -456,6 +485,7 @@ static void prepare(void) {
         arrivals = zeroed(all, sizeof *arrivals);
         placed = zeroed(all, sizeof *placed);
         sent_at = zeroed(all, sizeof *sent_at);
+        contents = zeroed(all, sizeof *contents);
         for (long i = 0; i < all; i++) order[i] = -1;
     } else {
         take = take_answer_and_ask;
@@ -479,19 +509,21 @@ static void measure_messages(void) {
     run(warmup, 0);
     memset(&each, 0, sizeof each);
     memset(&last, 0, sizeof last);
-    long before = deliveries;
+    long before = deliveries, bytes = bytes_came;
     int64_t start = now(), cpu = server_cpu(), own = read_clock(CLOCK_PROCESS_CPUTIME_ID);
     run(messages, rate);
     double wall = now() - start;
     own = read_clock(CLOCK_PROCESS_CPUTIME_ID) - own;
     cpu = server_cpu() - cpu;
     long count = deliveries - before;
+    bytes = bytes_came - bytes;
     serve_for(second / 10); /* what is doubled comes late */
 
     fprintf(result, ", \"messages\": %ld, \"window\": %ld, \"rate\": %g, \"deliveries\": %ld, "
-           "\"wall_s\": %.6f, \"per_s\": %.0f, \"server_cpu_s\": %.6f, \"client_cpu_s\": %.6f, \"cpu_us\": %.4f",
+           "\"wall_s\": %.6f, \"per_s\": %.0f, \"server_cpu_s\": %.6f, \"client_cpu_s\": %.6f, \"cpu_us\": %.4f, "
+           "\"bytes\": %.1f",
            messages, window, rate, count, wall / second, count / wall * second,
-           (double)cpu / second, (double)own / second, cpu / 1e3 / count);
+           (double)cpu / second, (double)own / second, cpu / 1e3 / count, (double)bytes / count);
     print_latencies("latency_ms", &each);
     if (last.total) print_latencies("last_ms", &last);
 }
@@ -509,7 +541,7 @@ static void measure_idleness(long rss_before) {
 static const struct option options[] = {
     {"port", 1, NULL, 'p'}, {"pid", 1, NULL, 'i'}, {"path", 1, NULL, 'a'}, {"connections", 1, NULL, 'c'},
     {"messages", 1, NULL, 'm'}, {"warmup", 1, NULL, 'u'}, {"window", 1, NULL, 'w'}, {"rate", 1, NULL, 'r'},
-    {"text", 1, NULL, 't'}, {"greeting", 1, NULL, 'g'}, {"hold", 1, NULL, 'h'}, {0},
+    {"text", 1, NULL, 't'}, {"greeting", 1, NULL, 'g'}, {"hold", 1, NULL, 'h'}, {"offer", 1, NULL, 'o'}, {0},
 };
 
 static void read_options(int argc, char **argv) {
@@ -526,6 +558,7 @@ static void read_options(int argc, char **argv) {
         case 't': text = optarg; break;
         case 'g': greeting = optarg; break;
         case 'h': hold = atof(optarg); break;
+        case 'o': offer = optarg; break;
         default: exit(2);
         }
     }
@@ -536,6 +569,7 @@ static void read_options(int argc, char **argv) {
     if (port <= 0 || pid <= 0) give_up("--port and --pid must be given");
     if (connection_count < 1 || messages < 1 || warmup < 0 || window < 1 || rate < 0 || hold < 0)
         give_up("a number is too small");
+    if (offer && strcmp(mode, "fanout")) give_up("only fanout can do without reading what comes");
     if (messaging && !strstr(text, "%m")) give_up("without a %%m in the text its messages cannot be told apart");
 }
 

@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 
 from hubbub.auth.options import AuthOptions
 from hubbub.core.addresses import TrustedProxies
-from hubbub.core.limits import ConnectionLimits
+from hubbub.core.limits import ConnectionLimits, TransferLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
@@ -30,6 +30,7 @@ from hubbub.engines.redis.options import RedisOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
 from hubbub.hub.options import HubOptions
+from hubbub.protocol.deflate import CompressionOptions
 from hubbub.transports.base import TransportLimits
 from hubbub.transports.tls import TlsOptions
 
@@ -57,6 +58,7 @@ class Config(Struct, frozen=True, kw_only=True):
     server: ServerOptions = msgspec.field(default_factory=ServerOptions)
     tls: TlsOptions = msgspec.field(default_factory=TlsOptions)
     transport: TransportLimits = msgspec.field(default_factory=TransportLimits)
+    compression: CompressionOptions = msgspec.field(default_factory=CompressionOptions)
     hub: HubOptions = msgspec.field(default_factory=HubOptions)
     history: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
     store: StoreOptions = msgspec.field(default_factory=StoreOptions)
@@ -92,9 +94,11 @@ _SECTIONS: tuple[type[Struct], ...] = (
     AuthOptions,
     OriginOptions,
     ConnectionLimits,
+    TransferLimits,
     RateLimits,
     OutboxLimits,
     TransportLimits,
+    CompressionOptions,
     StoreOptions,
     RedisOptions,
     HistoryLimits,
@@ -146,12 +150,19 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
     limits = _pick(ConnectionLimits, values)
     rates = _pick(RateLimits, values)
     outbox = _pick(OutboxLimits, values)
+    transfers = _pick(TransferLimits, values)
     return Config(
         server=_pick(ServerOptions, values),
         tls=_pick(TlsOptions, values),
         transport=_pick(TransportLimits, values),
+        compression=_pick(CompressionOptions, values),
         hub=msgspec.structs.replace(
-            _pick(HubOptions, values), limits=limits, rates=rates, outbox=outbox, origin=_pick(OriginOptions, values)
+            _pick(HubOptions, values),
+            limits=limits,
+            transfers=transfers,
+            rates=rates,
+            outbox=outbox,
+            origin=_pick(OriginOptions, values),
         ),
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),
@@ -297,5 +308,7 @@ def _check(values: Mapping[str, Any]) -> None:
         raise ConfigError("silence_limit must be longer than ping_interval: a ping needs time to be answered")
     if value("envelope_ping_interval") <= value("pong_timeout"):
         raise ConfigError("envelope_ping_interval must be longer than pong_timeout: one ping at a time")
+    if value("unfinished_size") < value("message_size"):
+        raise ConfigError("unfinished_size must be at least message_size: one message must have room")
     if value("engine") and value("data"):
         raise ConfigError("channels are in `engine` or in `data`: leave one of the two out")

@@ -86,7 +86,7 @@ class Server:
         if self._authenticator is not None:
             self._authenticator.start()
         wheel = self.hub.wheel
-        self._websocket = WebSocket(config.transport, wheel)
+        self._websocket = WebSocket(config.transport, wheel, config.compression)
         proxies = config.server.trusted_proxies
         app = Forwarded(make_app(self.hub, dev=config.hub.dev), proxies)
         self._http = Http(app, config.transport, wheel)
@@ -102,6 +102,7 @@ class Server:
             tls=tls,
             on_refused=self.hub.record_refusal,
             proxies=proxies,
+            compression=config.compression.compression,
         )
         try:
             await self._port.open(config.server.host, config.server.port)

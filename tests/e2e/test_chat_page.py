@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import queue
 import re
@@ -24,6 +25,8 @@ from playwright.sync_api import (
     expect,
     sync_playwright,
 )
+
+from hubbub.client import connect
 
 START_TIMEOUT = 15.0
 STOP_TIMEOUT = 15.0
@@ -745,3 +748,37 @@ def test_a_burst_that_is_too_fast_goes_out_later_in_order_and_once(browser: Brow
         assert heard["accepted"] == heard["sent"][: len(heard["accepted"])]
     finally:
         server.end()
+
+
+def test_a_page_gets_a_large_message_whole_and_in_its_place(server: Server, windows: Windows) -> None:
+    """A megabyte comes in chunks, which may cut a character in two."""
+    page = windows.new().new_page()
+    page.goto(f"{server.url}/web/client.js")
+    page.evaluate(
+        """address => new Promise(async resolve => {
+            const { HubbubClient } = await import("/web/client.js");
+            const got = [];
+            window.client = new HubbubClient(address);
+            window.three = new Promise((all) => window.client.addEventListener("message", ({ detail }) => {
+                if (got.push(detail.message.content) === 3) all(got);
+            }));
+            window.client.addEventListener("joined", resolve);
+            window.client.connect();
+            window.client.join("room");
+        })""",
+        f"{server.ws}?user_id=page",
+    )
+    contents = ["before", "é😀" * 200_000, "behind"]
+
+    async def send() -> None:
+        async with connect(f"{server.url}/?user_id=python") as client:
+            await client.join("room")
+            await asyncio.gather(*(client.send("chat", content, room="room") for content in contents))
+
+    # Playwright has the event loop of this thread.
+    sender = threading.Thread(target=lambda: asyncio.run(send()))
+    sender.start()
+    got = page.evaluate("window.three")
+    sender.join()
+
+    assert got == contents

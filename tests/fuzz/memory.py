@@ -26,10 +26,15 @@ else:
 
 
 class Turns(Loop):
-    """The least event loop: what is called soon is called at the end of the turn, and time stands still."""
+    """The least event loop: what is called soon is called at the end of the turn, and what is called later then, too.
+
+    Time passes only as far as somebody waits for it.
+    """
 
     def __init__(self) -> None:
         self._soon: deque[asyncio.Handle] = deque()
+        self._later: list[asyncio.TimerHandle] = []
+        self._now = 0.0
 
     def __enter__(self) -> Turns:
         asyncio._set_running_loop(self)
@@ -48,7 +53,12 @@ class Turns(Loop):
     def call_later(  # type: ignore[override]  # the same
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return asyncio.TimerHandle(delay, callback, args, self, context)
+        handle = asyncio.TimerHandle(self._now + delay, callback, args, self, context)
+        self._later.append(handle)
+        return handle
+
+    def time(self) -> float:
+        return self._now
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=self)
@@ -61,9 +71,21 @@ class Turns(Loop):
         raise context.get("exception") or AssertionError(context["message"])
 
     def end_turn(self) -> None:
-        """Call what is due."""
-        while self._soon:
-            self._soon.popleft()._run()
+        """Call what is due, now or ever."""
+        while self._soon or self._later:
+            while self._soon:
+                handle = self._soon.popleft()
+                if not handle.cancelled():
+                    handle._run()
+            if self._later:
+                first = min(self._later, key=asyncio.TimerHandle.when)
+                self._later.remove(first)
+                if not first.cancelled():
+                    self._now = max(self._now, first.when())
+                    self._soon.append(first)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """It is looked at when its time comes."""
 
 
 class Pipe(asyncio.Transport):

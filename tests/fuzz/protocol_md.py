@@ -5,6 +5,7 @@ It shares nothing with the package, and reads JSON with the standard library.
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["SIGNALS", "Reading", "is_text", "parse", "read"]
+__all__ = ["SIGNALS", "Reading", "is_text", "parse", "read", "read_content"]
 
 _CODES = json.loads((Path(__file__).parents[2] / "spec" / "codes.json").read_text(encoding="utf-8"))
 
@@ -77,7 +78,18 @@ def read(text: str) -> Reading:
         return Reading(None, None)
     except (ValueError, RecursionError, _Bad):
         return Reading(fields, False)
-    return Reading(fields, None if fields["type"] == "chunk" else True)
+    return Reading(fields, True)
+
+
+def read_content(text: str) -> bool | None:
+    """Whether this is JSON that may be a content; None where the document leaves it open."""
+    try:
+        _check_values(parse(text), 63)
+    except _Doubtful:
+        return None
+    except (ValueError, RecursionError, _Bad):
+        return False
+    return True
 
 
 def _check_values(value: Any, depth: int) -> None:
@@ -143,6 +155,10 @@ def _ids(value: Any) -> None:
         _name(name)
 
 
+def _data(value: Any) -> None:
+    _need(isinstance(value, str) and _BASE64.fullmatch(value) and 0 < len(base64.b64decode(value)) <= 32_768)
+
+
 _name, _id = _text(128), _text(64)
 
 # §1.1: checked in every message.
@@ -157,7 +173,7 @@ SENDER = {
     "binary": _boolean,
 }
 
-# §3.3 and §4: the fields of each request; the first so many are required.
+# §3.3, §4 and §7: the fields of each request; the first so many are required.
 REQUESTS: dict[str, tuple[int, dict[str, Callable[[Any], None]]]] = {
     "hello": (0, {"token": _text(8192, control=True), "client": _text(128, control=True), "resume": _resume}),
     "auth": (1, {"token": _text(8192, control=True)}),
@@ -169,6 +185,7 @@ REQUESTS: dict[str, tuple[int, dict[str, Callable[[Any], None]]]] = {
     "history": (0, {"room": _name, "before": _number(0), "after": _number(0), "limit": _number(1, 500)}),
     "presence": (1, {"room": _name}),
     "users": (1, {"ids": _ids}),
+    "chunk": (4, {"id": _id, "index": _number(0, 4_095), "total": _number(1, 4_096), "data": _data}),
 }
 
 
@@ -181,6 +198,9 @@ def _check(message: dict[str, Any]) -> None:
     for field, check in SENDER.items():
         if field in message:
             check(message[field])
+    if message.get("binary"):
+        content = message.get("content")
+        _need(isinstance(content, str) and _BASE64.fullmatch(content))
     type = message["type"]
     _need(type not in _FROM_SERVER - _FROM_CLIENT)
     if type in REQUESTS:
@@ -190,11 +210,9 @@ def _check(message: dict[str, Any]) -> None:
             if field in message:
                 check(message[field])
         _need(not (type == "join" and {"since", "last"} <= message.keys()))
+        _need(not (type == "chunk" and message["index"] >= message["total"]))
         return
     _need(not {"to", "room"} <= message.keys())
     if message.get("receipt"):
         volatile = message.get("volatile", type in SIGNALS)
         _need({"to", "id"} <= message.keys() and not volatile)
-    if message.get("binary"):
-        content = message.get("content")
-        _need(isinstance(content, str) and _BASE64.fullmatch(content))

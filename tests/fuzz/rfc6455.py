@@ -1,4 +1,4 @@
-"""A second reading of RFC 6455, as a server does it: a whole stream of bytes in, what must come of it out.
+"""A second reading of RFC 6455 (and 7692), as a server does it: a whole stream of bytes in, what must come of it out.
 
 It shares nothing with the package, is slow, and is to be read beside the document. Where a frame breaks several
 rules at once, any of their codes is right.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from fuzz import rfc1951
 
 __all__ = ["Limits", "Outcome", "read"]
 
@@ -33,6 +35,9 @@ class Limits:
     size: int
     fragments: int
     controls: int
+    # Whether permessage-deflate was agreed on, and how many last blocks deflate may have in one message.
+    compressed: bool = False
+    last_blocks: int = 64
 
 
 @dataclass
@@ -62,11 +67,13 @@ def read(stream: bytes, limits: Limits) -> Outcome:
     """Read a client's side of a connection, from behind the handshake to its end."""
     outcome = Outcome()
     controls = 0
-    # The unfinished message: its opcode, and its fragments.
-    opcode, parts = CONTINUATION, list[bytes]()
+    # The unfinished message: its opcode, whether it is compressed, and its fragments.
+    opcode, compressed, parts = CONTINUATION, False, list[bytes]()
     for frame in _frames(stream, limits):
         wrong = set(frame.wrong)
-        if frame.rsv:
+        begins = frame.opcode in (TEXT, BINARY)
+        # RSV1 says that the message is compressed (RFC 7692 §6).
+        if frame.rsv and not (limits.compressed and begins and frame.rsv == 4):
             wrong.add(1002)
         if frame.opcode >= CLOSE:
             if not wrong and frame.opcode == CLOSE:
@@ -86,12 +93,18 @@ def read(stream: bytes, limits: Limits) -> Outcome:
                 # Nothing to continue, or something unfinished (§5.4).
                 wrong.add(1002)
             if frame.opcode != CONTINUATION:
-                opcode, parts = frame.opcode, []
+                opcode, compressed, parts = frame.opcode, frame.rsv == 4, []
             parts.append(frame.payload)
             whole = b"".join(parts)
             if len(whole) > limits.size or len(parts) > limits.fragments:
                 wrong.add(1009)
-            if opcode == TEXT and not _is_text(whole, finished=frame.fin):
+            if compressed and frame.fin and not wrong:
+                try:
+                    whole = rfc1951.inflate(whole, limits.size, limits.last_blocks) if whole else b""
+                except (rfc1951.NotDeflate, rfc1951.TooLong):
+                    # What is found first depends on how far beyond the limit somebody looks.
+                    wrong |= {1007, 1009}
+            if opcode == TEXT and (frame.fin or not compressed) and not _is_text(whole, finished=frame.fin):
                 wrong.add(1007)
             if not wrong and frame.fin:
                 outcome.messages.append(whole.decode() if opcode == TEXT else whole)

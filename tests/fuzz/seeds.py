@@ -9,7 +9,7 @@ from typing import Any
 
 from contract.transports.harness import handshake
 from fuzz import streams
-from fuzz.streams import frame
+from fuzz.streams import deflated, frame
 from support.tokens import token
 from support.vectors import joined
 
@@ -72,7 +72,27 @@ def _streams() -> list[bytes]:
         *(frame(1, b"a", fin=False) + frame(0, b"b", fin=False) * count + frame(0) for count in (126, 127)),
         *(frame(10) * count + frame(8) for count in (100, 101)),
     ]
-    return [b"\0" + stream for stream in small] + [b"\1" + stream for stream in real]
+    bomb = deflated(bytes(100_000))
+    compressed = [
+        frame(1, deflated(text), rsv=4) + frame(2, b"\0", rsv=4) + frame(1, text) + frame(2, rsv=4) + frame(8),
+        frame(1, deflated(text)[:3], fin=False, rsv=4) + frame(9) + frame(0, deflated(text)[3:]) + frame(8),
+        *(frame(2, deflated(bytes(size)), rsv=4) + frame(8) for size in (511, 512, 513, 65_536, 65_537)),
+        frame(2, bomb, rsv=4),
+        frame(2, bomb[:9], fin=False, rsv=4) + frame(0, bomb[9:]),
+        frame(1, deflated(b"\xff"), rsv=4),
+        frame(2, deflated(text)[:-2], rsv=4),
+        *(frame(2, b"\x03\x00" * ends + b"\x00", rsv=4) + frame(8) for ends in (1, 63, 64)),
+        # Each rule of a block that brings its own codes, one bit away.
+        frame(1, deflated(("abracadabra, " + " ".join(map(str, range(120)))).encode()), rsv=4) + frame(8),
+        frame(0, rsv=4),
+        frame(1, fin=False, rsv=4) + frame(0, b"\0", rsv=4),
+        frame(9, rsv=4),
+    ]
+    return [
+        *(b"\0" + stream for stream in small),
+        *(b"\1" + stream for stream in real),
+        *(bytes((choice,)) + stream for choice in (2, 3) for stream in compressed),
+    ]
 
 
 def _envelopes() -> list[bytes]:
@@ -86,4 +106,34 @@ def _lines() -> list[bytes]:
     return [*said, b"\n".join(said[2:]), b"\n".join(said)]
 
 
-_RAW = {"handshake": _heads, "token": _tokens, "frames": _streams, "envelopes": _envelopes, "server": _lines}
+def _encoded(codec: str) -> list[bytes]:
+    cases = json.loads(_VECTORS.with_name("codecs.json").read_text(encoding="utf-8"))
+    texts = [case[codec] for case in cases["envelopes"] if codec in case]
+    texts += [case["data"] for case in cases["refusals"] if case["codec"] == codec]
+    return [bytes.fromhex(joined(text)) for text in texts]
+
+
+def _of_msgpack() -> list[bytes]:
+    return _encoded("msgpack")
+
+
+def _of_protobuf() -> list[bytes]:
+    return _encoded("protobuf")
+
+
+def _answers() -> list[bytes]:
+    cases = json.loads(_VECTORS.with_name("codecs.json").read_text(encoding="utf-8"))["answers"]
+    codecs = enumerate(("msgpack", "protobuf"))
+    return [bytes([number]) + bytes.fromhex(joined(case[name])) for number, name in codecs for case in cases]
+
+
+_RAW = {
+    "handshake": _heads,
+    "token": _tokens,
+    "frames": _streams,
+    "envelopes": _envelopes,
+    "server": _lines,
+    "msgpack": _of_msgpack,
+    "protobuf": _of_protobuf,
+    "answers": _answers,
+}

@@ -7,6 +7,7 @@ byte is a choice instead, most of them good ones.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,10 +19,12 @@ __all__ = [
     "SAID",
     "WELCOME",
     "conversation",
+    "deflated",
     "envelope",
     "frame",
     "frames",
     "head",
+    "message",
     "token",
 ]
 
@@ -93,6 +96,12 @@ def frame(
     return header + mask + (int.from_bytes(payload) ^ key).to_bytes(size)
 
 
+def deflated(message: bytes) -> bytes:
+    """A compressed payload."""
+    stream = zlib.compressobj(wbits=-15)
+    return (stream.compress(message) + stream.flush(zlib.Z_SYNC_FLUSH)).removesuffix(b"\x00\x00\xff\xff")
+
+
 def frames(choices: bytes) -> bytes:
     """A stream of frames, three choices each: its kind and what is odd about it, its size, its content."""
     stream = bytearray()
@@ -117,6 +126,8 @@ def _frames(choices: bytes) -> Iterator[bytes]:
         match oddity:
             case 15:
                 yield frame(opcode, payload, fin=fin, rsv=1 + size % 7)
+            case 9:
+                yield frame(opcode, deflated(payload), fin=fin, rsv=4)
             case 14:
                 yield frame(3 + size % 5 if content & 1 else 11 + size % 5, payload, fin=fin)
             case 13:
@@ -223,6 +234,11 @@ SAID: list[dict[str, Any]] = [
 def envelope(choices: bytes) -> str:
     """A client's message with some fields changed: a message, then for each change a field and its value."""
     return _text(GOOD, choices, ascii=bool(len(choices) & 1))
+
+
+def message(choices: bytes) -> dict[str, Any]:
+    """The same as an object, for other codecs."""
+    return _changed(GOOD, choices)
 
 
 HEADER: dict[str, Any] = {"alg": "HS256", "typ": "JWT"}

@@ -6,6 +6,7 @@ hypothesis calls them in `make test`, atheris for as long as you like in `make f
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,7 @@ from typing import Any, Final
 import h11
 import msgspec
 
-from fuzz import protocol_md, rfc6455, streams
+from fuzz import binary_md, protocol_md, rfc6455, streams
 from fuzz.memory import PEER, Pipe, Turns
 from hubbub.auth.jwt import JwtAuthenticator
 from hubbub.auth.options import AuthOptions
@@ -29,17 +30,21 @@ from hubbub.core.origins import ANY, OriginOptions, Standing, standing
 from hubbub.core.wheel import Wheel
 from hubbub.errors import Reject
 from hubbub.protocol import json as codec
+from hubbub.protocol.codec import Codec
 from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.conversation import Conversation, Violation
-from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Request
+from hubbub.protocol.deflate import Deflate
+from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Ping, Request
 from hubbub.transports.base import Accept, Handshake, Receiver, TransportLimits, Writer
 from hubbub.transports.handshake import HEAD_END
 from hubbub.transports.port import Gate, Port
 from hubbub.transports.websocket import WebSocket
 from hubbub.types import Identity
+from support.codecs import CODECS, EXACT, content_of, loads, same, unpack
+from support.crossing import OURS, told
 from support.tokens import NOW, SECRET, token
 
-__all__ = ["LIMITS", "TARGETS", "Heard", "cuts", "hear", "reference"]
+__all__ = ["LIMITS", "TARGETS", "Heard", "cuts", "hear", "reference", "terms"]
 
 LIMITS: Final = (
     # Small ones, so that inputs need not be large to meet them; and the default ones.
@@ -127,7 +132,9 @@ def _ask(loop: Turns, pieces: Iterable[bytes]) -> tuple[Any, ...]:
         _look_into(handshake)
         return Accept(Heard())
 
-    def websocket(transport: asyncio.Transport, receiver: Receiver, early: bytes) -> None:
+    def websocket(
+        transport: asyncio.Transport, receiver: Receiver, early: bytes, deflate: Deflate | None, ip: str
+    ) -> None:
         took_over.append("websocket")
         collector.data_received(early)
         transport.set_protocol(collector)
@@ -145,6 +152,7 @@ def _ask(loop: Turns, pieces: Iterable[bytes]) -> tuple[Any, ...]:
         http=http,
         # The peer is one: what it says about its client is read.
         proxies=TrustedProxies([PEER]),
+        compression=True,
     )
     pipe = Pipe(loop, Gate(port))
     for piece in pieces:
@@ -260,22 +268,23 @@ class Exchange:
 
 
 def raw_frames(data: bytes) -> None:
-    """Any bytes in the place of frames, the first of them a choice of limits."""
-    _check_stream(data[1:], LIMITS[data[0] & 1] if data else LIMITS[0])
+    """Any bytes in the place of frames, the first of them a choice of limits, and whether compression was agreed on."""
+    _check_stream(data[:1], data[1:])
 
 
 def shaped_frames(data: bytes) -> None:
     """Frames that are nearly right."""
-    _check_stream(streams.frames(data[1:]), LIMITS[data[0] & 1] if data else LIMITS[0])
+    _check_stream(data[:1], streams.frames(data[1:]))
 
 
-def _check_stream(stream: bytes, limits: TransportLimits) -> None:
+def _check_stream(choice: bytes, stream: bytes) -> None:
     """The same messages, answers and end however it is cut, and those of the reference."""
+    limits, compressed = terms(choice)
     with Turns() as loop:
-        first, *others = (hear(loop, pieces, limits) for pieces in cuts(stream))
+        first, *others = (hear(loop, pieces, limits, compressed) for pieces in cuts(stream))
     for other in others:
         assert other == first
-    expected = reference(stream, limits)
+    expected = reference(stream, limits, compressed)
 
     assert first.messages == expected.messages
     assert [payload for opcode, payload in first.answers if opcode == rfc6455.PONG] == expected.pongs
@@ -285,24 +294,34 @@ def _check_stream(stream: bytes, limits: TransportLimits) -> None:
     assert [int.from_bytes(payload[:2]) or 1005 for payload in said] == ([] if code == 1006 else [code])
 
 
-def reference(stream: bytes, limits: TransportLimits) -> rfc6455.Outcome:
+def terms(choice: bytes) -> tuple[TransportLimits, bool]:
+    """What the first byte of an input chooses: limits, and whether compression was agreed on."""
+    [number] = choice or b"\0"
+    return LIMITS[number & 1], number & 2 != 0
+
+
+def reference(stream: bytes, limits: TransportLimits, compressed: bool) -> rfc6455.Outcome:
     """What must come of a stream."""
     return rfc6455.read(
-        stream, rfc6455.Limits(limits.message_size, limits.message_fragments, limits.control_frames_burst)
+        stream,
+        rfc6455.Limits(
+            limits.message_size, limits.message_fragments, limits.control_frames_burst, compressed=compressed
+        ),
     )
 
 
-def hear(loop: Turns, pieces: Iterable[bytes], limits: TransportLimits) -> Exchange:
+def hear(loop: Turns, pieces: Iterable[bytes], limits: TransportLimits, compressed: bool) -> Exchange:
     """Have a connection get these pieces, and then the end."""
     heard = Heard()
     websocket = WebSocket(limits, Wheel(0.0))
     pipe = Pipe(loop, asyncio.Protocol())
-    websocket.open(pipe, heard)
+    websocket.open(pipe, heard, deflate=Deflate() if compressed else None)
     for piece in pieces:
         pipe.send(piece)
     pipe.hang_up()
 
     assert not websocket.connections
+    assert (len(websocket.unfinished), websocket.unfinished.size) == (0, 0)
     return Exchange(heard.messages, heard.codes, list(_server_frames(bytes(pipe.written))))
 
 
@@ -334,9 +353,71 @@ def shaped_envelopes(data: bytes) -> None:
     _check_text(streams.envelope(data))
 
 
+def raw_msgpack(data: bytes) -> None:
+    """Any bytes in the place of an envelope in MessagePack."""
+    _check_binary("msgpack", data)
+
+
+def shaped_msgpack(data: bytes) -> None:
+    """Envelopes in MessagePack that are nearly right."""
+    _check_shaped("msgpack", data)
+
+
+def raw_protobuf(data: bytes) -> None:
+    """Any bytes in the place of an `Envelope`."""
+    _check_binary("protobuf", data)
+
+
+def shaped_protobuf(data: bytes) -> None:
+    """Envelopes in Protobuf that are nearly right, as far as it can be wrong at all."""
+    _check_shaped("protobuf", data)
+
+
+_READERS: Final = {"msgpack": binary_md.of_msgpack, "protobuf": binary_md.of_protobuf}
+
+
+def _check_shaped(name: str, choices: bytes) -> None:
+    with contextlib.suppress(UnicodeEncodeError):
+        encoded = CODECS[name].wrong(streams.message(choices))
+
+        assert isinstance(encoded, bytes)
+        _check_binary(name, encoded)
+
+
+def _check_binary(name: str, data: bytes) -> None:
+    """The event that the protocol says; and what is published is the same to everybody."""
+    read, content = _READERS[name](data)
+    event = _check_message(OURS[name], data, read)
+    if isinstance(event, Envelope | Ping):
+        kept = bytes(event.content)
+
+        assert (content is binary_md.ABSENT) == (not kept)
+        if not kept:
+            return
+        if kept[0] in (0xC4, 0xC5, 0xC6):
+            value = unpack(kept)
+            assert value == content
+        elif name == "msgpack":
+            value = unpack(kept)
+        else:
+            assert kept.decode() == content.strip(" \t\r\n")
+            value = loads(kept)
+        if isinstance(event, Envelope):
+            for receiver, encoded in told(name, data).items():
+                text = encoded.decode() if receiver == "json" else encoded
+                assert same(content_of(EXACT[receiver].decode(text)), value)
+
+
 def _check_text(text: str) -> None:
+    event = _check_message(codec, text, protocol_md.read(text))
+    if isinstance(event, Envelope | Ping):
+        content = protocol_md.parse(text).get("content", _check_text)
+        kept = bytes(event.content)
+        assert (protocol_md.parse(kept.decode()) if kept else _check_text) == content
+
+
+def _check_message(codec: Codec, text: str | bytes, read: protocol_md.Reading) -> object:
     """The event that the protocol says, in either way, and never an exception."""
-    read = protocol_md.read(text)
     plain = Conversation(codec, full=False).receive(text, 0.0)
     full = Conversation(codec, full=True)
     first = full.receive(text, 0.0)
@@ -359,6 +440,7 @@ def _check_text(text: str) -> None:
         assert isinstance(first, Violation) and first.code == CloseCode.PROTOCOL_VIOLATION
         assert not (read.good and type == "hello") and first.fault is not None
         _check_fault(first.fault, read)
+    return plain if read.good else None
 
 
 def _check_fault(fault: Fault, read: protocol_md.Reading) -> None:
@@ -375,22 +457,21 @@ def _check_fault(fault: Fault, read: protocol_md.Reading) -> None:
 
 
 def _check_event(event: object, fields: dict[str, Any]) -> None:
-    """A good message is understood as it was meant, its content untouched."""
+    """A good message is understood as it was meant."""
     type = fields["type"]
     kind = REQUESTS.get(type)
     assert isinstance(event, Envelope | Request) and isinstance(event, kind or Envelope)
     for name in event.__struct_fields__:
         value = getattr(event, name)
-        if name == "content":
-            content = protocol_md.parse(bytes(value).decode()) if bytes(value) else None
-            assert content == fields.get("content") and (bytes(value) != b"") == ("content" in fields)
-        elif name == "volatile" and "volatile" not in fields:
+        if name == "volatile" and "volatile" not in fields:
             assert bool(value) == (type in protocol_md.SIGNALS)
-        elif name in fields:
+        elif name in fields and name != "content":
             assert _plain(value) == _plain(fields[name]) or name == "resume"
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -403,6 +484,13 @@ def raw_server(data: bytes) -> None:
         _decode(line)
     for texts in (data.split(b"\n"), [_WELCOME, *data.split(b"\n")]):
         _Listener().hear(texts)
+
+
+def raw_answers(data: bytes) -> None:
+    """Any bytes from a server in MessagePack, or in Protobuf: a message, or called nonsense, and nothing else."""
+    codec = OURS["protobuf" if data and data[0] & 1 else "msgpack"]
+    with contextlib.suppress(wire.NotAMessage):
+        wire.Wire(codec).decode(data[1:])
 
 
 def shaped_server(data: bytes) -> None:
@@ -479,8 +567,13 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
         shaped_frames,
         raw_envelopes,
         shaped_envelopes,
+        raw_msgpack,
+        shaped_msgpack,
+        raw_protobuf,
+        shaped_protobuf,
         raw_server,
         shaped_server,
+        raw_answers,
     )
 }
 """Everything that is fuzzed, by name."""

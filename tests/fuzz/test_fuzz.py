@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from contract.transports.harness import serving
 from fuzz import seeds
 from fuzz.memory import Turns
-from fuzz.targets import LIMITS, TARGETS, hear
+from fuzz.targets import TARGETS, hear, terms
+from hubbub.protocol.deflate import CompressionOptions
+from hubbub.transports import websocket
 from support.loop import run
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -57,13 +60,13 @@ def test_what_was_found_stays_mended(target: str, file: Path) -> None:
 @pytest.mark.parametrize("seed", seeds.of("raw_frames"), ids=lambda seed: f"{len(seed)} bytes, {seed[:12].hex()}")
 def test_in_memory_it_is_as_on_a_socket(seed: bytes) -> None:
     """The fuzzer's connection tells the truth: a real one brings the same messages and the same end."""
-    limits, stream = LIMITS[seed[0] & 1], seed[1:]
+    (limits, compressed), stream = terms(seed[:1]), seed[1:]
     with Turns() as loop:
-        expected = hear(loop, [stream], limits)
+        expected = hear(loop, [stream], limits, compressed)
 
     async def main() -> None:
-        async with serving(limits) as served:
-            client, recorder = await served.join()
+        async with serving(limits, compression=CompressionOptions(compression=compressed)) as served:
+            client, recorder = await served.join("/ws", "Sec-WebSocket-Extensions: permessage-deflate")
             client.send(stream)
             client.writer.write_eof()
             code, _ = await recorder.end()
@@ -72,3 +75,13 @@ def test_in_memory_it_is_as_on_a_socket(seed: bytes) -> None:
             assert [code] == expected.codes
 
     run(main())
+
+
+@pytest.mark.parametrize("target", ["raw_frames", "shaped_frames"])
+def test_what_has_to_wait_comes_to_the_same(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each compressed message uses up all that a connection may have inflated for seconds."""
+    monkeypatch.setattr(websocket, "thread_time", itertools.count().__next__)
+    for seed in seeds.of(target):
+        TARGETS[target](seed)
+    for file in (CORPUS / target).glob("*"):
+        TARGETS[target](file.read_bytes())

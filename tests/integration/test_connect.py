@@ -424,7 +424,7 @@ def test_json_prints_what_the_server_sends(tmp_path: Path) -> None:
 
 def test_a_line_that_is_not_accepted_is_told_and_the_status_says_so(tmp_path: Path) -> None:
     async def main() -> None:
-        async with serving(message_size=200) as server:
+        async with serving(message_size=200, large_message_size=0) as server:
             status, out, errors = await pipe(tmp_path, "short\n" + "x" * 300 + "\n", server.address)
 
             assert (status, out) == (1, "")

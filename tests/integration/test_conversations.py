@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from itertools import count
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import count, cycle
 from typing import Any
 from urllib.parse import quote
 
@@ -17,13 +17,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from hubbub.server import Server
+from support.codecs import CODECS, JSON, Codec, loads
 from support.loop import PATIENCE, run
 from support.server import serving
 from support.vectors import Mismatch, cases, fill_in, joined, match
 
 pytestmark = pytest.mark.every_engine
-
-FULL = "hubbub.v1.json"
 
 # Seconds in which a drained server lets its clients go: they go at once, so it never takes so long.
 DRAIN = 5.0
@@ -31,17 +30,62 @@ DRAIN = 5.0
 Message = dict[str, Any]
 
 
-@pytest.mark.parametrize("script", cases("conversations.json", "scripts"))
+SCRIPTS = cases("conversations.json", "scripts")
+
+
+def connects(script: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    return (step["connect"] for step in script["steps"] if "connect" in step)
+
+
+# With somebody in the full way, whose codec the script leaves open.
+FULL_SCRIPTS = [case for case in SCRIPTS if any(how.get("way") == "full" for how in connects(case.values[0]))]
+
+# Whose clients are all plain: with a greeting before, nothing else is other.
+PLAIN_SCRIPTS = [
+    case
+    for case in SCRIPTS
+    if case not in FULL_SCRIPTS
+    and {how.get("way") for how in connects(case.values[0])} == {"plain"}
+    # It is about that way.
+    and "plain" not in case.values[0]["name"]
+    # What is in their parts is JSON.
+    and "chunk" not in case.values[0].get("needs", ())
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_the_server_answers_as_the_specification_says(script: Mapping[str, Any]) -> None:
     """Each client hears exactly what it must, in the order it must, and nothing else."""
     run(replay(script))
 
 
-async def replay(script: Mapping[str, Any]) -> None:
-    """Run one script against a fresh server."""
+# Who speaks what, in the order in which they come, and then again.
+MIXES = {"msgpack": ["msgpack"], "protobuf": ["protobuf"], "mixed": ["msgpack", "protobuf", "json"]}
+
+
+@pytest.mark.parametrize("codecs", MIXES.values(), ids=MIXES)
+@pytest.mark.parametrize("script", FULL_SCRIPTS)
+def test_it_is_the_same_conversation_in_every_codec(script: Mapping[str, Any], codecs: list[str]) -> None:
+    """Whoever is in the full way may speak any codec, and nobody notices what the others speak."""
+    run(replay(script, [CODECS[name] for name in codecs]))
+
+
+@pytest.mark.memory
+@pytest.mark.parametrize("codecs", MIXES.values(), ids=MIXES)
+@pytest.mark.parametrize("script", PLAIN_SCRIPTS)
+def test_what_is_said_plainly_can_be_said_in_every_codec(script: Mapping[str, Any], codecs: list[str]) -> None:
+    """Behind a greeting the plain way's conversations are those of the full way."""
+    run(replay(script, [CODECS[name] for name in codecs], greeted=True))
+
+
+async def replay(script: Mapping[str, Any], codecs: list[Codec] | None = None, *, greeted: bool = False) -> None:
+    """Run one script against a fresh server; `codecs` are those of the clients in the full way, one after the other.
+
+    `greeted`: who is plain in the script comes in the full way, and says hello.
+    """
     options = {"presence_events": False, "presence_grace": 0, **script.get("options", {})}
     async with serving(**options) as server:
-        conversation = Conversation(server)
+        conversation = Conversation(server, codecs or [JSON], greeted=greeted)
         try:
             for number, step in enumerate(script["steps"]):
                 try:
@@ -57,9 +101,13 @@ async def replay(script: Mapping[str, Any]) -> None:
 class Conversation:
     """The connections of one script, and what its `$name`s stand for."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, codecs: list[Codec], *, greeted: bool) -> None:
         self._server = server
+        # Of the clients in the full way, and whether that are all.
+        self._codecs = cycle(codecs)
+        self._greeted = greeted
         self._clients: dict[str, ClientConnection] = {}
+        self._spoken: dict[str, Codec] = {}
         self._names: dict[str, object] = {}
         self._pings = count(1)
         self._draining: asyncio.Task[None] | None = None
@@ -97,7 +145,9 @@ class Conversation:
             await self._draining
 
     async def _connect(self, client: str, how: Mapping[str, Any], step: Mapping[str, Any]) -> None:
-        offered = how.get("subprotocols", [FULL] if how.get("way") == "full" else None)
+        full = how.get("way") == "full" or self._greeted
+        codec = next(self._codecs) if full else JSON
+        offered = how.get("subprotocols", [codec.subprotocol] if full else None)
         query = f"?user_id={quote(how['user'], safe='')}" if "user" in how else ""
         url = self._server.address.replace("http", "ws", 1) + how.get("path", "/ws") + query
         try:
@@ -115,14 +165,19 @@ class Conversation:
             match(step.get("refused"), {"status": error.response.status_code, "body": body}, self._names)
             return
         self._clients[client] = connection
+        self._spoken[client] = codec
         match(step.get("refused"), None)
         match(how.get("chosen", offered[0] if offered else None), connection.subprotocol)
+        if self._greeted:
+            await self._send(client, {"type": "hello"}, None)
+            match("welcome", (await self._next(client))["type"])
 
     async def _send(self, client: str, message: Message, _: object) -> None:
-        await self._clients[client].send(json.dumps(fill_in(message, self._names)))
+        await self._clients[client].send(self._spoken[client].wrong(fill_in(message, self._names)))
 
     async def _send_text(self, client: str, text: Any, _: object) -> None:
-        await self._clients[client].send(joined(text))
+        codec, said = self._spoken[client], joined(text)
+        await self._clients[client].send(said if codec is JSON else _said_in(codec, said))
 
     async def _send_binary(self, client: str, data: str, _: object) -> None:
         await self._clients[client].send(base64.b64decode(data))
@@ -139,7 +194,7 @@ class Conversation:
 
     async def _quiet(self, client: str, *_: object) -> None:
         ping = {"type": "ping", "id": f"quiet-{next(self._pings)}"}
-        await self._clients[client].send(json.dumps(ping))
+        await self._clients[client].send(self._spoken[client].encode(ping))
         match({**ping, "type": "pong"}, await self._next(client))
 
     async def _close(self, client: str, code: int, *_: object) -> None:
@@ -160,9 +215,14 @@ class Conversation:
         self._draining = asyncio.create_task(self._server.drain(DRAIN))
 
     async def _next(self, client: str) -> Message:
-        message = json.loads(await self._clients[client].recv())
-        assert isinstance(message, dict)
-        return message
+        return self._spoken[client].decode(await self._clients[client].recv())
+
+
+def _said_in(codec: Codec, text: str) -> str | bytes:
+    try:
+        return codec.wrong(loads(text))
+    except ValueError:
+        return codec.garbage
 
 
 def _match_all(

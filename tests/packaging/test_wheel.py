@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.message import Message
+from http.client import HTTPConnection
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 from urllib.request import urlopen
 
 import pytest
@@ -48,18 +52,78 @@ def test_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     assert licensed
 
 
-def test_installed_wheel_serves(wheel: Path, tmp_path: Path) -> None:
-    """In a fresh environment, with the dependencies that it names and no others, the demo runs and has its page."""
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
-    binaries = tmp_path / "venv" / "bin"
-    pip("install", "--no-compile", str(wheel), python=str(binaries / "python"))
-    version = subprocess.run([binaries / "hubbub", "--version"], capture_output=True, text=True, check=True)
+@pytest.fixture(scope="module")
+def hubbub(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The command `hubbub` in a fresh environment: the wheel, the dependencies that it names, and no extra."""
+    environment = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
+    pip("install", "--no-compile", str(wheel), python=str(environment / "bin" / "python"))
+    return environment / "bin" / "hubbub"
+
+
+def test_installed_wheel_serves(hubbub: Path, tmp_path: Path) -> None:
+    """The demo runs and has its page."""
+    version = subprocess.run([hubbub, "--version"], capture_output=True, text=True, check=True)
 
     assert version.stdout == f"hubbub {metadata.version('hubbub')}\n"
-    with served(binaries / "hubbub", tmp_path) as address:
+    with served(hubbub, tmp_path) as address:
         for path, kind in (("/", "text/html"), ("/web/client.js", "text/javascript"), ("/ready", "application/json")):
             with urlopen(address + path, timeout=10) as response:
                 assert response.headers["Content-Type"].startswith(kind)
+
+
+def test_without_the_extra_protobuf_is_not_spoken(hubbub: Path, tmp_path: Path) -> None:
+    """The server runs and speaks the other codecs; who offers Protobuf alone is told so, and who offers more is not."""
+    with served(hubbub, tmp_path) as address:
+        for offered, chosen in (
+            ("hubbub.v1.json", "hubbub.v1.json"),
+            ("hubbub.v1.msgpack", "hubbub.v1.msgpack"),
+            ("hubbub.v1.protobuf, hubbub.v1.msgpack", "hubbub.v1.msgpack"),
+        ):
+            response = handshake(address, offered)
+
+            assert (response.status, response.headers["Sec-WebSocket-Protocol"]) == (101, chosen)
+        refusal = handshake(address, "hubbub.v1.protobuf")
+        error = json.loads(refusal.body)["error"]
+
+        assert (refusal.status, error["code"]) == (400, "bad_message")
+        # What it does speak.
+        assert "hubbub.v1.json" in error["message"] and "hubbub.v1.msgpack" in error["message"]
+        assert "hubbub.v1.protobuf" not in error["message"]
+
+
+def test_without_the_extra_the_client_says_what_to_install(hubbub: Path) -> None:
+    program = "from hubbub.client import Client; Client('http://localhost', codec='protobuf')"
+    done = subprocess.run([hubbub.with_name("python"), "-c", program], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("pip install 'hubbub[protobuf]'")
+
+
+class Response(NamedTuple):
+    """What a server answers to a handshake."""
+
+    status: int
+    headers: Message
+    body: bytes
+
+
+def handshake(address: str, offered: str) -> Response:
+    """Ask for a WebSocket with these subprotocols, and go away again."""
+    connection = HTTPConnection(address.removeprefix("http://"), timeout=10)
+    try:
+        headers = {
+            "Upgrade": "websocket",
+            "Connection": "Upgrade",
+            "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Protocol": offered,
+        }
+        connection.request("GET", "/ws", headers=headers)
+        response = connection.getresponse()
+        return Response(response.status, response.headers, b"" if response.status == 101 else response.read())
+    finally:
+        connection.close()
 
 
 @contextmanager

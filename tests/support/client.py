@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from support.certificates import AUTHORITY
+from support.codecs import JSON, Codec
 from support.loop import PATIENCE
 
 __all__ = ["FULL", "Client", "Message", "connect", "open_client"]
@@ -30,13 +31,14 @@ FULL = "hubbub.v1.json"
 class Client:
     """A connection that writes down all it hears, in order."""
 
-    def __init__(self, raw: ClientConnection, user: str) -> None:
+    def __init__(self, raw: ClientConnection, user: str, codec: Codec = JSON) -> None:
         # The connection itself, for what this class does not do.
         self.raw = raw
+        self.codec = codec
         self.user = user
         # Every message that came, oldest first.
         self.seen: list[Message] = []
-        # The same as it came over the wire.
+        # The same as it came over the wire; none in a binary codec.
         self.texts: list[str] = []
         # The answer to `hello`; empty on a plain session.
         self.welcome: Message = {}
@@ -54,9 +56,10 @@ class Client:
     async def _read(self) -> None:
         with contextlib.suppress(ConnectionClosed):
             while True:
-                text = await self.raw.recv(decode=True)
-                message = json.loads(text)
-                self.texts.append(text)
+                encoded = await self.raw.recv()
+                message = self.codec.decode(encoded)
+                if isinstance(encoded, str):
+                    self.texts.append(encoded)
                 self.seen.append(message)
                 self._waiting.append(message)
                 self._changed.set()
@@ -65,8 +68,8 @@ class Client:
     # --- saying ---
 
     async def send(self, message: object) -> None:
-        """Send an object as JSON."""
-        await self.raw.send(json.dumps(message))
+        """Send an object in the session's codec."""
+        await self.raw.send(self.codec.encode(message))
 
     async def send_text(self, text: str) -> None:
         """Send a text as it is."""
@@ -178,16 +181,21 @@ async def open_client(
     user: str | None,
     *,
     full: bool = False,
+    codec: Codec = JSON,
     hello: Message | None = None,
     query: str = "",
     headers: dict[str, str] | None = None,
     subprotocols: list[str] | None = None,
     rcvbuf: int | None = None,
+    compression: str | None = None,
 ) -> Client:
     """Open a session at `address` (`http://host:port`, or `https`) as `user`, and in the full way await its `welcome`.
 
+    In a `codec` that is not JSON there is only the full way.
+
     `hello` has the fields of the greeting; `subprotocols` offers these and greets nobody. `rcvbuf` bounds
-    the kernel's receive buffer, so that a stalled client is noticed soon.
+    the kernel's receive buffer, so that a stalled client is noticed soon. `compression` may be
+    "deflate", which is offered then.
     """
     scheme, _, place = address.partition("://")
     host, _, port = place.rpartition(":")
@@ -199,14 +207,15 @@ async def open_client(
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
-        offered = subprotocols if subprotocols is not None else [FULL] if full else None
+        full = full or (codec is not JSON and subprotocols is None)
+        offered = subprotocols if subprotocols is not None else [codec.subprotocol] if full else None
         raw = await open_websocket(
             f"{scheme.replace('http', 'ws')}://{place}/ws" + ("?" + "&".join(parts) if parts else ""),
             sock=sock,
             ssl=AUTHORITY.trusted if scheme == "https" else None,
             subprotocols=None if offered is None else [Subprotocol(name) for name in offered],
             additional_headers=headers,
-            compression=None,
+            compression=compression,
             # The tests look at liveness themselves.
             ping_interval=None,
             open_timeout=PATIENCE,
@@ -219,7 +228,7 @@ async def open_client(
     except BaseException:
         sock.close()
         raise
-    client = Client(raw, user or "")
+    client = Client(raw, user or "", codec)
     if full:
         await client.send({"type": "hello", **(hello or {})})
         client.welcome = await client.expect("welcome")

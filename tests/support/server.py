@@ -99,8 +99,9 @@ class Child:
         return "".join(self._lines())
 
     def _lines(self) -> list[str]:
-        self.stderr.seek(0)
-        return self.stderr.read().decode().splitlines(keepends=True)
+        # Without moving the place at which the process writes on, which is the same for both.
+        file = self.stderr.fileno()
+        return os.pread(file, os.fstat(file).st_size, 0).decode().splitlines(keepends=True)
 
     @classmethod
     @contextlib.asynccontextmanager

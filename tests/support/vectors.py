@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+import msgspec
 import pytest
+from msgspec import Raw
 
-from hubbub.protocol.envelope import REQUESTS
+from hubbub.protocol.envelope import REQUESTS, Envelope, Request, Resume
 
-__all__ = ["Mismatch", "cases", "fill_in", "joined", "match"]
+__all__ = ["Mismatch", "cases", "fill_in", "joined", "match", "understood"]
 
 VECTORS: Final = Path(__file__).resolve().parents[2] / "spec" / "vectors"
 
 # Every word that a case may need, and whether this server has it.
 NEEDS: Final = {"chunk": "chunk" in REQUESTS, "drain": True}
+
+# What is left out of a case's `accept` where it has its default value.
+_DEFAULTS: Final = {"echo": True, "receipt": False, "volatile": False, "binary": False, "limit": 100}
+
+_TYPES: Final = {kind: type for type, kind in REQUESTS.items()}
 
 _variable = re.compile(r"\$[a-z]+\Z")
 
@@ -72,6 +80,24 @@ def match(pattern: object, value: object, names: dict[str, object] | None = None
             match(item, found, names, f"{path}[{index}]")
     elif _kind(pattern) is not _kind(value) or pattern != value:
         raise Mismatch(f"{path} is {value!r} and not {pattern!r}")
+
+
+def understood(event: Envelope | Request) -> dict[str, Any]:
+    """The fields of a client's message as a case writes them; `content` as it is encoded, bytes where there are any."""
+    fields: dict[str, Any] = {} if isinstance(event, Envelope) else {"type": _TYPES[type(event)]}
+    for name in event.__struct_fields__:
+        value = getattr(event, name)
+        if isinstance(value, Raw):
+            value = bytes(value) or None
+        elif isinstance(value, Resume):
+            value = {key: found for key, found in json.loads(msgspec.json.encode(value)).items() if found}
+        elif isinstance(value, bytes):
+            value = base64.b64encode(value).decode()
+        elif isinstance(value, tuple):
+            value = list(value)
+        if value is not None and (name not in _DEFAULTS or value != _DEFAULTS[name]):
+            fields[name] = value
+    return fields
 
 
 def fill_in(message: Any, names: Mapping[str, object]) -> Any:

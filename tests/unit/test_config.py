@@ -85,8 +85,10 @@ def found(config: Config, option: Option) -> Any:
         config.server,
         config.tls,
         config.transport,
+        config.compression,
         config.hub,
         config.hub.limits,
+        config.hub.transfers,
         config.hub.rates,
         config.hub.outbox,
         config.hub.origin,
@@ -262,8 +264,9 @@ class TestErrors:
             ({"ping_interval": "60"}, "silence_limit must be longer than ping_interval"),
             ({"silence_limit": "5"}, "silence_limit must be longer than ping_interval"),
             ({"pong_timeout": "25"}, "envelope_ping_interval must be longer than pong_timeout"),
+            ({"message_size": "100000000"}, "unfinished_size must be at least message_size"),
         ],
-        ids=["one", "the other", "a pair"],
+        ids=["one", "the other", "a pair", "sizes"],
     )
     def test_two_that_contradict_each_other(self, flags: dict[str, str], named: str) -> None:
         """Also where only one of them was set, and the other is a default."""

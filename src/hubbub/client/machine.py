@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from hubbub.client import wire
 from hubbub.client.agenda import Agenda
-from hubbub.client.chunks import Chunks
 from hubbub.client.events import (
     Action,
     AskToken,
@@ -32,9 +31,11 @@ from hubbub.client.requests import Request, Requests, Rooms
 from hubbub.client.retry import delay, is_final
 from hubbub.client.sending import Sending
 from hubbub.protocol import json
+from hubbub.protocol.chunks import MOST_PARTS, PART_SIZE, TransferRefused, Transfers
 from hubbub.protocol.codec import Codec
 from hubbub.protocol.codes import CLOSE_REASON, CloseCode, ErrorCode
 from hubbub.protocol.envelope import (
+    Chunk,
     Fault,
     Gap,
     Goodbye,
@@ -100,7 +101,7 @@ class Machine:
         self._receiving = Receiving(self._agenda, acknowledges=acknowledges)
         self._requests = Requests(self._agenda, self._line)
         self._rooms = Rooms(self._agenda, self._requests, self._receiving)
-        self._chunks = Chunks()
+        self._transfers = _transfers()
         self._renews = renews
         self._client = client
 
@@ -311,11 +312,14 @@ class Machine:
 
     def _read(self, text: str | bytes, now: float) -> Any:
         message = self._wire.decode(text)
-        if not isinstance(message, wire.Chunk) or self.state is State.OPENING:
+        if not isinstance(message, Chunk) or self.state is State.OPENING:
             return message
-        whole = self._chunks.add(message, now)
-        inside = self._wire.decode_joined(whole) if whole is not None else None
-        if isinstance(inside, wire.Chunk):
+        try:
+            blocks = self._transfers.add(message, now)
+        except TransferRefused as refused:
+            raise wire.NotAMessage(str(refused)) from None
+        inside = self._wire.decode_joined(b"".join(blocks)) if blocks is not None else None
+        if isinstance(inside, Chunk):
             raise wire.NotAMessage("chunks in a chunk")
         return inside
 
@@ -470,6 +474,7 @@ class Machine:
         self._receiving.connected(positions.inbox, recovered.inbox, now)
         self._rooms.welcomed(positions.rooms, recovered.rooms, now)
         self._sending.limit = welcome.limits.message
+        self._sending.large_limit = welcome.limits.large_message
         self._sending.connected(now)
 
     def _set_expiry(self, expires: int | None, now: float) -> None:
@@ -526,7 +531,7 @@ class Machine:
         self._sending.disconnected()
         self._receiving.disconnected()
         self._rooms.disconnected()
-        self._chunks = Chunks()
+        self._transfers = _transfers()
         self._deadline = self._probe_due = self._steady_at = self._renew_at = None
 
     def _enter(self, state: State) -> None:
@@ -541,6 +546,14 @@ class Machine:
             reason=self.reason if state in (State.WAITING, State.FAILED) else None,
         )
         self._agenda.tell("state", change)
+
+
+def _transfers() -> Transfers:
+    """What the server may send in chunks: as much as they hold, for another codec can make more of what it takes.
+
+    For as long as it takes: a server that gives up closes the connection.
+    """
+    return Transfers(MOST_PARTS * PART_SIZE, timeout=float("inf"))
 
 
 def _reason(code: int) -> str:

@@ -14,6 +14,7 @@ from hubbub.client.events import Dropped, Unanswered, Write
 from hubbub.client.line import Line
 from hubbub.client.retry import can_help, resend_delay
 from hubbub.errors import Reject
+from hubbub.protocol.chunks import MOST_PARTS, parts_of
 from hubbub.protocol.codes import ErrorCode
 from hubbub.protocol.envelope import Fault
 
@@ -27,6 +28,9 @@ MOST_UNSENT: Final = 100
 
 _MOST_RETRIES: Final = 3
 _ANSWER_TIMEOUT: Final = 10.0
+
+# And so much more for one in chunks: as long as the server waits for all of them.
+_TRANSFER_TIMEOUT: Final = 60.0
 
 # What stands for all volatile messages among the types that are held.
 _VOLATILE: Final = ""
@@ -62,8 +66,9 @@ class Sending:
     """Messages without an outcome, oldest first."""
 
     def __init__(self, agenda: Agenda, line: Line) -> None:
-        # Bytes that the server takes in one message.
+        # Bytes that the server takes in one message, and in one that comes in chunks.
         self.limit = 65_536
+        self.large_limit = 0
 
         self._agenda = agenda
         self._line = line
@@ -109,13 +114,13 @@ class Sending:
         named = id if id is not None else self._agenda.new_id()
         if not connected:
             self._agenda.settle(named, Unanswered("not_connected"))
-        elif self._is_too_large(encoded):
+        elif (part := self._part_size(named, encoded)) is None:
             self._agenda.settle(named, self._too_large())
         elif held is not None:
             said = "the server takes no more of this type for a while"
             self._agenda.settle(named, Reject(ErrorCode.RATE_LIMITED, said, retry_after=held))
         else:
-            self._agenda.add(Write(encoded))
+            self._write(named, encoded, part)
             if id is not None:
                 self._volatile[id] = envelope["type"]
             else:
@@ -201,17 +206,23 @@ class Sending:
 
     def _line_up(self, message: Sent, now: float) -> None:
         message.retry_due = None
-        if self._is_too_large(message.message):
+        if self._part_size(message.id, message.message) is None:
             self._settle(message, self._too_large())
         else:
             self._line.add(message.id, message.type, partial(self._put_on_wire, message), now)
 
     def _put_on_wire(self, message: Sent, now: float) -> None:
-        self._agenda.add(Write(message.message))
+        part = self._part_size(message.id, message.message) or 0
+        self._write(message.id, message.message, part)
         if message.since is None:
             message.since = now
             self._unsent -= 1
-        message.answer_due = self._agenda.at(now + _ANSWER_TIMEOUT)
+        message.answer_due = self._agenda.at(now + _ANSWER_TIMEOUT + (_TRANSFER_TIMEOUT if part else 0.0))
+
+    def _write(self, id: str, encoded: str | bytes, part: int) -> None:
+        messages = self._agenda.wire.chunks(id, encoded, part) if part else (encoded,)
+        for message in messages:
+            self._agenda.add(Write(message))
 
     def _hold_back(self, message: Sent, fault: Fault, now: float) -> None:
         """The server takes no more for now: back into the line, which costs it nothing."""
@@ -244,11 +255,22 @@ class Sending:
             self._unsent -= 1
         self._agenda.settle(message.id, outcome)
 
-    def _is_too_large(self, message: str | bytes) -> bool:
-        return len(message) > self.limit or (isinstance(message, str) and len(message.encode()) > self.limit)
+    def _part_size(self, id: str, encoded: str | bytes) -> int | None:
+        """How many bytes of a message go into each chunk; 0 where it goes as it is, None where it cannot go."""
+        wire = self._agenda.wire
+        size = wire.size(encoded)
+        if size <= self.limit:
+            return 0
+        part = wire.part_size(id, self.limit)
+        return part if size <= self.large_limit and part and parts_of(size, part) <= MOST_PARTS else None
 
     def _too_large(self) -> Reject:
-        return Reject(ErrorCode.TOO_LARGE, f"the message is larger than the {self.limit} bytes that the server takes")
+        most = max(self.limit, self.large_limit)
+        return Reject(
+            ErrorCode.TOO_LARGE,
+            f"the message is larger than the {most} bytes that the server takes: "
+            "put it where both sides can reach it, and send its address",
+        )
 
 
 def rejection(fault: Fault) -> Reject:

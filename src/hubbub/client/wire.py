@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -10,9 +11,11 @@ from msgspec import Meta, Raw, Struct, field
 
 from hubbub.errors import HubbubError
 from hubbub.protocol import json, msgpack
+from hubbub.protocol.chunks import MOST_PARTS, PART_SIZE, cut, parts_of
 from hubbub.protocol.codec import BadMessage, Codec
 from hubbub.protocol.content import encode_json, json_of, pack_bytes, packed_of, read_json, unpack_bytes
 from hubbub.protocol.envelope import (
+    Chunk,
     Fault,
     Gap,
     Goodbye,
@@ -29,7 +32,6 @@ from hubbub.types import Packed, Position
 
 __all__ = [
     "Ack",
-    "Chunk",
     "CodecName",
     "History",
     "Integer",
@@ -81,6 +83,8 @@ class Message(Struct, kw_only=True):
         elif isinstance(self.content, Raw):
             found = unpack_bytes(self.content)
             self.content = read_json(bytes(self.content)) if found is None else found
+        # The binary codecs do not say so.
+        self.binary = isinstance(self.content, bytes)
 
 
 class Positions(Struct):
@@ -102,8 +106,9 @@ class Recoveries(Struct):
 class Limits(Struct):
     """What the server takes."""
 
-    # Bytes of one message.
+    # Bytes of one message; and of one that comes in chunks, 0 where none may.
     message: Integer = 65_536
+    large_message: Integer = 0
 
 
 class Welcome(Struct, kw_only=True):
@@ -153,13 +158,8 @@ class History(Struct, kw_only=True):
     id: str | None = None
 
 
-class Chunk(Struct, kw_only=True):
-    """A part of a message that is too large for one (§7)."""
-
-    id: str
-    index: Integer
-    total: Integer
-    data: bytes
+# What a binary codec writes before the data of a chunk and around it, at most: lengths of some bytes each.
+_LENGTHS: Final = 16
 
 
 # The reserved types; whatever is not here is the application's.
@@ -223,6 +223,27 @@ class Wire:
                 raise HubbubError(f"this content cannot be sent as JSON: {error}") from None
         encoded = self.codec.encode(envelope)
         return encoded if self.codec.BINARY else encoded.decode()
+
+    def size(self, encoded: str | bytes) -> int:
+        """How many bytes an encoded envelope has on the wire."""
+        return len(encoded.encode()) if isinstance(encoded, str) and not encoded.isascii() else len(encoded)
+
+    def part_size(self, id: str, limit: int) -> int:
+        """How many bytes a chunk of the transfer `id` can hold, which itself has at most `limit`; at most 32 KiB."""
+        # The numbers at their longest; and what says how long the data is.
+        left = limit - self.size(self._chunk(id, MOST_PARTS, MOST_PARTS, b"")) - _LENGTHS
+        return max(0, min(PART_SIZE, left if self.codec.BINARY else left // 4 * 3))
+
+    def chunks(self, id: str, encoded: str | bytes, part: int) -> Iterator[str | bytes]:
+        """An encoded envelope in chunks, each with `part` bytes of it."""
+        whole = encoded.encode() if isinstance(encoded, str) else encoded
+        total = parts_of(len(whole), part)
+        for index, data in enumerate(cut(whole, part)):
+            yield self._chunk(id, index, total, data)
+
+    def _chunk(self, id: str, index: int, total: int, data: bytes) -> str | bytes:
+        chunk = self.codec.encode({"type": "chunk", "id": id, "index": index, "total": total, "data": data})
+        return chunk if self.codec.BINARY else chunk.decode()
 
     def _content(self, content: object) -> dict[str, Any]:
         if isinstance(content, bytes | bytearray | memoryview):

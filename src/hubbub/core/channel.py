@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
+from msgspec import structs
+
 from hubbub.core.outbox import Format, Outbox, Overflow, Turn
+from hubbub.protocol.envelope import Ack
 from hubbub.types import Publication
 
 __all__ = ["Channel", "Hold"]
 
 # How many live publications are kept aside for a listener that is still reading its backlog.
 _MOST_HELD = 256
+# And how many bytes of content, but never less than one publication.
+_MOST_BYTES = 4_194_304
+# How many acks that stand for the listener's own messages.
+_MOST_ACKS = 1_024
 
 Owner = TypeVar("Owner")
 
@@ -21,34 +28,112 @@ class Hold:
     """Live publications kept aside while a listener's backlog is read, so that they follow it.
 
     Bounded: past its size the oldest are forgotten, which `merge` notices; they are in the log, so the
-    reader reads on.
+    reader reads on. The acks that stand for the listener's own messages are in no log, and are not forgotten.
     """
 
-    __slots__ = ("_held", "_overflowed")
+    __slots__ = ("_acks", "_held", "_overflowed", "_size", "before", "newest", "since")
 
     def __init__(self) -> None:
-        self._held: deque[Publication] = deque(maxlen=_MOST_HELD)
+        # Each with its seq; a volatile one with that of what came before it, None where nothing did.
+        self._held: deque[tuple[int | None, Publication]] = deque()
+
+        # By seq: in the order in which they came.
+        self._acks: dict[int, Ack] = {}
+
+        # Bytes of content in it.
+        self._size = 0
+
+        # The seq before the first message that came, and that of the newest; None before there is one.
+        self.before: int | None = None
+        self.newest: int | None = None
+
+        # The seq after which everything is here; None before something came.
+        self.since: int | None = None
 
         # The last thing that was forgotten, as the seq of a publication; 0 for none.
         self._overflowed = 0
 
     def add(self, publication: Publication) -> None:
         """Keep one live publication aside."""
-        if len(self._held) == _MOST_HELD:
-            self._overflowed = max(self._overflowed, self._held[0].seq or 0)
-        self._held.append(publication)
+        held = self._held
+        if publication.seq is not None:
+            self._note(publication.seq, publication.prev)
+        held.append((self.newest, publication))
+        self._size += memoryview(publication.content).nbytes
+        while len(held) > _MOST_HELD or (self._size > _MOST_BYTES and len(held) > 1):
+            _, gone = held.popleft()
+            self._size -= memoryview(gone.content).nbytes
+            if gone.seq is not None:
+                self._overflowed = self.since = gone.seq
 
-    def merge(self, seq: int) -> list[Publication] | None:
-        """Take what follows a backlog that was read up to `seq`: no gap and no double.
+    def stand_in(self, ack: Ack) -> bool:
+        """Keep the `ack` that stands for a message of the listener's own; False where there are too many of them."""
+        assert ack.seq is not None
+        self._note(ack.seq, None)
+        self._acks[ack.seq] = ack
+        return len(self._acks) <= _MOST_ACKS
 
-        None where something between was forgotten: read on from `seq`, then ask again.
+    def _note(self, seq: int, prev: int | None) -> None:
+        if self.before is None:
+            self.before = self.since = seq - 1 if prev is None else prev
+        self.newest = seq if self.newest is None else max(self.newest, seq)
+
+    def merge(self, seq: int) -> list[Publication | Ack] | None:
+        """Take what follows a backlog that was read up to `seq`: no gap and no double. Acks stay until they are `told`.
+
+        None where something between was forgotten: read on from `seq`, then ask again. Volatile messages that should
+        have come before `seq` come no more.
         """
         if self._overflowed > seq:
             self._overflowed = 0
             return None
-        following = [held for held in self._held if held.seq is None or held.seq > seq]
+        following: list[Publication | Ack] = []
+        acks = deque(sorted(self._acks.items()))
+        while acks and acks[0][0] <= seq:
+            # The log had the message before its ack was here.
+            _, ack = acks.popleft()
+            if ack.id is None:
+                del self._acks[ack.seq or 0]
+            else:
+                following.append(_out_of_place(ack))
+        for place, publication in self._held:
+            if place is None:
+                place = seq if self.before is None else self.before
+            if publication.seq is None:
+                if place < seq:
+                    continue
+                # Behind the one that it came behind.
+                place += 1
+            elif place <= seq:
+                continue
+            while acks and acks[0][0] < place:
+                following.append(acks.popleft()[1])
+            following.append(publication)
+        following.extend(ack for _, ack in acks)
         self._held.clear()
+        self._size = 0
         return following
+
+    def instead_of(self, message: Publication | Ack) -> Publication | Ack:
+        """What to tell of a message of the log: where it is the listener's own, the `ack` that stands for it."""
+        if message.seq is None or isinstance(message, Ack):
+            return message
+        return self._acks.get(message.seq, message)
+
+    def told(self, message: Publication | Ack) -> None:
+        """`message` is on its way."""
+        if message.seq is not None:
+            self._acks.pop(message.seq, None)
+
+    def give_up(self) -> list[Ack]:
+        """Nothing of this comes any more: what is left are the acks that were asked for, which stand for nothing."""
+        left = [_out_of_place(ack) for ack in self._acks.values() if ack.id is not None]
+        self._acks.clear()
+        return left
+
+
+def _out_of_place(ack: Ack) -> Ack:
+    return structs.replace(ack, duplicate=True)
 
 
 class Channel(Generic[Owner]):
@@ -90,6 +175,10 @@ class Channel(Generic[Owner]):
             self._holds = {}
         hold = self._holds[outbox] = Hold()
         return hold
+
+    def hold_of(self, outbox: Outbox[Owner]) -> Hold | None:
+        """Where what comes for `outbox` is kept aside now, if it is."""
+        return None if self._holds is None else self._holds.get(outbox)
 
     def listen(self, outbox: Outbox[Owner]) -> None:
         """From now on `outbox` hears the channel live."""
@@ -134,6 +223,9 @@ class Channel(Generic[Owner]):
         frame = b""
         name, overflow = self.name, self.overflow
         for outbox in listeners:
+            if outbox is skip:
+                # Before it is encoded, and perhaps compressed: it may be the only one with its format.
+                continue
             if outbox.format is not format:
                 # Nearly always once: most channels have listeners of one format.
                 more = format is not None
@@ -147,8 +239,34 @@ class Channel(Generic[Owner]):
                     turn.collect(len(frame), 0 if more else 1)
                 else:
                     frame = known
+            outbox.put(frame, publication, name, overflow)
+
+    def fan_out_framed(
+        self,
+        publication: Publication,
+        turn: Turn,
+        frames: Mapping[Format, bytes | None],
+        skip: Outbox[Owner] | None = None,
+    ) -> list[Outbox[Owner]]:
+        """`fan_out` of what is framed already, for each format among the listeners.
+
+        Where there is None for a format, it cannot be told so: those listeners are returned, and have got nothing.
+        """
+        for outbox, hold in (self._holds or {}).items():
             if outbox is not skip:
-                outbox.put(frame, publication, name, overflow)
+                hold.add(publication)
+        turn.begin()
+        for index, frame in enumerate(filter(None, frames.values())):
+            turn.collect(len(frame), 0 if index else 1)
+        left = []
+        for outbox in self.listeners:
+            if outbox is not skip:
+                found = frames[outbox.format]
+                if found is None:
+                    left.append(outbox)
+                else:
+                    outbox.put(found, publication, self.name, self.overflow)
+        return left
 
     def _unhold(self, outbox: Outbox[Owner]) -> None:
         if self._holds is not None:

@@ -1,4 +1,4 @@
-"""How many may come in, counted exactly: in all, per user, per address."""
+"""How many may come in, counted exactly: in all, per user, per address; and how much in chunks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from hubbub.core.addresses import block_of
 
-__all__ = ["ConnectionCounts", "ConnectionLimits"]
+__all__ = ["ConnectionCounts", "ConnectionLimits", "TransferLimits"]
 
 
 class ConnectionLimits(Struct, frozen=True, kw_only=True):
@@ -19,6 +19,22 @@ class ConnectionLimits(Struct, frozen=True, kw_only=True):
     connections_per_user: Annotated[int, Meta(ge=0, description="connections of one user; 0: no limit")] = 100
     # Many people share one address behind a proxy or a provider's NAT: off unless the operator knows better.
     connections_per_ip: Annotated[int, Meta(ge=0, description="connections from one address; 0: no limit")] = 0
+
+
+class TransferLimits(Struct, frozen=True, kw_only=True):
+    """What clients may send in chunks (protocol.md §7)."""
+
+    # In another codec a message may be six times as large, and that has to go into 4,096 parts, too.
+    large_message_size: Annotated[
+        int, Meta(ge=0, le=20_971_520, description="bytes of one message that comes in chunks; 0: none may")
+    ] = 16_777_216
+    transfers_per_session: Annotated[
+        int, Meta(ge=1, description="messages in chunks that one session may have under way")
+    ] = 4
+    transfer_timeout: Annotated[float, Meta(gt=0, description="seconds for all chunks of a message to come")] = 60.0
+    transfer_bytes: Annotated[
+        int, Meta(ge=0, description="bytes of all messages together that have come in part; then more are refused")
+    ] = 268_435_456
 
 
 class ConnectionCounts:

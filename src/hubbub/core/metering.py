@@ -14,6 +14,13 @@ __all__ = ["Allowance", "Metering"]
 _SIGNS: Final = frozenset(("ack", "ping", "pong"))
 _SIGNS_RATE: Final = Rate(100, burst=1000)
 
+# Parts of large messages, which count as messages when they are whole: as many at once as the largest has.
+_CHUNK: Final = "chunk"
+_CHUNK_RATE: Final = Rate(1000, burst=1000)
+
+# What no rate that is shared with others counts.
+_UNSHARED: Final = _SIGNS | {_CHUNK}
+
 # Seconds in which messages in spite of a refusal are counted.
 _STRIKES_PERIOD: Final = 60.0
 
@@ -27,6 +34,7 @@ class Metering:
         # By type, of those that have a rate of their own: the name under which they are metered, and the rate.
         self.groups: dict[str, tuple[str, Rate]] = {
             **dict.fromkeys(_SIGNS, ("", _SIGNS_RATE)),
+            _CHUNK: (_CHUNK, _CHUNK_RATE),
             **{type: (type, rate) for type, rate in limits.rate_limits.items()},
         }
         self.users = None if limits.rate_limit_user.off else Meters(limits.rate_limit_user)
@@ -76,7 +84,7 @@ class Allowance:
             if now < meter.shut:
                 self._strike(now)
             meter.shut = now + verdict.seconds
-        elif self._metering.shares and type not in _SIGNS:
+        elif self._metering.shares and type not in _UNSHARED:
             return self._take_shared(meter, verdict, now)
         return verdict
 

@@ -6,7 +6,8 @@ from hubbub.hub.hub import Hub, HubStatistics
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Message, Middleware, Next, stuck_threads
 from hubbub.hub.receipts import Acknowledgements
-from hubbub.hub.session import Session, State
+from hubbub.hub.session import Session
+from hubbub.hub.state import State
 from hubbub.transports.base import Handshake, Refuse
 
 __all__ = [

@@ -15,11 +15,13 @@ from hubbub.hub.identity import Shown, check, identify, not_shown, record_failur
 from hubbub.hub.presence import came, keep_place, put_in, take_out, take_over, tell_members, user_online, went
 from hubbub.hub.recovery import Recovery
 from hubbub.hub.routing import fault_of
+from hubbub.hub.transfers import answer, bring, chunk
 from hubbub.protocol.codes import RETRYABLE, CloseCode, ErrorCode
 from hubbub.protocol.envelope import (
     Ack,
     AckUpTo,
     Auth,
+    Chunk,
     Fault,
     Gap,
     Hello,
@@ -209,7 +211,10 @@ async def _welcome(node: Node, session: Session, request: Hello) -> None:
                 time=node.now_ms(),
                 ping=int(node.options.envelope_ping_interval * 1000),
                 expires=session.identity.expires if session.identity is not None else None,
-                limits={"message": node.options.message_size},
+                limits={
+                    "message": node.options.message_size,
+                    "large_message": node.options.transfers.large_message_size,
+                },
                 positions={
                     "inbox": inbox.position,
                     "all": everyone.position,
@@ -225,10 +230,8 @@ async def _welcome(node: Node, session: Session, request: Hello) -> None:
         )
         for fault in faults:
             session.fault(fault)
-        while recoveries:
-            if not await recoveries[0].finish():
-                break
-            del recoveries[0]
+        while recoveries and not session.ending:
+            await bring(node, session, recoveries.pop(0))
     finally:
         for recovery in recoveries:
             await recovery.abandon()
@@ -291,6 +294,8 @@ async def depart(node: Node, session: Session, code: int, reason: str) -> None:
 async def join(node: Node, session: Session, request: Join) -> None:
     """Become a member of a room, with its past as far as asked."""
     since = Position(*request.since) if request.since is not None else None
+    # What came before it comes before `joined`; what is still on its way then begins anew.
+    await session.caught_up(room_channel(request.room))
     recovery = await _enter(node, session, request.room, since, request.last)
     try:
         shown = await may(node, session, Action.PRESENCE, request.room)
@@ -303,7 +308,7 @@ async def join(node: Node, session: Session, request: Join) -> None:
     if shown and count <= _MEMBERS_IN_JOINED:
         joined.members = members
     session.send(joined, recovery.name)
-    await recovery.finish()
+    await bring(node, session, recovery)
 
 
 async def _enter(node: Node, session: Session, room: str, since: Position | None, last: int | None = None) -> Recovery:
@@ -330,6 +335,7 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
         await take_over(node, session, room)
         await node.channel(name)
         recovery = Recovery(node, session, name)
+        await session.ended(name)
         if since is not None:
             # What was missed is the room's history, too.
             await (recovery.begin(since) if readable else recovery.unrecovered())
@@ -375,10 +381,16 @@ async def leave(node: Node, session: Session, request: Leave) -> None:
 
 
 async def leave_room(node: Node, session: Session, room: str, *, later: bool = False) -> None:
-    """Take the session out of `room`, and tell who cares; `later`: the others, when the grace is over."""
-    if await _part(node, session, room, later=later) and session.hooks.leave:
+    """Take the session out of `room`, and tell who cares; `later`: the others, when the grace is over.
+
+    When it returns, nothing of the room comes any more.
+    """
+    if not await _part(node, session, room, later=later):
+        return
+    if session.hooks.leave:
         await in_task()
         await session.hooks.call(session.hooks.leave, node.options.hook_timeout, session, room)
+    await session.ended(room_channel(room))
 
 
 async def _part(node: Node, session: Session, room: str, *, later: bool) -> bool:
@@ -426,12 +438,16 @@ async def history(node: Node, session: Session, request: History) -> None:
         if request.before is not None:
             found = [publication for publication in found if (publication.seq or 0) < request.before]
         kept = _fit(found[: request.limit], node.options.message_size)
-        more = len(kept) < len(found)
+        # An engine may give less than was asked for, where that is large.
+        cut_short = page.more and len(found) == len(page.publications) > 0
+        if cut_short and request.before is not None:
+            cut_short = (found[-1].seq or 0) + 1 < request.before
+        more = len(kept) < len(found) or cut_short
     else:
         page = await node.engine.before(name, request.before, request.limit)
         kept = _fit(page.publications[::-1], node.options.message_size)[::-1]
         more = page.more or len(kept) < len(page.publications)
-    session.send(HistoryPage(kept, page.position, more, room, request.id))
+    await answer(node, session, HistoryPage(kept, page.position, more, room, request.id))
 
 
 def _fit(publications: list[Publication], size: int) -> list[Publication]:
@@ -470,7 +486,9 @@ async def users(node: Node, session: Session, request: Users) -> None:
 @_answers
 async def ping(node: Node, session: Session, request: Ping) -> None:
     """Are you there?"""
-    session.send(PongAnswer(request.id, request.content))
+    # What was sent before comes before: see protocol.md §4.2.
+    await session.caught_up()
+    await answer(node, session, PongAnswer(request.id, request.content, request.binary))
 
 
 @_answers
@@ -530,4 +548,5 @@ HANDLERS: Final[dict[type[Request], Command]] = {
     History: history,
     Presence: presence,
     Users: users,
+    Chunk: _answers(chunk),
 }

@@ -33,24 +33,47 @@ CODECS: Final = _codecs()
 class Framed:
     """A codec's messages in the frames of one transport; all connections that share both share this object."""
 
-    __slots__ = ("_encode", "_frame", "_native")
+    __slots__ = ("_encode", "_native", "codec", "frame")
 
     def __init__(self, codec: Codec, frame: Callable[[bytes], bytes]) -> None:
+        self.codec = codec
         self._encode = codec.encode
         self._native = codec.NATIVE
-        self._frame = frame
+        # What makes a whole encoded message into the transport's bytes.
+        self.frame = frame
 
     def encode(self, message: object) -> bytes:
         """One message, encoded and framed."""
         if (type(message) is Publication or type(message) is Packed) and message.type in _signals:
             message = _signals[message.type](message)
-        return self._frame(self._encode(message))
+        return self.frame(self._encode(message))
+
+    def encoding(self, message: object) -> bytes:
+        """A message that is no signal of the hub's own, encoded and not framed."""
+        return self._encode(message)
+
+    def native(self, publication: Publication, record: bytes | None) -> bytes | None:
+        """The encoding, where the record is that already."""
+        return record if type(publication) is self._native else None
+
+    def fit(self, publication: Publication, record: bytes | None, most: int) -> bytes | None:
+        """A publication, encoded and framed, where that is at most `most` bytes before it is framed.
+
+        None where it is larger, or where it is so large that finding out would take too long. What the hub tells by
+        itself is small, and does not come here.
+        """
+        encoded = self.native(publication, record)
+        if encoded is None:
+            if memoryview(publication.content).nbytes > most:
+                return None
+            encoded = self._encode(publication)
+        return self.frame(encoded) if len(encoded) <= most else None
 
     def encode_publication(self, publication: Publication, encoded: bytes | None) -> bytes:
         """The same for a publication, whose record (`hubbub.core.record`) may be at hand."""
         if encoded is None or type(publication) is not self._native:
             return self.encode(publication)
-        return self._frame(encoded)
+        return self.frame(encoded)
 
 
 # What the hub tells through channels without being a message of the application: it travels between nodes

@@ -36,7 +36,7 @@ from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content, is
 from hubbub.hub.receipts import Acknowledgements
 from hubbub.hub.revocation import LOG_SIZE, MARGIN, REVOCATIONS, keep_out, revoke_token, revoke_user
 from hubbub.hub.session import Session
-from hubbub.protocol.codec import CONTROL
+from hubbub.protocol.codec import UNFIT
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode
 from hubbub.protocol.content import pack_bytes
 from hubbub.protocol.envelope import Member
@@ -60,6 +60,8 @@ class HubStatistics(Struct, frozen=True, kw_only=True):
     users: int
     rooms: int
     blocked: int
+    # Bytes of messages that have come in chunks, and are not whole yet.
+    transfer_bytes: int
     # Since the start.
     messages_in: int
     publications: int
@@ -340,6 +342,7 @@ class Hub:
             users=node.users,
             rooms=node.rooms,
             blocked=len(node.blocked),
+            transfer_bytes=node.large.held,
             messages_in=node.messages_in,
             publications=node.publications,
             errors=dict(node.errors),
@@ -506,13 +509,18 @@ def _publication(
     if id is not None:
         _check("id", id, 64)
     now = node.now_ms()
-    if is_binary(content):
-        return Packed(type, from_, to, room, pack_bytes(bytes(content)), id=id, time=now)
-    return Publication(type, from_, to, room, encode_content(content), id=id, time=now)
+    packed = is_binary(content)
+    encoded = pack_bytes(bytes(content)) if is_binary(content) else encode_content(content)
+    most = node.large.largest
+    if memoryview(encoded).nbytes > most:
+        raise HubbubError(
+            f"this content is larger than {most} bytes: put it where both sides can reach it, and send its address"
+        )
+    return (Packed if packed else Publication)(type, from_, to, room, encoded, id=id, time=now)
 
 
 def _check(what: str, text: str, most: int) -> None:
-    if not 1 <= len(text) <= most or CONTROL.search(text):
+    if not 1 <= len(text) <= most or UNFIT.search(text):
         raise HubbubError(f"a {what} is 1 to {most} characters, none of them a control character: {text[:most]!r}")
 
 

@@ -31,9 +31,12 @@ from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Outcome
 from hubbub.hub.receipts import SERVER_INBOX, Receipts
 from hubbub.hub.records import INTERVAL, Records
+from hubbub.hub.recovery import fan_out_large
 from hubbub.hub.revocation import REVOCATIONS, hear_revocation, learn_revocations
+from hubbub.hub.transfers import LargeMessages
 from hubbub.protocol.codec import Codec
 from hubbub.protocol.codes import CloseCode
+from hubbub.protocol.envelope import Ack
 from hubbub.types import ALL, Publication, inbox_channel, room_of, user_of
 
 if TYPE_CHECKING:
@@ -135,6 +138,9 @@ class Node:
         # One object per kind of frames, for `Channel.fan_out` groups listeners by identity.
         self._formats: dict[object, Framed] = {}
 
+        # What is too large for one message.
+        self.large = LargeMessages(self)
+
         self.tasks: set[asyncio.Task[None]] = set()
 
         # Counted for statistics and metrics: users and rooms that have somebody here.
@@ -164,6 +170,7 @@ class Node:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.large.stop()
         await self.engine.stop()
 
     def now_ms(self) -> int:
@@ -194,7 +201,11 @@ class Node:
         if origin is not None:
             session = self.sessions.get(origin)
             skip = session.outbox if session is not None else None
-        listening.fan_out(publication, self.turn, skip, encoded)
+        size = memoryview(publication.content).nbytes if encoded is None else len(encoded)
+        if size <= self.large.small:
+            listening.fan_out(publication, self.turn, skip, encoded)
+        else:
+            fan_out_large(self, listening, publication, skip, encoded)
         if self.turn.full:
             self.end_slow()
         if listening.inbox and publication.seq is not None:
@@ -358,6 +369,26 @@ class Node:
         """Whether everything that is said in `room` is volatile, whatever its sender says."""
         return room is not None and self.patterns.some_volatile and self.patterns.of(room).volatile is True
 
+    def put_in_place(self, session: Session, ack: Ack, name: str) -> None:
+        """Send an `ack` that stands for a message of the channel where that message would have come."""
+        if ack.seq is None:
+            # It has no place.
+            session.send(ack)
+            return
+        channel = self.channels.get(name)
+        hold = None if channel is None else channel.hold_of(session.outbox)
+        if hold is None:
+            session.send(ack, name, ack.seq)
+        elif not hold.stand_in(ack):
+            session.close(CloseCode.SLOW_CONSUMER, "reading too slowly: too many acks wait for their place")
+
+    def call_off(self, session: Session, channel: Channel[Session]) -> None:
+        """What is kept aside for `session` does not come; the acks among it that were asked for come at once."""
+        hold = channel.hold_of(session.outbox)
+        if hold is not None:
+            for ack in hold.give_up():
+                session.send(ack)
+
     def hears(self, session: Session, name: str) -> bool:
         """Whether `session` listens to the channel."""
         channel = self.channels.get(name)
@@ -368,6 +399,7 @@ class Node:
         channel = self.channels.get(name)
         if channel is None:
             return
+        self.call_off(session, channel)
         channel.unlisten(session.outbox)
         await self._end_if_empty(name)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
-from hubbub.core.limits import ConnectionLimits
+from hubbub.core.limits import ConnectionLimits, TransferLimits
 from hubbub.core.origins import OriginOptions
 from hubbub.core.outbox import OutboxLimits
 from hubbub.core.permissions import RoleOptions
@@ -76,6 +76,7 @@ class HubOptions(Struct, frozen=True, kw_only=True):
     ] = 100_000
     message_size: Annotated[int, Meta(ge=125, description="bytes of one message from a client")] = 65_536
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    transfers: TransferLimits = field(default_factory=TransferLimits)
     rates: RateLimits = field(default_factory=RateLimits)
     outbox: OutboxLimits = field(default_factory=OutboxLimits)
     origin: OriginOptions = field(default_factory=OriginOptions)

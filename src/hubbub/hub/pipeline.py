@@ -19,7 +19,7 @@ from msgspec import Raw
 
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.codes import ErrorCode
-from hubbub.protocol.content import encode_json, is_bytes, json_of, pack_bytes, unpack_bytes
+from hubbub.protocol.content import encode_json, is_bytes, json_of, pack_bytes, read_json, unpack_bytes
 from hubbub.protocol.conversation import is_name
 from hubbub.protocol.envelope import Envelope, Fault, PackedEnvelope
 from hubbub.types import NOTHING
@@ -52,7 +52,6 @@ _UNCHANGEABLE = frozenset({str, int, float, bool, bytes, type(None)})
 
 T = TypeVar("T")
 
-_anything = msgspec.json.Decoder[Any]()
 _where = re.compile(r" - at `(\$[^`]*)`$")
 
 
@@ -67,7 +66,6 @@ class Message(Generic[T]):
     __slots__ = (
         "_as_read",
         "_content",
-        "_decode",
         "_decoded",
         "_sent",
         "echo",
@@ -96,7 +94,6 @@ class Message(Generic[T]):
         # What was read, encoded before anybody could change it in place; None where nobody can have.
         self._as_read: Raw | None = None
         self._content: Any = None
-        self._decode: Callable[[Raw], Any] = _decode_any
         self._decoded = False
 
     def __repr__(self) -> str:
@@ -113,11 +110,7 @@ class Message(Generic[T]):
     def content(self) -> T:
         """The payload; None where the sender gave none. Raises `Reject` when it is not what was asked for."""
         if not self._decoded:
-            assert self._sent is not None
-            self._content = _decode_sent(self._sent, self._decode)
-            self._decoded = True
-            if type(self._content) not in _UNCHANGEABLE:
-                self._as_read = _encoded_as_read(self._content)
+            self._read(_decode_any)
         return self._content  # type: ignore[no-any-return]
 
     @content.setter
@@ -126,44 +119,60 @@ class Message(Generic[T]):
         self._sent = None
         self._decoded = True
 
+    def _read(self, decode: Callable[[Raw], Any]) -> None:
+        """Read the content as a handler wants it, also where middleware has read or set it before."""
+        written = _written(self)
+        self._content = _read(written, decode)
+        self._decoded = True
+        self._as_read = None if type(self._content) in _UNCHANGEABLE else _encoded_as_read(self._content)
+
     @property
     def binary(self) -> bool:
         """Whether the content is bytes."""
-        if self._decoded:
-            return isinstance(self._content, bytes)
-        assert self._sent is not None
-        return self._sent.binary or (type(self._sent) is PackedEnvelope and is_bytes(self._sent.content))
+        sent = self._sent
+        if sent is None:
+            return is_binary(self._content)
+        return sent.binary or (type(sent) is PackedEnvelope and is_bytes(sent.content))
+
+
+class _Written(NamedTuple):
+    """A content as it goes on: what kind of envelope holds it, and whether it is base64 of bytes there."""
+
+    kind: type[Envelope]
+    content: Raw
+    binary: bool = False
+
+
+def _written(message: Message[Any]) -> _Written:
+    """The content of a message: the sender's own unless it was set, or changed in place; raises `HubbubError`."""
+    sent, content = message._sent, message._content
+    if sent is not None and (message._as_read is None or encode_content(content) == message._as_read):
+        return _Written(type(sent), sent.content, sent.binary)
+    if is_binary(content):
+        return _Written(PackedEnvelope, pack_bytes(bytes(content)))
+    return _Written(Envelope, encode_content(content))
 
 
 def envelope_of(message: Message[Any], fields: dict[str, Any]) -> Envelope:
-    """An envelope of `fields` and the message's content: the sender's own unless it was set, or changed in place.
+    """An envelope of `fields` and the message's content.
 
     Raises `ValidationError` for a field that is wrong, `HubbubError` for content that cannot be sent.
     """
-    sent = message._sent
-    if sent is not None and message._as_read is not None and encode_content(message._content) != message._as_read:
-        sent = None
+    written = _written(message)
     # msgspec checks what it converts, not what Python code assigns.
-    if sent is not None:
-        envelope = msgspec.convert(fields, type(sent))
-        envelope.content, envelope.binary = sent.content, sent.binary
-    elif is_binary(message._content):
-        envelope = msgspec.convert(fields, PackedEnvelope)
-        envelope.content = pack_bytes(bytes(message._content))
-    else:
-        envelope = msgspec.convert(fields, Envelope)
-        envelope.content = encode_content(message._content)
+    envelope = msgspec.convert(fields, written.kind)
+    envelope.content, envelope.binary = written.content, written.binary
     return envelope
 
 
-def _decode_sent(sent: Envelope, decode: Callable[[Raw], Any]) -> Any:
-    """The content of an envelope: bytes are bytes for whoever has not asked for something else."""
-    if decode is _decode_any:
-        if sent.binary:
-            return base64.b64decode(msgspec.json.decode(sent.content, type=str))
-        if type(sent) is PackedEnvelope and (found := unpack_bytes(sent.content)) is not None:
+def _read(written: _Written, decode: Callable[[Raw], Any]) -> Any:
+    """A content as who asked for it wants it: bytes are bytes for whoever has not asked for something else."""
+    if decode is _decode_any or decode is _decode_bytes:
+        if written.binary:
+            return base64.b64decode(msgspec.json.decode(written.content, type=str))
+        if written.kind is PackedEnvelope and (found := unpack_bytes(written.content)) is not None:
             return found
-    return decode(json_of(sent.content)[0] if type(sent) is PackedEnvelope else sent.content)
+    return decode(json_of(written.content)[0] if written.kind is PackedEnvelope else written.content)
 
 
 def is_binary(content: object) -> TypeGuard[bytes | bytearray | memoryview]:
@@ -181,13 +190,10 @@ def _encoded_as_read(content: object) -> Raw:
 
 def encode_content(content: object) -> Raw:
     """Any content as encoded JSON: what msgspec can encode, or a pydantic model; raises `HubbubError`."""
-    if isinstance(content, Raw):
-        return content
-    if content is None:
+    if content is None or (isinstance(content, Raw) and not memoryview(content).nbytes):
         return NOTHING
-    dump = getattr(content, "model_dump_json", None)
     try:
-        return Raw(dump().encode()) if dump is not None else encode_json(content)
+        return encode_json(content)
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise HubbubError(f"this content cannot be sent as JSON: {error}") from error
 
@@ -329,10 +335,9 @@ class Pipeline:
         is_async = inspect.iscoroutinefunction(handler)
 
         async def call(message: Message[Any]) -> Message[Any] | None:
-            if decode is not _decode_any and not message._decoded:
-                message._decode = decode
+            if decode is not _decode_any:
                 # Before the handler: content that is wrong never reaches it.
-                _ = message.content
+                message._read(decode)
             if is_async:
                 return await typing.cast("Awaitable[Message[Any] | None]", handler(message))
             assert self.threads is not None
@@ -351,7 +356,15 @@ async def _around(middleware: Middleware, chain: Next, message: Message[Any]) ->
 
 
 def _decode_any(raw: Raw) -> Any:
-    return _decode_msgspec(_anything, raw)
+    try:
+        return read_json(bytes(raw) or b"null")
+    except ValueError as error:
+        raise Reject(ErrorCode.INVALID_CONTENT, str(error), where="$") from None
+
+
+def _decode_bytes(raw: Raw) -> bytes:
+    # Who sends bytes says so: a string that happens to be base64 is a string.
+    raise Reject(ErrorCode.INVALID_CONTENT, "Expected bytes", where="$")
 
 
 def _content_decoder(handler: Handler) -> Callable[[Raw], Any]:
@@ -369,6 +382,8 @@ def _content_decoder(handler: Handler) -> Callable[[Raw], Any]:
     (wanted,) = typing.get_args(annotation)
     if wanted is Any:
         return _decode_any
+    if wanted is bytes:
+        return _decode_bytes
     validate = getattr(wanted, "model_validate_json", None)
     if validate is not None:
         return functools.partial(_decode_pydantic, validate)

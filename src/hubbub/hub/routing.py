@@ -143,7 +143,7 @@ def _acknowledge(
         if envelope.echo or accepted.duplicate:
             session.send(ack)
         else:
-            session.send(ack, channel, accepted.seq)
+            node.put_in_place(session, ack, channel)
 
 
 async def _handle(node: Node, session: Session, envelope: Envelope, chain: Next) -> None:
@@ -201,7 +201,7 @@ async def _go_through(node: Node, session: Session, envelope: Envelope, chain: N
             return Outcome(envelope, None)
         if session.expelled:
             raise denied()
-        made = _made(result)
+        made = _made(result, node.large.largest)
         still_joined = made.room is None or (session.room_names is not None and made.room in session.room_names)
         if not still_joined and not (joined and made.room == envelope.room):
             raise NotJoined
@@ -239,8 +239,11 @@ def _channel_of(envelope: Envelope) -> str:
     return ALL if envelope.to is None else "user:" + envelope.to
 
 
-def _made(message: object) -> Envelope:
-    """What a handler made of a message, checked as strictly as what a client sends; raises `BadMessage`."""
+def _made(message: object, largest: int) -> Envelope:
+    """What a handler made of a message, checked as strictly as what a client sends; raises `BadMessage`.
+
+    Its content may have `largest` bytes, as what the application publishes.
+    """
     if not isinstance(message, Message):
         raise BadMessage(f"expected the message or None, got {type(message).__name__}")
     fields = {
@@ -256,6 +259,8 @@ def _made(message: object) -> Envelope:
         envelope = envelope_of(message, {name: value for name, value in fields.items() if value is not None})
     except msgspec.ValidationError as error:
         raise BadMessage(str(error)) from None
+    if memoryview(envelope.content).nbytes > largest:
+        raise BadMessage(f"its content is larger than {largest} bytes")
     if envelope.type in RESERVED_FROM_CLIENT:
         raise BadMessage(f"{envelope.type} is a type of the protocol itself")
     check(envelope)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections import deque
-from collections.abc import Coroutine, Iterable
-from enum import StrEnum
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from hubbub import audit
@@ -15,22 +13,36 @@ from hubbub.core.metering import Allowance, Metering
 from hubbub.core.outbox import Held, Outbox
 from hubbub.core.rates import Refused
 from hubbub.core.wheel import Timer
-from hubbub.eager import in_task, step
+from hubbub.eager import step
 from hubbub.hub import commands
 from hubbub.hub.routing import route
+from hubbub.hub.state import State
+from hubbub.hub.transfers import SessionTransfers
+from hubbub.hub.waiting import Waiting
 from hubbub.protocol.codes import CloseCode, ErrorCode
-from hubbub.protocol.conversation import Conversation, Violation
-from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Goodbye, Hello, PackedEnvelope, Request, ServerPing
+from hubbub.protocol.conversation import BadChunk, Conversation, Violation
+from hubbub.protocol.envelope import (
+    REQUESTS,
+    Chunk,
+    Envelope,
+    Fault,
+    Goodbye,
+    Hello,
+    PackedEnvelope,
+    Request,
+    ServerPing,
+)
 from hubbub.types import Identity, Publication, inbox_channel
 
 if TYPE_CHECKING:
     from hubbub.core.permissions import Permissions
     from hubbub.hub.hooks import Hooks
     from hubbub.hub.node import Node
+    from hubbub.hub.recovery import Recovery
     from hubbub.protocol.codec import Codec
     from hubbub.transports.base import Handshake, Writer
 
-__all__ = ["Session", "State"]
+__all__ = ["Session"]
 
 # Close codes that say that the client broke a rule.
 _VIOLATIONS = frozenset((1002, 1007, 1009, int(CloseCode.PROTOCOL_VIOLATION)))
@@ -38,27 +50,8 @@ _VIOLATIONS = frozenset((1002, 1007, 1009, int(CloseCode.PROTOCOL_VIOLATION)))
 # Close codes that say that who was here may not be.
 _EXPULSIONS = frozenset((CloseCode.UNAUTHORIZED, CloseCode.DISCONNECTED, CloseCode.TOKEN_EXPIRED))
 
-# Bytes of backlog to write before looking whether the socket still takes them.
-_BACKLOG_STEP = 65_536
-
 # What a request is called on the wire.
 _NAMES = {request: name for name, request in REQUESTS.items()}
-
-
-class State(StrEnum):
-    """Where a session is in its life."""
-
-    CONNECTING = "connecting"
-    """The connection stands, but it is not open: no `hello` yet, or `on_connect` is still running."""
-
-    OPEN = "open"
-    IDLE = "idle"
-    """Open, and silent for longer than the ping interval."""
-
-    DRAINING = "draining"
-    """Told to come back elsewhere; the connection closes next."""
-
-    CLOSED = "closed"
 
 
 class Session:
@@ -79,6 +72,7 @@ class Session:
         "_pinged",
         "_queue",
         "_timer",
+        "_transfers",
         "_writable",
         "_writer",
         "device",
@@ -142,12 +136,14 @@ class Session:
 
         # While a message waits for something, later ones of this session wait behind it, in order.
         self._busy = False
-        # Each with when it came.
-        self._queue: deque[tuple[str | bytes, float]] | None = None
+        self._queue: Waiting | None = None
 
         # What it may send, from its first message on; and the timer of a message whose turn has not come yet.
         self._allowance: Allowance | None = None
         self._delay: asyncio.TimerHandle | None = None
+
+        # What it sends and gets in chunks; None before the first.
+        self._transfers: SessionTransfers | None = None
 
         # The queue is long: the socket is not read until it is done.
         self._paused = False
@@ -204,6 +200,35 @@ class Session:
         """Whether a message of this session is being handled, and later ones wait."""
         return self._busy
 
+    @property
+    def waits(self) -> bool:
+        """Whether the server makes it wait: what it says is not handled now, or not even read."""
+        return self._busy or self._paused
+
+    @property
+    def transfers(self) -> SessionTransfers:
+        """What it sends and gets in chunks."""
+        if self._transfers is None:
+            self._transfers = SessionTransfers(self._node, self)
+        return self._transfers
+
+    async def caught_up(self, channel: str | None = None) -> None:
+        """Wait until it has all that has come for it so far, also what is large; in all channels, or in this one."""
+        if self._transfers is not None:
+            await self._transfers.caught_up(channel)
+
+    def caught(self, recovery: Recovery) -> None:
+        """It is live in the channel of this recovery, or is not to be: nobody has to wait for that any more."""
+        if self._transfers is None:
+            recovery.let_go()
+        else:
+            self._transfers.caught(recovery)
+
+    async def ended(self, channel: str) -> None:
+        """Wait until what is large and has begun, of a channel that it has left, is written."""
+        if self._transfers is not None:
+            await self._transfers.ended(channel)
+
     def pause(self) -> None:
         """Take no more messages until those at hand are handled."""
         if self._writer is not None and not self._paused:
@@ -253,6 +278,8 @@ class Session:
     def unblocked(self) -> None:
         """The socket takes bytes again."""
         self._node.blocked.pop(self, None)
+        # The peer has read: as good as a word from it, which may have to wait behind much that is large.
+        self.last_seen = self._node.wheel.now
         written = self.outbox.unblock()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
@@ -269,11 +296,20 @@ class Session:
 
     # ------------------------------------------------------------------------------------ what it says
 
-    def _handle(self, message: str | bytes, arrived: float | None = None) -> None:
-        event = self._conversation.receive(message, self.last_seen)
+    def _handle(self, message: str | bytes | Envelope | Request | Fault, arrived: float | None = None) -> None:
+        if isinstance(message, str | bytes):
+            event = self._conversation.receive(message, self.last_seen)
+        else:
+            event = self._conversation.received_whole(message, self.last_seen)
         metering = self._node.metering
         if metering is None or self._may(metering, event, arrived):
             self._do(event)
+
+    def received_whole(self, event: Envelope | Request | Fault) -> None:
+        """A message that has come in chunks, and is decoded: the next to be handled, when `go_on` is called."""
+        if self._queue is None:
+            self._queue = Waiting()
+        self._queue.add_first(event, self._node.loop.time())
 
     def _do(self, event: Envelope | Request | Fault | Violation) -> None:
         if type(event) is Envelope or type(event) is PackedEnvelope:
@@ -283,6 +319,9 @@ class Session:
         elif isinstance(event, Request):
             handler = commands.HANDLERS[type(event)]
             self._run(handler(self._node, self, event))
+        elif isinstance(event, BadChunk):
+            if self.transfers.spoil(event):
+                self.wrong(event.told)
         elif isinstance(event, Fault):
             self.fault(event)
         elif isinstance(event, Violation):
@@ -303,6 +342,8 @@ class Session:
             allowance = self._allowance = Allowance(metering, self.user, self.ip)
         if isinstance(event, Envelope):
             verdict = allowance.take(event.type, arrived)
+        elif type(event) is Chunk:
+            verdict = allowance.take("chunk", max(arrived, now))
         elif isinstance(event, Request):
             verdict = allowance.take(_NAMES[type(event)], arrived)
         else:
@@ -310,6 +351,12 @@ class Session:
             return True
         if verdict is None:
             return True
+        if type(event) is Chunk:
+            # A message with a hole is of no use: it comes slower, and so does what is behind it.
+            self.wait()
+            ready = max(arrived, now) + verdict.seconds
+            self._delay = self._node.loop.call_later(ready - now, self._take_late, metering, event, ready)
+            return False
         # It may have waited behind others since it came.
         left = arrived + verdict.seconds - now
         if isinstance(verdict, Refused):
@@ -329,6 +376,10 @@ class Session:
         finally:
             if not self._busy:
                 self.go_on()
+
+    def _take_late(self, metering: Metering, event: Chunk, ready: float) -> None:
+        if self._may(metering, event, ready):
+            self._do_late(event)
 
     def _refuse(self, event: Envelope | Request, seconds: float, allowance: Allowance) -> None:
         # A little more than it is: clocks are coarse, and one that comes a millisecond early is refused again.
@@ -360,9 +411,9 @@ class Session:
         queue = self._queue
         while queue and not self._busy:
             if self._closing is not None:
-                queue.clear()
+                self._queue = None
                 return
-            self._handle(*queue.popleft())
+            self._handle(*queue.take())
         if not queue:
             self._queue = None
             if self._paused and self._writer is not None and not self._node.draining:
@@ -374,11 +425,11 @@ class Session:
         if self._closing is not None:
             return
         if self._queue is None:
-            self._queue = deque()
+            self._queue = Waiting()
         # Now, and not when its turn comes: that the server takes its time must not look like a burst.
-        self._queue.append((message, self._node.loop.time()))
-        if len(self._queue) >= self._node.options.session_queue:
-            # A few more may be in the transport's buffer; the socket brings no new ones.
+        self._queue.add(message, self._node.loop.time())
+        if self._queue.is_full(self._node.options.session_queue, self._node.options.message_size):
+            # What the last read has brought may still come, uncompressed; the socket brings no more.
             self.pause()
 
     # ------------------------------------------------------------------------------------ what it gets
@@ -386,20 +437,21 @@ class Session:
     def send(self, message: object, channel: str = "", seq: int | None = None) -> None:
         """Send one message of the server to this session alone; `Outbox.put` says what `channel` and `seq` are."""
         if self._closing is None and self._writer is not None:
-            self._put(self.outbox.format.encode(message), None, channel, seq)
+            self.put_frame(self.outbox.format.encode(message), None, channel, seq)
 
     def put(self, publication: Publication, channel: str) -> None:
         """Send one publication of `channel` to this session alone."""
-        self._put(self.outbox.format.encode(publication), publication, channel)
+        self.put_frame(self.outbox.format.encode(publication), publication, channel)
 
     def fault(self, fault: Fault) -> None:
         """Tell the client what did not work."""
         self._node.count_error(fault.code)
         self.send(fault)
 
-    def _put(
+    def put_frame(
         self, frame: bytes, publication: Publication | None = None, channel: str = "", seq: int | None = None
     ) -> None:
+        """Send what is framed for this session's format; `Outbox.put` says what the others are."""
         turn = self._node.turn
         turn.begin()
         turn.collect(len(frame))
@@ -407,33 +459,13 @@ class Session:
         if turn.full:
             self._node.end_slow()
 
-    async def send_backlog(self, publications: Iterable[Publication], channel: str) -> bool:
-        """Send what was missed, no faster than the socket takes it; False when the session ended meanwhile."""
-        outbox, turn = self.outbox, self._node.turn
-        unsent = 0
-        for publication in publications:
-            frame = outbox.format.encode(publication)
-            unsent += len(frame)
-            if unsent > _BACKLOG_STEP:
-                unsent = len(frame)
-                outbox.flush()
-                # A reader that keeps up must not keep everybody else waiting.
-                await in_task()
-            # Behind a blocked socket it would count against the outbox's bounds. The write deadline ends the
-            # session if this takes too long.
-            while outbox.blocked and self._closing is None:
-                await self._wait_writable()
-            if self._closing is not None:
-                return False
-            turn.begin()
-            turn.collect(len(frame))
-            outbox.put(frame, publication, channel)
-        return True
-
-    async def _wait_writable(self) -> None:
-        if self._writable is None or self._writable.done():
-            self._writable = self._node.loop.create_future()
-        await self._writable
+    async def writable(self) -> bool:
+        """Wait until the socket takes something; False when the session has ended."""
+        while self.outbox.blocked and self._closing is None:
+            if self._writable is None or self._writable.done():
+                self._writable = self._node.loop.create_future()
+            await self._writable
+        return self._closing is None
 
     def _acknowledge(self, written: list[Held]) -> None:
         """A plain client's inbox is acknowledged as far as it was written, now that it was."""
@@ -506,6 +538,8 @@ class Session:
         # What did not leave the outbox was not written: the next session gets it.
         self._node.unwritten.pop(self, None)
         self.outbox.close()
+        if self._transfers is not None:
+            self._transfers.clear()
         if code in _VIOLATIONS:
             audit.record("violation", session=self.id, user=self.user, ip=self.ip, code=code)
         lasted = self._node.now_ms() - self.since if self.since else None

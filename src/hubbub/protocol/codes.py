@@ -98,13 +98,15 @@ class CloseCode(IntEnum):
     """Never on the wire: what is reported when the connection went away without a close frame."""
 
     INVALID_PAYLOAD = 1007
-    """A text message that is not UTF-8."""
+    """A text message that is not UTF-8, or a compressed one that is not compressed as agreed."""
 
     POLICY_VIOLATION = 1008
     """Not used by Hubbub, which says what was violated (4500 and up); proxies use it."""
 
     TOO_BIG = 1009
-    """A frame or a message larger than the connection's limit, or in too many fragments."""
+    """A frame or a message larger than the connection's limit, inflated too, in too many fragments, or
+    without its last one for too long.
+    """
 
     INTERNAL = 1011
     """The server failed in a way that costs this connection."""
@@ -113,8 +115,8 @@ class CloseCode(IntEnum):
     """The server drains before a restart; the goodbye says when to come back."""
 
     TRY_LATER = 1013
-    """The server is full, what it needs is away, or it has lost messages of a channel: whoever resumes is
-    told.
+    """The server is full, also of fragments that wait for their last, what it needs is away, or messages are
+    lost.
     """
 
     SLOW_CONSUMER = 4000

@@ -6,17 +6,18 @@ been wrong too often. What the events mean for rooms and users is the hub's busi
 
 from __future__ import annotations
 
-import re
+import codecs
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, TypeGuard
 
 from msgspec import Struct
 
-from hubbub.protocol.codec import BadMessage, Codec
+from hubbub.protocol.codec import UNFIT, BadMessage, Codec
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode, ErrorCode
-from hubbub.protocol.envelope import REQUESTS, Envelope, Fault, Hello, Join, Request, Users
+from hubbub.protocol.envelope import REQUESTS, Chunk, Envelope, Fault, Hello, Join, Ping, Request, Users
 
-__all__ = ["Conversation", "Violation", "check", "is_name"]
+__all__ = ["BadChunk", "Conversation", "Violation", "check", "is_name", "read_whole"]
 
 _MOST_FAULTS: Final = 10
 _FAULT_WINDOW: Final = 60.0
@@ -27,8 +28,9 @@ _volatile: Final = frozenset({"webrtc-offer", "webrtc-answer", "webrtc-ice"})
 # What the server says is not for clients to say, and what neither side can say yet.
 _not_for_clients: Final = (RESERVED_FROM_SERVER | RESERVED_FROM_CLIENT) - REQUESTS.keys()
 
-# Control characters (protocol.md §1.2), and surrogates: a client cannot send those, but Python strings can hold them.
-_unfit = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+_utf8 = codecs.getincrementaldecoder("utf-8")
+_PIECE: Final = 262_144
 
 
 class Violation(Struct, frozen=True):
@@ -38,6 +40,25 @@ class Violation(Struct, frozen=True):
     reason: str
     # Sent before the close, where the client can make use of it.
     fault: Fault | None = None
+
+
+class BadChunk(Fault):
+    """A part of the transfer `id` that cannot be read: `wrong` only where nothing was before with that transfer."""
+
+    # 0 where the part does not say which one it is.
+    index: int = 0
+
+    @property
+    def told(self) -> Fault:
+        """What is told of it."""
+        return Fault(self.code, self.message, self.id, self.room)
+
+
+class _Part(Struct):
+    """What of a bad chunk says where it belongs."""
+
+    type: str
+    index: object = 0
 
 
 class Conversation:
@@ -81,8 +102,17 @@ class Conversation:
                     self.greeted = True
                     return asked
         except BadMessage as error:
-            return self._wrong(str(error), now, *codec.decode_reference(message))
+            id, room = codec.decode_reference(message)
+            if self.greeted and id is not None and (index := _part_of(codec, message)) is not None:
+                return BadChunk(ErrorCode.BAD_MESSAGE, str(error), id, room, index=index)
+            return self._wrong(str(error), now, id, room)
         return self._wrong("the first message must be hello", now, envelope.id, envelope.room)
+
+    def received_whole(self, event: Envelope | Request | Fault, now: float) -> Envelope | Request | Fault | Violation:
+        """What is to be made of a message that came in chunks, and that `read_whole` has read."""
+        if type(event) is Fault:
+            return self._wrong(event.message, now, event.id, event.room)
+        return event
 
     def wrong(self, now: float) -> bool:
         """Note one bad message; whether it was one too many (the 10th within a minute)."""
@@ -99,6 +129,55 @@ class Conversation:
         if self.wrong(now):
             return Violation(CloseCode.PROTOCOL_VIOLATION, "too many bad messages", fault)
         return fault
+
+
+def _part_of(codec: Codec, message: str | bytes) -> int | None:
+    """Which part a bad message is, where it is a `chunk`."""
+    try:
+        part = codec.decode_as(message, _Part)
+    except BadMessage:
+        return None
+    if part.type != "chunk":
+        return None
+    return part.index if isinstance(part.index, int) else 0
+
+
+def read_whole(codec: Codec, blocks: Iterable[bytes | bytearray], transfer: str) -> Envelope | Request | Fault:
+    """What a message says that has come in chunks as the transfer of this id; a `Fault` where it is none.
+
+    `blocks` are the whole, to be joined. It knows nothing of the session, and takes its time: it may be called in any
+    thread.
+    """
+    whole = b"".join(blocks)
+    try:
+        if not codec.BINARY:
+            # A text message has been looked at by whoever took it off the wire.
+            _check_utf8(whole)
+        envelope = codec.decode(whole)
+        request = REQUESTS.get(envelope.type)
+        if request is None:
+            check(envelope)
+            return envelope
+        if request is Chunk or request is Hello:
+            return Fault(ErrorCode.BAD_MESSAGE, f"`{envelope.type}` does not come in chunks", transfer)
+        asked = codec.decode_as(whole, request)
+        _check_request(envelope, asked)
+    except BadMessage as error:
+        id, room = codec.decode_reference(whole)
+        # A client that gave the message no id may still know the transfer by its own.
+        return Fault(ErrorCode.BAD_MESSAGE, str(error), transfer if id is None else id, room)
+    return asked
+
+
+def _check_utf8(text: bytes) -> None:
+    # A piece at a time: each call keeps every other thread waiting.
+    decoder = _utf8()
+    try:
+        for at in range(0, len(text), _PIECE):
+            decoder.decode(text[at : at + _PIECE])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise BadMessage("not JSON: text is not UTF-8") from None
 
 
 def check(envelope: Envelope) -> None:
@@ -129,7 +208,7 @@ def check(envelope: Envelope) -> None:
 
 def is_name(value: object) -> TypeGuard[str]:
     """Whether `value` can name a user or a room (protocol.md §1.2)."""
-    return isinstance(value, str) and 1 <= len(value) <= 128 and not _unfit.search(value)
+    return isinstance(value, str) and 1 <= len(value) <= 128 and not UNFIT.search(value)
 
 
 def _check_request(envelope: Envelope, request: Request) -> None:
@@ -137,16 +216,21 @@ def _check_request(envelope: Envelope, request: Request) -> None:
     for field, name in (("id", envelope.id), ("room", envelope.room), ("to", envelope.to)):
         if name is not None:
             _check_text(field, name)
+    if isinstance(request, Ping):
+        # What the codec makes of it: in MessagePack it is no field.
+        request.binary = envelope.binary
     if isinstance(request, Join) and request.since is not None and request.last is not None:
         raise BadMessage("`join` takes `since` or `last`, not both")
     if isinstance(request, Hello) and request.resume is not None:
         for name in request.resume.rooms:
             _check_text("room", name)
+    if isinstance(request, Chunk) and request.index >= request.total:
+        raise BadMessage("`index` of a chunk is below its `total`")
     if isinstance(request, Users):
         for name in request.ids:
             _check_text("ids", name)
 
 
 def _check_text(field: str, text: str) -> None:
-    if _unfit.search(text):
+    if UNFIT.search(text):
         raise BadMessage(f"`{field}` contains a control character")

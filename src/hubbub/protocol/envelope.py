@@ -47,6 +47,7 @@ __all__ = [
     "Request",
     "Resume",
     "Seq",
+    "ServerChunk",
     "ServerPing",
     "Token",
     "Type",
@@ -155,6 +156,8 @@ class Ping(Request):
     """Answered with a `pong` that repeats `id` and `content`."""
 
     content: Raw = NOTHING
+    # As in the `Envelope`.
+    binary: bool = False
 
 
 class Pong(Request):
@@ -343,6 +346,17 @@ class PongAnswer(_Answer, tag="pong"):
 
     id: str | None = None
     content: Raw = NOTHING
+    # As in the `Envelope`.
+    binary: bool = False
+
+
+class ServerChunk(_Answer, tag="chunk"):
+    """A part of a large message of the server's, see `Chunk`."""
+
+    id: str
+    index: int
+    total: int
+    data: bytes
 
 
 class Fault(_Answer, tag="error"):
@@ -384,5 +398,6 @@ REQUESTS: dict[str, type[Request]] = {
     "history": History,
     "presence": Presence,
     "users": Users,
+    "chunk": Chunk,
 }
 """The reserved types that a client may send, and how each is read."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from hubbub.protocol.codec import BadMessage, Reference, Typed, say
 from hubbub.protocol.content import check_packed, packed, read_extension
 from hubbub.protocol.envelope import HistoryPage, PackedEnvelope
-from hubbub.types import Packed, Publication
+from hubbub.types import NOTHING, Packed, Publication
 
 __all__ = ["BINARY", "NAME", "NATIVE", "decode", "decode_as", "decode_reference", "decode_type", "encode"]
 
@@ -22,7 +22,15 @@ S = TypeVar("S", bound=Struct)
 
 _envelope = msgspec.msgpack.Decoder(PackedEnvelope)
 _decoders: dict[type[Struct], msgspec.msgpack.Decoder[Any]] = {}
+_decode_text = msgspec.msgpack.Decoder(str).decode
 _encode = msgspec.msgpack.Encoder().encode
+
+
+class _Reference(Struct):
+    """A `Reference` of which nothing is read but what may be a text; see `check_packed` for why."""
+
+    id: Raw = NOTHING
+    room: Raw = NOTHING
 
 
 def decode(data: str | bytes) -> PackedEnvelope:
@@ -58,9 +66,17 @@ def decode_type(data: str | bytes) -> str:
 def decode_reference(data: str | bytes) -> tuple[str | None, str | None]:
     """See `Codec.decode_reference`."""
     try:
-        return decode_as(data, Reference).valid
+        found = decode_as(data, _Reference)
     except BadMessage:
         return None, None
+    return Reference(_text(found.id), _text(found.room)).valid
+
+
+def _text(value: Raw) -> str | None:
+    try:
+        return _decode_text(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def encode(message: object) -> bytes:

@@ -6,18 +6,18 @@ schema and their structs say of themselves. Importing this needs the package `pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
 from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.message import DecodeError
 from msgspec import UNSET, Raw, Struct
 
-from hubbub.protocol.codec import BadMessage, Reference, say
+from hubbub.protocol.codec import BadMessage, Reference, check_nesting, say
 from hubbub.protocol.content import json_of, pack_bytes, packed_of, unpack_bytes
-from hubbub.protocol.envelope import Envelope, PackedEnvelope
-from hubbub.protocol.json import check_nesting
+from hubbub.protocol.envelope import Envelope, PackedEnvelope, Request
 from hubbub.protocol.schema import SCHEMA
 from hubbub.types import Packed, Publication
 
@@ -29,18 +29,43 @@ NATIVE: Final = None
 
 S = TypeVar("S", bound=Struct)
 
-# A pool of our own: an application may have other messages of the same name.
-_pool = descriptor_pool.DescriptorPool()
-_pool.AddSerializedFile(SCHEMA)
-# Its class is made at run time, which no type checker can see.
-_Envelope: Any = message_factory.GetMessageClass(_pool.FindMessageTypeByName("hubbub.v1.Envelope"))
+# Of what only the server says, that of which there may be many. For what a client says it is unknown: 16 MiB of empty
+# envelopes in a `history` would be gigabytes, and half a minute of Python. The members of `fields` themselves stay, for
+# one that comes ends another.
+_SERVERS: Final = {
+    "Welcome": ("limits", "positions", "recovered"),
+    "Joined": ("members",),
+    "History": ("messages",),
+    "Presence": ("members",),
+    "Users": ("users",),
+}
+
+
+def _schema(without: Mapping[str, Collection[str]]) -> Any:
+    """The class of `Envelope`, made at run time, which no type checker can see; `without` some fields."""
+    file = FileDescriptorProto.FromString(SCHEMA)
+    for message in file.message_type:
+        for field in [field for field in message.field if field.name in without.get(message.name, ())]:
+            message.field.remove(field)
+    # A pool of our own: an application may have other messages of the same name.
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("hubbub.v1.Envelope"))
+
+
+_Envelope: Final = _schema({})
+_ClientEnvelope: Final = _schema(_SERVERS)
 
 # The member of `fields` that a reserved type has, where that is not the one of its own name.
 _MEMBERS: Final = {"receipt": "told", "member-joined": "told", "member-left": "told"}
 # The other fields, by whether they can be empty, 0 or false without being absent.
-_PLAIN: Final = ("id", "to", "room", "from", "receipt", "seq", "time")
-_OPTIONAL: Final = ("echo", "volatile", "prev")
+_PLAIN: Final = ("from", "receipt", "seq", "time")
+_OPTIONAL: Final = ("id", "to", "room", "echo", "volatile", "prev")
 _members: Final = {field.name: field.message_type for field in _Envelope.DESCRIPTOR.oneofs_by_name["fields"].fields}
+
+
+def _member_of(type: str) -> str:
+    return _MEMBERS.get(type, type)
 
 
 # ---------------------------------------------------------------------------------------------- reading
@@ -48,7 +73,7 @@ _members: Final = {field.name: field.message_type for field in _Envelope.DESCRIP
 
 def decode(data: str | bytes) -> Envelope:
     """See `Codec.decode`."""
-    read = _parse(data)
+    read = _parse(data, _ClientEnvelope)
     try:
         return msgspec.convert(_read_envelope(read), PackedEnvelope if read.HasField("binary") else Envelope)
     except msgspec.ValidationError as error:
@@ -58,29 +83,30 @@ def decode(data: str | bytes) -> Envelope:
 def decode_as(data: str | bytes, kind: type[S]) -> S:
     """See `Codec.decode_as`; a `content` is of either form, and the first byte says which: see `unpack_bytes`."""
     try:
-        return msgspec.convert(_read_envelope(_parse(data)), kind)
+        read = _parse(data, _ClientEnvelope if issubclass(kind, Request) else _Envelope)
+        return msgspec.convert(_read_envelope(read), kind)
     except msgspec.ValidationError as error:
         raise BadMessage(say(error, "Protobuf")) from None
 
 
 def decode_type(data: str | bytes) -> str:
     """See `Codec.decode_type`."""
-    type: str = _parse(data).type
+    type: str = _parse(data, _Envelope).type
     return type
 
 
 def decode_reference(data: str | bytes) -> tuple[str | None, str | None]:
     """See `Codec.decode_reference`."""
     try:
-        read = _parse(data)
+        read = _parse(data, _ClientEnvelope)
     except BadMessage:
         return None, None
     return Reference(read.id, read.room).valid
 
 
-def _parse(data: str | bytes) -> Any:
+def _parse(data: str | bytes, schema: Any) -> Any:
     try:
-        return _Envelope.FromString(data)
+        return schema.FromString(data)
     except DecodeError:
         raise BadMessage("not Protobuf: the bytes are no `Envelope` of hubbub.proto") from None
 
@@ -102,7 +128,7 @@ def _content(read: Any) -> Raw | None:
 
 
 def _read_envelope(read: Any) -> dict[str, Any]:
-    """All that an `Envelope` says, the fields of its type beside the others."""
+    """All that an `Envelope` says, the fields of its type beside the others; those of other types are not read."""
     found: dict[str, Any] = {"type": read.type}
     for name in _PLAIN:
         value = getattr(read, name)
@@ -115,8 +141,9 @@ def _read_envelope(read: Any) -> dict[str, Any]:
     content = _content(read)
     if content is not None:
         found["content"] = content
-    member = read.WhichOneof("fields")
-    if member is not None:
+    member = _member_of(read.type)
+    if member in _members:
+        # Where it is not set, it is empty.
         found |= _read(getattr(read, member))
     return found
 
@@ -219,10 +246,12 @@ def _write_content(written: Any, content: Raw) -> None:
 
 def _write_envelope(written: Any, fields: dict[str, Any]) -> None:
     content = fields.pop("content", None)
+    # A word of the codec JSON: bytes are in MessagePack here.
+    fields.pop("binary", None)
     if content is not None:
         _write_content(written, content)
     type = fields["type"]
-    member = _MEMBERS.get(type, type)
+    member = _member_of(type)
     inner = _members.get(member)
     if inner is not None:
         own = {name: fields.pop(name) for name in list(fields) if name in inner.fields_by_name}

@@ -28,6 +28,7 @@ class _HubCollector(Collector):
         yield GaugeMetricFamily("hubbub_users_online", "Users with a session on this node.", counted.users)
         yield GaugeMetricFamily("hubbub_rooms", "Rooms with a member on this node.", counted.rooms)
         yield GaugeMetricFamily("hubbub_blocked_connections", "Connections that take no more.", counted.blocked)
+        yield GaugeMetricFamily("hubbub_transfer_bytes", "Bytes of unfinished large messages.", counted.transfer_bytes)
         yield CounterMetricFamily("websocket_messages_processed", "Messages from clients.", counted.messages_in)
         yield CounterMetricFamily("hubbub_publications", "Publications told to this node.", counted.publications)
         meters = GaugeMetricFamily("hubbub_meters", "Users and addresses with a rate to keep.", labels=["kind"])

@@ -70,9 +70,9 @@ class Writer(Protocol):
         """How many bytes wait in the transport: fewer than a while ago, and the peer is reading."""
 
     def framing(self, binary: bool) -> Callable[[bytes], bytes]:
-        """What makes a whole message into this transport's bytes: one function for all its connections.
+        """What makes a whole message into this transport's bytes: one function for all that take the same bytes.
 
-        So one publication is framed once and written to a thousand connections.
+        So one publication is framed, and perhaps compressed, once, and written to a thousand connections.
         """
 
     def ping(self) -> None:
@@ -156,6 +156,13 @@ class TransportLimits(Struct, frozen=True, kw_only=True):
     ] = 5.0
     message_size: Annotated[int, Meta(ge=125, description="bytes of one message from a client")] = 65_536
     message_fragments: Annotated[int, Meta(ge=1, description="frames that one message may be cut into")] = 128
+    message_timeout: Annotated[
+        float, Meta(gt=0, description="seconds from the first frame of a message to its last")
+    ] = 60.0
+    # Without it, each of 100,000 connections could have a message begun, and keep 64 KiB: 6 GiB.
+    unfinished_size: Annotated[
+        int, Meta(ge=125, description="bytes of messages whose last frame has not come, of all clients together")
+    ] = 67_108_864
     # A burst, and then so many per second: the rest of a flood would be work for nothing.
     control_frames_per_second: Annotated[
         float, Meta(gt=0, description="ping and pong frames a client may send per second")

@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 from msgspec import Struct
 
+from hubbub.protocol.deflate import Deflate, Offer, read_offers
 from hubbub.transports.base import Handshake, Refuse
 
 __all__ = [
@@ -129,10 +130,10 @@ def read_head(data: bytes) -> Head | Refuse:
     return Head(request[1], request[2], int(request[3]), headers)
 
 
-def read_handshake(head: Head, ip: str, secure: bool = False) -> tuple[Handshake, str] | Refuse:
-    """Check that a request is a WebSocket handshake (RFC 6455 §4.2.1): what it says, and its key.
+def read_handshake(head: Head, ip: str, secure: bool = False) -> tuple[Handshake, str, list[Offer]] | Refuse:
+    """Check that a request is a WebSocket handshake (RFC 6455 §4.2.1): what it says, its key, and its extensions.
 
-    `ip` and `secure` are the transport's to know; the key is for `switching`.
+    `ip` and `secure` are the transport's to know, as is what becomes of the rest: the key is for `switching`.
     """
     headers = head.headers
     if head.method != "GET" or head.minor != 1 or not head.target.startswith("/"):
@@ -152,12 +153,16 @@ def read_handshake(head: Head, ip: str, secure: bool = False) -> tuple[Handshake
     subprotocols = _subprotocols(headers)
     if subprotocols is None:
         return _bad("Sec-WebSocket-Protocol is not a list of names.")
+    # Also where none would be taken: what is refused shall not depend on an option.
+    offers = read_offers(headers.get("sec-websocket-extensions", ""))
+    if offers is None:
+        return _bad("Sec-WebSocket-Extensions is not a list of extensions.")
     try:
         query = parse_qsl(head.target.partition("?")[2], keep_blank_values=True, errors="strict")
         path = unquote(head.target.partition("?")[0], errors="strict")
     except ValueError:
         return _bad("The address is not UTF-8.")
-    return Handshake(
+    handshake = Handshake(
         path=path,
         # Reversed: of several values the first stays.
         query=dict(reversed(query)),
@@ -165,7 +170,8 @@ def read_handshake(head: Head, ip: str, secure: bool = False) -> tuple[Handshake
         subprotocols=subprotocols,
         ip=ip,
         secure=secure,
-    ), key
+    )
+    return handshake, key, offers
 
 
 def _is_key(key: str) -> bool:
@@ -183,10 +189,12 @@ def _subprotocols(headers: dict[str, str]) -> tuple[str, ...] | None:
     return names if all(_TOKEN.fullmatch(name) for name in names) else None
 
 
-def switching(key: str, subprotocol: str | None) -> bytes:
-    """The response that opens the WebSocket (RFC 6455 §4.2.2); `key` is the client's."""
+def switching(key: str, subprotocol: str | None, deflate: Deflate | None = None) -> bytes:
+    """The response that opens the WebSocket (RFC 6455 §4.2.2); `key` is the client's, `deflate` what was agreed on."""
     proof = hashlib.sha1(key.encode() + _ACCEPT_SUFFIX, usedforsecurity=False).digest()
     chosen = "" if subprotocol is None else f"Sec-WebSocket-Protocol: {subprotocol}\r\n"
+    if deflate is not None:
+        chosen += f"Sec-WebSocket-Extensions: {deflate.response}\r\n"
     return (
         "HTTP/1.1 101 Switching Protocols\r\n"
         "Upgrade: websocket\r\n"

@@ -22,6 +22,7 @@ from msgspec import Struct
 from hubbub.core.addresses import TrustedProxies
 from hubbub.core.wheel import Timer, Wheel
 from hubbub.eager import step
+from hubbub.protocol.deflate import Deflate, Offer, agree
 from hubbub.transports.base import Admit, Handshake, Receiver, Refuse, TransportLimits
 from hubbub.transports.encrypted import Encrypted
 from hubbub.transports.handshake import (
@@ -74,18 +75,20 @@ class Port:
         limits: TransportLimits,
         wheel: Wheel,
         paths: Mapping[str, Admit],
-        websocket: Callable[[asyncio.Transport, Receiver, bytes], None],
+        websocket: Callable[[asyncio.Transport, Receiver, bytes, Deflate | None, str], None],
         http: Callable[[], asyncio.Protocol],
         tls: ssl.SSLContext | None = None,
         capacity: int = 10_000,
         on_refused: Callable[[str, Refuse], object] = lambda ip, refuse: None,
         proxies: TrustedProxies = TrustedProxies(),
+        compression: bool = False,
     ) -> None:
         """`paths` are where WebSockets are, and who decides there; `websocket` takes over a connection that
-        was let in (with the bytes that came behind its handshake), `http` makes a protocol for one that wants
-        no WebSocket. With `tls` all is spoken in TLS. `capacity` is how many connections may be deciding what
-        they want, those included that are still shaking hands. `on_refused` hears of each refusal, with the
-        client's address. What `proxies` say about their clients is believed.
+        was let in (with the bytes that came behind its handshake, what was agreed on about compression, if
+        `compression` is on, and the client's address), `http` makes a protocol for one that wants no WebSocket. With
+        `tls` all is spoken in TLS. `capacity` is how many connections may be deciding what they want, those included
+        that are still shaking hands. `on_refused` hears of each refusal, with the client's address. What `proxies` say
+        about their clients is believed.
         """
         self.limits = limits
         self.wheel = wheel
@@ -97,6 +100,7 @@ class Port:
         self.capacity = capacity
         self.on_refused = on_refused
         self.proxies = proxies
+        self.compression = compression
         # Whether the operator has been told of a proxy that looks forgotten.
         self._warned = False
 
@@ -282,15 +286,16 @@ class Gate(asyncio.Protocol):
         if isinstance(read, Refuse):
             self._refuse(read)
             return
+        handshake, key, offers = read
         # What the client sends behind its handshake can wait in the socket.
         self._transport.pause_reading()
-        rest = step(self._decide(admit, read[0], read[1], early))
+        rest = step(self._decide(admit, handshake, key, offers, early))
         if rest is not None:
             self._task = task = asyncio.get_running_loop().create_task(rest)
             self._port.tasks.add(task)
             task.add_done_callback(self._port.tasks.discard)
 
-    async def _decide(self, admit: Admit, handshake: Handshake, key: str, early: bytes) -> None:
+    async def _decide(self, admit: Admit, handshake: Handshake, key: str, offers: list[Offer], early: bytes) -> None:
         try:
             answer = await admit(handshake)
         except Exception:  # the hook is a user's code, and its fault costs this client alone
@@ -303,13 +308,14 @@ class Gate(asyncio.Protocol):
                 self._refuse(answer)
             return
         self._leave()
+        deflate = agree(offers) if self._port.compression else None
         if self._decided:
             # The answer came in spite of a cancellation. Too late, but its receiver must be told.
             self._transport.abort()
         else:
             self._port.accepted += 1
-            self._transport.write(switching(key, answer.subprotocol))
-        self._port.websocket(self._transport, answer.receiver, early)
+            self._transport.write(switching(key, answer.subprotocol, deflate))
+        self._port.websocket(self._transport, answer.receiver, early, deflate, handshake.ip)
 
     def _refuse(self, refuse: Refuse) -> None:
         self._port.refused += 1

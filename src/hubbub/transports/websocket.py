@@ -13,12 +13,10 @@ not promise (the dependency is pinned to a minor version, and the tests fail whe
 from __future__ import annotations
 
 import asyncio
-import atexit
 import errno
-import logging
 import os
-import socket
 from collections.abc import Callable
+from time import thread_time
 from typing import Any, cast
 
 from multidict import CIMultiDict
@@ -27,6 +25,7 @@ from picows.common import WSUpgradeResponseWithListener
 from picows.picows import WSAutoPingStrategy, WSProtocol  # type: ignore[attr-defined]  # see above
 
 from hubbub.core.wheel import Timer, Wheel
+from hubbub.protocol.deflate import CompressionOptions, Deflate
 from hubbub.protocol.frames import (
     CLOSE,
     PING,
@@ -36,31 +35,29 @@ from hubbub.protocol.frames import (
     Violation,
     binary_frame,
     close_frame,
+    compressing,
     pong_frame,
     read_close,
     text_frame,
 )
 from hubbub.transports.base import Receiver, TransportLimits
-from hubbub.transports.linger import LAST_READS, finish_sending
+from hubbub.transports.inflating import Inflating, Line
+from hubbub.transports.lent import give_back, lend
+from hubbub.transports.linger import Aftermath, finish_sending
+from hubbub.transports.played import LOG, NO_SOCKET
+from hubbub.transports.unfinished import Unfinished
 
 __all__ = ["Connection", "WebSocket"]
-
-_logger = logging.getLogger(__name__)
 
 _TEXT = WSMsgType.TEXT
 _BINARY = WSMsgType.BINARY
 
-# The sockets that share their files with transports, until they are given back: one that was only forgotten
-# would close its file, whose number may be a stranger's by then (a loop can end without `connection_lost`).
-# Leaking an object is better than that.
-_LENT: set[socket.SocketType] = set()
+# What makes text messages into frames, and what binary ones.
+_Framings = tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]
+_PLAIN: _Framings = (text_frame, binary_frame)
 
-
-@atexit.register
-def _give_back() -> None:
-    while _LENT:
-        _LENT.pop().detach()
-
+# Bytes of one read at most: with much more of them behind the largest frame picows' buffer would double once more.
+_READ = 32_768
 
 # The life of a connection: messages go both ways; our close frame is out and the peer's is awaited;
 # nothing more is said, only the TCP connection remains to be ended.
@@ -70,19 +67,47 @@ _OPEN, _CLOSING, _OVER = range(3)
 class WebSocket:
     """The WebSocket side of a port: what all its connections share, and the connections there are."""
 
-    def __init__(self, limits: TransportLimits, wheel: Wheel) -> None:
+    def __init__(
+        self, limits: TransportLimits, wheel: Wheel, compression: CompressionOptions = CompressionOptions()
+    ) -> None:
         self.limits = limits
         self.wheel = wheel
+        self.compression = compression
         # Those whose TCP connection still stands.
         self.connections: set[Connection] = set()
+        # Those of them that have sent a part of a message, and not all of it.
+        self.unfinished = Unfinished(limits, wheel)
+        # Those of them whose compressed messages wait for their turn.
+        self.inflating = Line()
+        # How text and binary messages are framed where a window was agreed on, by its bits: at most three.
+        self._framings: dict[int, _Framings] = {}
 
-    def open(self, transport: asyncio.Transport, receiver: Receiver, early: bytes = b"") -> None:
+    def framings(self, deflate: Deflate | None) -> _Framings:
+        """How a connection frames text and binary messages: the same two functions for all that agreed alike."""
+        if deflate is None:
+            return _PLAIN
+        window = deflate.window
+        found = self._framings.get(window)
+        if found is None:
+            text, binary = (compressing(binary, window, self.compression) for binary in (False, True))
+            found = self._framings[window] = (text, binary)
+        return found
+
+    def open(
+        self,
+        transport: asyncio.Transport,
+        receiver: Receiver,
+        early: bytes = b"",
+        deflate: Deflate | None = None,
+        ip: str = "",
+    ) -> None:
         """Take over a TCP connection on which the handshake has been done, its response written.
 
         Reading may be paused, and is not afterwards. `early` is what the client sent right behind its
-        handshake. Whatever happens, `receiver` is told `opened` and, once the connection is gone, `closed`.
+        handshake, `deflate` what was agreed on about compression, `ip` the client's address as in `Handshake`.
+        Whatever happens, `receiver` is told `opened` and, once the connection is gone, `closed`.
         """
-        connection = Connection(self, transport, receiver)
+        connection = Connection(self, transport, receiver, deflate, ip)
         if transport.is_closing():
             # The client left while it was being let in.
             connection.be_stillborn()
@@ -93,7 +118,7 @@ class WebSocket:
             None,  # ws_path: for clients
             False,  # is_client_side
             connection.handshake,
-            _LOG,
+            LOG,
             True,  # disconnect_on_exception
             None,  # websocket_handshake_timeout: the handshake is behind us
             False,  # enable_auto_ping: would be a task per connection
@@ -134,6 +159,8 @@ class Connection(WSListener):
         "_assembly",
         "_code",
         "_deliver",
+        "_framings",
+        "_inflating",
         "_reason",
         "_receiver",
         "_socket",
@@ -141,6 +168,7 @@ class Connection(WSListener):
         "_tcp",
         "_timer",
         "_websocket",
+        "ip",
         "send",
         "write",
     )
@@ -151,29 +179,33 @@ class Connection(WSListener):
     # See `Writer.send`: this one may be kept.
     send: Callable[[bytes], int]
 
-    def __init__(self, websocket: WebSocket, transport: asyncio.Transport, receiver: Receiver) -> None:
+    def __init__(
+        self,
+        websocket: WebSocket,
+        transport: asyncio.Transport,
+        receiver: Receiver,
+        deflate: Deflate | None = None,
+        ip: str = "",
+    ) -> None:
         self._websocket = websocket
+        self._framings = websocket.framings(deflate)
+        # None where messages must not be compressed.
+        self._inflating = None if deflate is None else Inflating(self, websocket.inflating)
+        # The client's address.
+        self.ip = ip
         # None once it is gone.
         self._tcp: asyncio.Transport | None = transport
         # None once it has been told of the end.
         self._receiver: Receiver | None = receiver
         self._state = _OPEN
         self.write = transport.write
-        # The same file as the transport's, not a second one: given back in `lost`. uvloop's own write costs
-        # a third of a whole delivery more than the system call, and write(2) more than send(2).
-        self._socket: socket.SocketType | None = None
-        if not transport.is_closing() and transport.get_extra_info("ssl_object") is None:
-            known = transport.get_extra_info("socket")
-            self._socket = socket.SocketType(known.family, known.type, known.proto, fileno=known.fileno())
-            _LENT.add(self._socket)
-            # The file never waits, but this object would if the application has set a default timeout.
-            self._socket.settimeout(0)
-            self.send = self._socket.send
-        else:
-            self.send = self._send_through
+        # Given back in `lost`. uvloop's own write costs a third of a whole delivery more than the system call, and
+        # write(2) more than send(2).
+        self._socket = lend(transport)
+        self.send = self._send_through if self._socket is None else self._socket.send
         # Like `write`: the receiver's method while its messages are wanted.
         self._deliver: Callable[[str | bytes], None] = receiver.received
-        # Only while a fragmented message is coming in.
+        # Only while a fragmented message is coming in, or frames wait.
         self._assembly: Assembly | None = None
         # What the peer has used of its allowance of control frames, as a point on the scale that time moves
         # along by `control_frames_per_second`: one number instead of a count and a time.
@@ -188,7 +220,7 @@ class Connection(WSListener):
 
     def framing(self, binary: bool) -> Callable[[bytes], bytes]:
         """See `Writer.framing`."""
-        return binary_frame if binary else text_frame
+        return self._framings[binary]
 
     def _send_through(self, frames: bytes, /) -> int:
         # Where the socket is not ours to write to: TLS has to encrypt, or the client has already left.
@@ -209,11 +241,15 @@ class Connection(WSListener):
         """See `Writer.close`."""
         if self._state != _OPEN:
             return
+        kept = None if self._inflating is None else self._inflating.drop()
         self._say_close(_CLOSING, code, reason)
         if self._tcp is not None:
             # The answer has to be heard even if the receiver wanted to hear no more.
             self._tcp.resume_reading()
         self._set_deadline()
+        while kept:
+            # Nothing is inflated any more, but the peer's own close frame may be among them.
+            self.take(*kept.take())
 
     def abort(self) -> None:
         """See `Writer.abort`."""
@@ -222,13 +258,15 @@ class Connection(WSListener):
             self._tcp.abort()
 
     def pause_reading(self) -> None:
-        """See `Writer.pause_reading`; frames that have already been read still come."""
+        """See `Writer.pause_reading`; frames that have already been read still come, but no compressed ones."""
         if self._state == _OPEN and self._tcp is not None:
+            if self._inflating is not None:
+                self._inflating.paused = True
             self._tcp.pause_reading()
 
     def resume_reading(self) -> None:
         """See `Writer.resume_reading`."""
-        if self._state == _OPEN and self._tcp is not None:
+        if self._state == _OPEN and self._tcp is not None and (self._inflating is None or self._inflating.resume()):
             self._tcp.resume_reading()
 
     # --- picows calls these ---
@@ -254,12 +292,18 @@ class Connection(WSListener):
             if kind is _BINARY:
                 self._deliver(frame.get_payload_as_bytes())
                 return
-        self._take(
-            frame.msg_type.value,
-            bool(frame.fin),
-            bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
-            frame.get_payload_as_bytes(),
-        )
+        inflating = self._inflating
+        compressed = bool(frame.rsv1) and inflating is not None
+        rsv = bool(frame.rsv2 or frame.rsv3 or (frame.rsv1 and not compressed))
+        opcode, fin, payload = frame.msg_type.value, bool(frame.fin), frame.get_payload_as_bytes()
+        if inflating is None or self._state != _OPEN or not inflating.must_wait():
+            self.take(opcode, fin, rsv, payload, compressed)
+            return
+        if not inflating.keeping and self._tcp is not None:
+            self._tcp.pause_reading()
+            # What follows is no message by itself: it has to wait behind this one.
+            self._assembly = self._assembly or self._begin_assembly()
+        inflating.keep(opcode, fin, rsv, payload, compressed)
 
     def pause_writing(self) -> None:
         """The socket takes no more."""
@@ -285,30 +329,68 @@ class Connection(WSListener):
         if self._state == _OVER or self._tcp is None:
             return
         # At once, or picows would try to read the same again with whatever comes next.
-        self._tcp.set_protocol(_Aftermath(self))
+        self._tcp.set_protocol(Aftermath(self))
         reason = "the frame is too big" if code == 1009 else "the framing is broken" if code == 1002 else ""
-        asyncio.get_running_loop().call_soon(self.fail, Violation(code, reason))
+        asyncio.get_running_loop().call_soon(self._fail_in_turn, Violation(code, reason))
 
-    # --- inside ---
+    # --- and these when a frame is no message by itself, or had to wait ---
 
-    def _take(self, opcode: int, fin: bool, rsv: bool, payload: bytes) -> None:
-        """Take a frame that is not a message by itself, or should not be there."""
+    def take(self, opcode: int, fin: bool, rsv: bool, payload: bytes, compressed: bool) -> None:
+        """See `Peer.take`: a frame that is not a message by itself as it is, or should not be there."""
         if self._state != _OPEN:
             if opcode == CLOSE and self._state == _CLOSING:
                 self._end()
             return
-        limits = self._websocket.limits
-        assembly = self._assembly or Assembly(limits.message_size, limits.message_fragments)
-        result = assembly.add(opcode, fin, rsv, payload)
-        self._assembly = assembly if assembly.unfinished else None
+        assembly = self._assembly or self._begin_assembly()
+        inflating = self._inflating
+        if inflating is None:
+            result = assembly.add(opcode, fin, rsv, payload, compressed)
+        else:
+            started = thread_time()
+            result = assembly.add(opcode, fin, rsv, payload, compressed)
+            if assembly.compressed and fin and opcode < CLOSE:
+                inflating.charge(thread_time() - started, len(result) if isinstance(result, str | bytes) else 0)
         if isinstance(result, Violation):
             self.fail(result)
-        elif result is not None:
+            return
+        if assembly.unfinished:
+            self._assembly = assembly
+            self._websocket.unfinished.hold(self, assembly.size)
+            if self._state != _OPEN:
+                # There was no room for it.
+                return
+        else:
+            self._drop_assembly()
+            if inflating is not None and inflating.keeping:
+                self._assembly = assembly
+        if result is not None:
             self._deliver(result)
         elif opcode == CLOSE:
             self._peer_closes(payload)
         elif opcode in (PING, PONG):
             self._sign_of_life(opcode, payload)
+
+    def caught_up(self) -> None:
+        """See `Peer.caught_up`."""
+        if self._assembly is not None and not self._assembly.unfinished:
+            self._assembly = None
+        inflating = self._inflating
+        if inflating is not None and inflating.violation is not None:
+            self.fail(inflating.violation)
+        elif inflating is not None and not inflating.paused:
+            self.resume_reading()
+
+    # --- inside ---
+
+    def _fail_in_turn(self, violation: Violation) -> None:
+        if self._inflating is not None and self._inflating.keeping:
+            self._inflating.violation = violation
+        else:
+            self.fail(violation)
+
+    def _begin_assembly(self) -> Assembly:
+        limits = self._websocket.limits
+        return Assembly(limits.message_size, limits.message_fragments)
 
     def _sign_of_life(self, opcode: int, payload: bytes) -> None:
         limits = self._websocket.limits
@@ -333,6 +415,11 @@ class Connection(WSListener):
         self._end()
         self._tell_closed()
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether what the peer sends is taken: not while the receiver wants to hear no more."""
+        return self._tcp is not None and self._tcp.is_reading()
+
     def fail(self, violation: Violation) -> None:
         """Say what is wrong and end the connection; nothing more is read of it (§7.1.7)."""
         if self._state == _OVER or self._tcp is None:
@@ -341,7 +428,7 @@ class Connection(WSListener):
             self._say_close(_OVER, violation.code, violation.reason)
         self._fall_silent(_OVER)
         self._set_deadline()
-        self._tcp.set_protocol(_Aftermath(self))
+        self._tcp.set_protocol(Aftermath(self))
         finish_sending(self._tcp)
         self._tell_closed()
 
@@ -359,7 +446,14 @@ class Connection(WSListener):
         # Not silently: nobody may believe that these bytes have left.
         self.send = _send_nothing
         self._deliver = _ignore
-        self._assembly = None
+        self._drop_assembly()
+        if self._inflating is not None:
+            self._inflating.drop()
+
+    def _drop_assembly(self) -> None:
+        if self._assembly is not None:
+            self._assembly = None
+            self._websocket.unfinished.release(self)
 
     def _end(self) -> None:
         """Let what is written leave, and end the TCP connection."""
@@ -372,6 +466,11 @@ class Connection(WSListener):
         # A peer that takes nothing would keep a closing connection for ever.
         if self._timer is None:
             self._timer = self._websocket.wheel.after(self._websocket.limits.close_timeout, self.abort)
+
+    @property
+    def unheard(self) -> bool:
+        """See `Offender.unheard`."""
+        return self._state != _OVER
 
     def be_stillborn(self) -> None:
         """Tell the receiver of a connection that was gone before it was opened."""
@@ -386,10 +485,10 @@ class Connection(WSListener):
             return
         self._tcp = None
         if self._socket is not None:
-            # The transport closes the file next; its number must not be used or closed by anybody else.
-            _LENT.discard(self._socket)
-            self._socket.detach()
+            give_back(self._socket)
         self._fall_silent(_OVER)
+        # The two know each other, too.
+        self._inflating = None
         if self._timer is not None:
             self._timer.cancel()
         self._websocket.connections.discard(self)
@@ -411,31 +510,16 @@ def _send_nothing(_: bytes) -> int:
     raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-class _Aftermath(asyncio.Protocol):
-    """What follows a violation: a few more reads, unlooked at, until the peer hangs up or is cut off."""
-
-    __slots__ = ("_connection", "_reads")
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._reads = 0
-
-    def data_received(self, data: bytes) -> None:
-        if self._connection._state != _OVER:
-            # The violation is not said yet. Over TLS each record of one segment is a read, all in the same turn.
-            return
-        self._reads += 1
-        if self._reads > LAST_READS:
-            self._connection.abort()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._connection.lost()
-
-
 class _Framing(WSProtocol):  # type: ignore[misc]  # picows' stubs leave the class out
-    """picows' protocol, which would not tell its listener that the peer has finished sending."""
+    """picows' protocol, which would not tell its listener that the peer has finished sending, and reads without end."""
 
     __slots__ = ()
+
+    def get_buffer(self, size_hint: int, _room: Callable[[WSProtocol, int], memoryview] = WSProtocol.get_buffer) -> Any:
+        # Where a read fills its buffer picows makes it twice as large, and never smaller: as large as what a peer that
+        # sends fast has in the socket, which is megabytes. With this it stays below twice the largest frame.
+        room = _room(self, size_hint)
+        return room if len(room) <= _READ else room[:_READ]
 
     def eof_received(self) -> bool:
         cast(Connection, self.listener).eof()
@@ -452,7 +536,7 @@ class _Wire:
         self.connection: Connection | None = None
 
     def get_extra_info(self, name: str) -> Any:
-        return _NO_SOCKET if name == "socket" else None
+        return NO_SOCKET if name == "socket" else None
 
     def get_write_buffer_size(self) -> int:
         # Never nothing, or picows would write to the socket itself.
@@ -468,37 +552,7 @@ class _Wire:
         """Asked for by picows some time after its close frame; the connection ends it."""
 
 
-class _NoSocket:
-    """The socket of a `_Wire`: picows sets options on it, which asyncio has already set."""
-
-    def setsockopt(self, *args: object) -> None:
-        pass
-
-    def getsockopt(self, *args: object) -> int:
-        return 0
-
-    def fileno(self) -> int:
-        return -1
-
-
-class _Log:
-    """picows' log: only what is a fault of ours, since each hostile peer could fill it with its own."""
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name
-        return False
-
-    def log(self, *args: object) -> None:
-        pass
-
-    debug = info = warning = error = log
-
-    def exception(self, message: str, *args: object) -> None:
-        _logger.exception(message, *args)
-
-
-_NO_SOCKET = _NoSocket()
 _NOBODY = asyncio.Protocol()
-_LOG = _Log()
 
 # The handshake that picows is played: the same for every connection, as are what picows makes of it.
 _HEADERS: CIMultiDict[str] = CIMultiDict(

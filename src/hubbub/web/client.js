@@ -3,6 +3,7 @@
 import { Line } from "./line.js";
 import { Positions, channelOf } from "./positions.js";
 import { backoff, isFinal } from "./retry.js";
+import { Transfers } from "./transfers.js";
 
 const CLIENT = "hubbub-page/1";
 const SUBPROTOCOL = "hubbub.v1.json";
@@ -31,6 +32,7 @@ export class HubbubClient extends EventTarget {
   #socket = null;
   #url;
   #positions = new Positions();
+  #transfers = new Transfers();
 
   // Rooms to be in, whatever the connection does, with how much history the first join asks for.
   #rooms = new Map();
@@ -140,6 +142,7 @@ export class HubbubClient extends EventTarget {
     if (type === "welcome") this.#welcomed(envelope);
     else if (type === "ping") this.#write({ type: "pong" });
     else if (type === "goodbye") this.#lost(envelope.code, envelope.reason, envelope.retry_after);
+    else if (type === "chunk") this.#collect(envelope);
     else if (type === "error") this.#erred(envelope);
     else if (type === "ack") this.#accepted(envelope);
     else if (type === "receipt") this.#emit("receipt", envelope);
@@ -147,6 +150,19 @@ export class HubbubClient extends EventTarget {
     else if (type === "member-joined" || type === "member-left") this.#emit("presence", envelope);
     else if (ANSWERS.has(type)) this.#answered(envelope);
     else this.#published(envelope);
+  }
+
+  #collect(chunk) {
+    let message;
+    try {
+      const text = this.#transfers.add(chunk);
+      if (text === undefined) return;
+      message = JSON.parse(text);
+    } catch (error) {
+      this.#lost(1002, error.message);
+      return;
+    }
+    this.#receive(message);
   }
 
   #welcomed(welcome) {
@@ -247,6 +263,7 @@ export class HubbubClient extends EventTarget {
     this.#socket = null;
     clearTimeout(this.#timer);
     this.#line.clear();
+    this.#transfers = new Transfers();
     for (const { reject } of this.#requests.values()) reject({ code: "offline" });
     this.#requests.clear();
   }

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 
+from hubbub.core.addresses import TrustedProxies
 from hubbub.core.wheel import Wheel
+from hubbub.protocol.deflate import CompressionOptions
 from hubbub.protocol.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 from hubbub.transports.base import Accept, Admit, Handshake, Refuse, TransportLimits, Writer
 from hubbub.transports.echo import admit_echo
@@ -259,13 +261,20 @@ class Client:
 
     async def frame(self) -> tuple[int, bytes]:
         """Read one frame: its opcode and payload; the server neither fragments nor masks."""
+        opcode, compressed, payload = await self.any_frame()
+
+        assert not compressed
+        return opcode, payload
+
+    async def any_frame(self) -> tuple[int, bool, bytes]:
+        """Read one frame that may have RSV1, as compressed messages have: opcode, whether it has, and payload."""
         async with asyncio.timeout(PATIENCE):
             first, size = await self.reader.readexactly(2)
             if size >= 126:
                 size = int.from_bytes(await self.reader.readexactly(2 if size == 126 else 8))
 
-            assert first & 0xF0 == 0x80
-            return first & 0x0F, await self.reader.readexactly(size)
+            assert first & 0xB0 == 0x80
+            return first & 0x0F, first & 0x40 != 0, await self.reader.readexactly(size)
 
     async def close_code(self) -> int:
         """Read up to the close frame, which must come, and the end after it."""
@@ -310,6 +319,8 @@ async def serving(
     app: Starlette | None = None,
     capacity: int = 10_000,
     subprotocol: str | None = None,
+    compression: CompressionOptions | None = None,
+    proxies: TrustedProxies = TrustedProxies(),
 ) -> AsyncIterator[Served]:
     """Serve on a free port of the loopback: `/ws` meets a Recorder (or `admit`), `/echo` an Echo."""
 
@@ -320,7 +331,8 @@ async def serving(
 
     limits = limits or TransportLimits()
     wheel = Wheel(1_000.0)
-    websocket = WebSocket(limits, wheel)
+    compression = compression or CompressionOptions()
+    websocket = WebSocket(limits, wheel, compression)
     http = Http(app or Starlette(), limits, wheel)
     paths: dict[str, Admit] = {"/ws": admit or record, "/echo": admit_echo}
     port = Port(
@@ -331,6 +343,8 @@ async def serving(
         http=http.protocol,
         tls=encryption.get("server"),
         capacity=capacity,
+        proxies=proxies,
+        compression=compression.compression,
     )
     served = Served(port, websocket, http, wheel)
     await port.open("127.0.0.1", 0)
@@ -347,4 +361,5 @@ async def serving(
                 await asyncio.sleep(0)
 
     assert port.statistics().waiting == 0
+    assert (len(websocket.unfinished), websocket.unfinished.size) == (0, 0)
     assert all(len(recorder.named("closed")) == 1 for recorder in served.recorders)

@@ -28,7 +28,8 @@ from contract.transports.harness import (
 )
 from hubbub.core.wheel import Wheel
 from hubbub.transports.base import Accept, Handshake, TransportLimits
-from hubbub.transports.websocket import _LENT, Connection, WebSocket
+from hubbub.transports.lent import _LENT
+from hubbub.transports.websocket import Connection, WebSocket
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from picows.picows import WSProtocol  # type: ignore[attr-defined]  # as in hubbub.transports.websocket
 
 from contract.transports.harness import (
     BINARY,
@@ -226,5 +227,26 @@ def test_who_stays_after_a_violation_is_cut_off(run: Run) -> None:
             served.pass_time(6)
             await served.deserted()
             assert await client.end() == b""
+
+    run(main())
+
+
+def test_who_sends_fast_does_not_make_the_buffer_grow(run: Run) -> None:
+    """picows' doubles whenever a read fills it, and never shrinks: it must not become as large as the socket's."""
+
+    async def main() -> None:
+        async with serving() as served:
+            client, recorder = await served.join()
+            for _ in range(20):
+                # What goes over loopback is there at once, and the server reads it in one of the next turns.
+                client.send(frame(BINARY, b"x" * 60_000) * 40)
+                await asyncio.sleep(0)
+            await recorder.until(lambda: len(recorder.messages) == 800)
+            (connection,) = served.websocket.connections
+            assert connection._tcp is not None
+            framing = connection._tcp.get_protocol()
+            assert isinstance(framing, WSProtocol)
+
+            assert len(WSProtocol.get_buffer(framing, -1)) < 2 * 65_536
 
     run(main())

@@ -357,7 +357,10 @@ def test_the_server_is_not_sent_what_it_would_not_take() -> None:
     """`welcome` says how much that is."""
 
     async def main() -> None:
-        async with serving(message_size=1_000) as server, as_user(server.address, "alice") as alice:
+        async with (
+            serving(message_size=1_000, large_message_size=0) as server,
+            as_user(server.address, "alice") as alice,
+        ):
             with pytest.raises(Reject) as refused:
                 await alice.send("chat", "x" * 1_000)
 

@@ -1,5 +1,7 @@
 """The server that the attack tests attack: a port with echo behind it, in a process of its own.
 
+It compresses for who asks for it.
+
 usage: attacked.py uvloop|asyncio
 Prints the port's number, then serves until its standard input ends.
 """
@@ -14,6 +16,7 @@ import uvloop
 from starlette.applications import Starlette
 
 from hubbub.core.wheel import Wheel
+from hubbub.protocol.deflate import CompressionOptions
 from hubbub.transports.base import TransportLimits
 from hubbub.transports.echo import admit_echo
 from hubbub.transports.http import Http
@@ -40,9 +43,16 @@ async def main() -> None:
             loop.default_exception_handler(context)
 
     loop.set_exception_handler(ignore_full)
-    websocket = WebSocket(limits, wheel)
+    websocket = WebSocket(limits, wheel, CompressionOptions(compression=True))
     http = Http(Starlette(), limits, wheel)
-    port = Port(limits=limits, wheel=wheel, paths={"/ws": admit_echo}, websocket=websocket.open, http=http.protocol)
+    port = Port(
+        limits=limits,
+        wheel=wheel,
+        paths={"/ws": admit_echo},
+        websocket=websocket.open,
+        http=http.protocol,
+        compression=True,
+    )
     await port.open("127.0.0.1", 0)
     print(port.addresses[0][1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)

@@ -66,10 +66,11 @@ class Attacked:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return sock
 
-    def websocket(self) -> socket.socket:
+    def websocket(self, *lines: str) -> socket.socket:
+        """An open WebSocket; `lines` are further headers of its handshake."""
         with contextlib.ExitStack() as cleanup:
             sock = cleanup.enter_context(self.connect())
-            sock.sendall(handshake())
+            sock.sendall(handshake("/ws", *lines))
             head = b""
             while not head.endswith(b"\r\n\r\n") and (data := sock.recv(4_096)):
                 head += data
@@ -151,6 +152,7 @@ def flood(sock: socket.socket, block: bytes, times: int) -> int:
     return times
 
 
+@pytest.mark.parametrize("rsv", [0, 4], ids=["plain", "compressed"])
 @pytest.mark.parametrize(
     ("fragment", "count"),
     [
@@ -160,12 +162,12 @@ def flood(sock: socket.socket, block: bytes, times: int) -> int:
         pytest.param(frame(PONG, b"x" * 125), 100_000, id="long unsolicited pongs"),
     ],
 )
-def test_endless_streams_end_at_the_limits(attacked: Attacked, fragment: bytes, count: int) -> None:
+def test_endless_streams_end_at_the_limits(attacked: Attacked, fragment: bytes, count: int, rsv: int) -> None:
     """10^6 fragments without an end, 10^5 pongs that nobody asked for: at most 50 ms of CPU, no memory."""
     block = fragment * max(1, 65_536 // len(fragment))
     files, cpu, memory = attacked.files, attacked.cpu, attacked.memory
-    with attacked.websocket() as sock:
-        sock.sendall(frame(TEXT, b"begin", fin=False))
+    with attacked.websocket("Sec-WebSocket-Extensions: permessage-deflate") as sock:
+        sock.sendall(frame(TEXT, b"begin", fin=False, rsv=rsv))
         flood(sock, block, count * len(fragment) // len(block))
         # By the server: this end is still open.
         attacked.settle(files)

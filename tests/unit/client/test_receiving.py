@@ -270,18 +270,15 @@ def test_chunks_in_a_wrong_order_make_no_sense() -> None:
         assert player.did() == ["drop 4500"], chunk
 
 
-def test_only_so_many_transfers_are_collected_and_only_so_long() -> None:
+def test_only_so_many_transfers_are_collected() -> None:
+    """For as long as they take: it is the server that gives up on a slow reader."""
     player = Player().to(State.OPEN)
     for number in range(4):
         player.hear("chunk", id=f"t{number}", index=0, total=2, data="AA==")
     player.later(59)
-    player.hear("ping")
-    player.later(1)
-    player.hear("chunk", id="t5", index=0, total=2, data="AA==")
 
     assert player.is_in(State.OPEN)
-    for number in range(6, 10):
-        player.hear("chunk", id=f"t{number}", index=0, total=2, data="AA==")
+    player.hear("chunk", id="t5", index=0, total=2, data="AA==")
     assert player.is_in(State.WAITING)
 
 

@@ -412,7 +412,7 @@ TABLE: dict[str, dict[str, Row]] = {
             before=several(closed(1012), lambda p: p.again()),
             probe=lambda p: p.machine.attempt,
         ),
-        "a message has no answer for 10 s": Row(
+        "a message has no answer for 10 s, or 70 s in chunks": Row(
             lambda p: pause(p, 10), {OPEN: "open: write chat m1 lobby"}, before=sends
         ),
         "the time of a **retry** is there": Row(

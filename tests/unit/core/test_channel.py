@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from hubbub.core.channel import Channel, Hold
 from hubbub.core.outbox import Format, Outbox, OutboxLimits, Overflow, Turn
+from hubbub.protocol.envelope import Ack
 from hubbub.types import Publication, room_channel
 from unit.core.wire import Lines, Socket, a_publication
 
@@ -91,6 +93,19 @@ def test_the_session_that_sent_it_can_be_left_out(channel: Channel[str], turn: T
     assert (sender.seqs, other.seqs) == ([], [1])
 
 
+def test_nothing_is_encoded_for_who_is_left_out(channel: Channel[str], turn: Turn) -> None:
+    """Where nobody else listens in its format, which may be a compressed one."""
+    own, others = Lines(), Lines()
+    sender = Listener("alice", own, turn)
+    listeners = [Listener("bob", others, turn), sender, Listener("carol", others, turn)]
+    for listener in listeners:
+        channel.listen(listener.outbox)
+    channel.fan_out(a_publication(1), turn, skip=sender.outbox)
+
+    assert (len(own.encoded), len(others.encoded)) == (0, 1)
+    assert [listener.seqs for listener in listeners] == [[1], [], [1]]
+
+
 def test_the_first_to_listen_is_told_first(channel: Channel[str], turn: Turn) -> None:
     order: list[str] = []
 
@@ -167,6 +182,24 @@ def test_a_fan_out_waits_for_nobody(channel: Channel[str], turn: Turn) -> None:
     assert slow.outbox in channel
 
 
+def test_what_is_framed_already_goes_out_and_who_has_no_frame_is_told_of(channel: Channel[str], turn: Turn) -> None:
+    """Each format has a frame, or its listeners have to be told in another way; who is left out is left out."""
+    framed, other = Lines(), Lines()
+    listeners = [Listener(f"user-{number}", (framed, other)[number % 2], turn) for number in range(6)]
+    for listener in listeners:
+        channel.listen(listener.outbox)
+    reading = Listener("late", framed, turn)
+    hold = channel.hold(reading.outbox)
+    publication = a_publication(1)
+    frames: dict[Format, bytes | None] = {framed: framed.encode(publication), other: None}
+    left = channel.fan_out_framed(publication, turn, frames, skip=listeners[1].outbox)
+    turn.flush()
+
+    assert [listener.seqs for listener in listeners] == [[1], [], [1], [], [1], []]
+    assert left == [listeners[3].outbox, listeners[5].outbox]
+    assert hold.merge(0) == [publication]
+
+
 class TestHolding:
     """Who reads its backlog hears nothing live until it is done, and misses nothing."""
 
@@ -239,11 +272,23 @@ class TestMerge:
         assert [publication.seq for publication in hold.merge(5) or ()] == [6]
 
     def test_volatile_ones_are_in_no_backlog(self) -> None:
+        """They keep their place, or do not come."""
         hold = Hold()
-        for seq in (4, None, 5):
+        for seq in (None, 4, None, 5):
+            hold.add(a_publication(seq))
+        hold.stand_in(Ack("a1", seq=6))
+        hold.add(a_publication(None))
+
+        assert [told.seq for told in hold.merge(4) or ()] == [None, 5, 6, None]
+
+    @pytest.mark.parametrize("read", [5, 7])
+    def test_a_volatile_one_that_comes_too_late_does_not_come(self, read: int) -> None:
+        """The backlog had what is behind it."""
+        hold = Hold()
+        for seq in (None, 4, None, 5):
             hold.add(a_publication(seq))
 
-        assert [publication.seq for publication in hold.merge(5) or ()] == [None]
+        assert hold.merge(read) == []
 
     def test_what_was_forgotten_is_read_from_the_log(self) -> None:
         """The hold is bounded: after a flood it says `None`, and the reader reads on before it asks again."""
@@ -278,6 +323,80 @@ class TestMerge:
         assert [publication.seq for publication in first or ()] == [1]
         assert [publication.seq for publication in second or ()] == [None]
         assert hold.merge(1) == []
+
+    def test_large_ones_are_forgotten_sooner(self) -> None:
+        """The bound is one of bytes, too; the newest is kept, however large it is."""
+        hold = Hold()
+        for seq in range(1, 11):
+            hold.add(Publication("doc", content=Raw(b"x" * 1_000_000), seq=seq))
+        first = hold.merge(0)
+        rest = hold.merge(6)
+        hold.add(Publication("doc", content=Raw(b"x" * 5_000_000), seq=11))
+
+        assert first is None
+        assert [told.seq for told in rest or ()] == [7, 8, 9, 10]
+        assert [told.seq for told in hold.merge(10) or ()] == [11]
+
+    def test_an_ack_that_stands_for_a_message_is_in_its_place(self) -> None:
+        hold = Hold()
+        hold.add(a_publication(4))
+        hold.stand_in(Ack("a1", seq=5))
+        hold.add(a_publication(6))
+
+        assert [told.seq for told in hold.merge(4) or ()] == [5, 6]
+
+    def test_an_ack_is_not_forgotten(self) -> None:
+        """However much comes: it is told instead of the message that the log has, or given back."""
+        hold = Hold()
+        for seq in range(1, 1001, 2):
+            hold.stand_in(Ack(f"a{seq}", seq=seq))
+            hold.add(a_publication(seq + 1))
+        read = [hold.instead_of(a_publication(seq)) for seq in range(1, 401)]
+        for told in read:
+            hold.told(told)
+
+        assert [type(told) for told in read] == [Ack, Publication] * 200
+        assert hold.merge(400) is None
+        rest = hold.merge(600)
+        late = [told for told in rest or () if isinstance(told, Ack) and told.duplicate]
+        assert [told.seq for told in late] == list(range(401, 601, 2))
+        assert [told.seq for told in rest or ()][len(late) :] == list(range(601, 1001))
+        assert [ack.seq for ack in hold.give_up()] == list(range(401, 1001, 2))
+        assert hold.give_up() == []
+
+    def test_an_ack_that_nobody_asked_for_is_of_no_use_out_of_its_place(self) -> None:
+        hold = Hold()
+        for seq in (1, 2):
+            hold.stand_in(Ack(None, seq=seq))
+
+        assert [told.seq for told in hold.merge(1) or ()] == [2]
+        assert hold.give_up() == []
+
+    def test_there_may_be_only_so_many_acks(self) -> None:
+        hold = Hold()
+        kept = [hold.stand_in(Ack(f"a{seq}", seq=seq)) for seq in range(1, 1026)]
+
+        assert kept == [True] * 1_024 + [False]
+
+    @pytest.mark.parametrize(("count", "since"), [(1, 0), (256, 0), (257, 1), (1_000, 744)])
+    def test_it_knows_from_where_on_it_has_everything(self, count: int, since: int) -> None:
+        """What is read of the log need not go further than that."""
+        hold = Hold()
+        for seq in range(1, count + 1):
+            hold.add(a_publication(seq))
+
+        assert hold.since == since
+        assert [told.seq for told in hold.merge(since) or ()] == list(range(since + 1, count + 1))
+
+    def test_it_knows_what_was_before_the_first_that_came(self) -> None:
+        """For who was live so far: that is where reading on begins, where something was forgotten."""
+        hold = Hold()
+        hold.add(a_publication(None))
+
+        assert hold.before is None
+        hold.add(Publication("chat", room="lobby", seq=9, prev=4))
+        hold.add(a_publication(10))
+        assert hold.before == 4
 
     @given(
         arrivals=st.lists(st.booleans(), max_size=700),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
+import json
+import math
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
@@ -116,6 +120,47 @@ def with_threads(main: Callable[[Threads], Coroutine[Any, Any, T]], threads: int
     return asyncio.run(run())
 
 
+class Price(msgspec.Struct):
+    value: float
+
+
+class PriceList(msgspec.Struct, array_like=True):
+    value: float
+
+
+@dataclasses.dataclass
+class DataPrice:
+    value: float
+
+
+class PydanticPrice(pydantic.BaseModel):
+    value: float | list[float] | dict[str, float]
+
+
+class ConstantPrice(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(ser_json_inf_nan="constants")
+
+    value: float
+
+
+# Where NaN may hide.
+INFINITE: dict[str, Callable[[float], object]] = {
+    "alone": lambda value: value,
+    "in a list": lambda value: [1, value],
+    "in a tuple": lambda value: (value,),
+    "in a set": lambda value: {value},
+    "deep": lambda value: {"a": [{"b": (None, value)}]},
+    "in a struct": Price,
+    "in a struct that is a list": PriceList,
+    "in structs": lambda value: {"a": [Price(1.0), Price(value)]},
+    "in a dataclass": DataPrice,
+    "in a pydantic model": lambda value: PydanticPrice(value=value),
+    "in a list of a pydantic model": lambda value: PydanticPrice(value=[value]),
+    "in an object of a pydantic model": lambda value: PydanticPrice(value={"a": value}),
+    "in a pydantic model that writes constants": lambda value: ConstantPrice(value=value),
+}
+
+
 class TestMessage:
     """What a handler sees, and what goes on."""
 
@@ -219,6 +264,35 @@ class TestMessage:
     def test_what_json_cannot_say_is_an_error_of_ours(self, content: object) -> None:
         with pytest.raises(HubbubError, match="cannot be sent as JSON"):
             encode_content(content)
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    @pytest.mark.parametrize("wrap", INFINITE.values(), ids=INFINITE)
+    def test_no_nan_goes_out_as_null(self, wrap: Callable[[float], object], value: float) -> None:
+        """msgspec and pydantic would make null of it, or what is no JSON, which would reach everybody."""
+        with pytest.raises(HubbubError, match="cannot be sent as JSON"):
+            encode_content(wrap(value))
+
+    def test_null_beside_what_is_not_looked_into_goes_out(self) -> None:
+        content = {"a": None, "b": Raw(b"[null, 1.50]")}
+
+        assert bytes(encode_content(content)) == b'{"a":null,"b":[null, 1.50]}'
+
+    @pytest.mark.parametrize("text", [b"NaN", b"[1", b"1 2", b'"\\ud800"', b"{'a':1}"])
+    def test_what_an_application_has_encoded_must_be_json(self, text: bytes) -> None:
+        """On its own, and within something else."""
+        for content in (Raw(text), [Raw(text)], {"a": Raw(text)}):
+            with pytest.raises(HubbubError, match="cannot be sent as JSON"):
+                encode_content(content)
+
+    def test_what_is_nested_too_deep_does_not_go_out(self) -> None:
+        """As for clients: 64 with the envelope, so that every receiver can read it (protocol.md 1.3)."""
+        content: list[Any] = []
+        for _ in range(62):
+            content = [content]
+
+        assert bytes(encode_content(content)) == b"[" * 63 + b"]" * 63
+        with pytest.raises(HubbubError, match="nested more than 64 deep"):
+            encode_content([content])
 
 
 class TestHandlers:
@@ -687,10 +761,12 @@ class TestThreads:
         asyncio.run(bounded(main()))
 
 
-@pytest.mark.parametrize("content", ["1e999", "[1, 1e999]", '"\\ud800"'])
-@pytest.mark.parametrize("wanted", [Any, float, Order])
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [*((content, wanted) for content in ("1e999", "[1, 1e999]") for wanted in (float, Order)), ('"\\ud800"', Any)],
+)
 def test_content_that_no_decoder_takes_is_invalid(content: str, wanted: Any) -> None:
-    """Typed or not: JSON can say numbers that nothing here can hold, and that is no fault of the server's."""
+    """JSON can say numbers that a type here cannot hold, and that is no fault of the server's."""
     pipeline = Pipeline()
 
     async def handler(message: Message[Any]) -> Message[Any]:
@@ -735,17 +811,81 @@ def test_what_was_sent_in_messagepack_is_read_like_json_and_goes_on_as_it_came()
     packed = Raw(msgspec.msgpack.encode(content))
     pipeline = Pipeline()
 
-    def handle(message: Message[Order]) -> None: ...
+    async def handle(message: Message[Order]) -> None: ...
 
     pipeline.add_handler("order", handle)
 
     message = Message[Any](PackedEnvelope("order", content=packed), ALICE)
-    message._decode = pipeline._handlers["order"][1]
+    send(pipeline, message)
 
     assert message.content == Order("tea", [Line(3)])
     assert bytes(envelope_of(message, {"type": "order"}).content) == bytes(packed)
     message.content.lines[0].price = 4
     assert bytes(envelope_of(message, {"type": "order"}).content) == b'{"item":"tea","lines":[{"price":4}]}'
+
+
+@pytest.mark.parametrize("text", ["1e999", "[1, -2.5e400]", "9" * 5_000, '{"a": 123456789012345678901234567890}'])
+def test_a_number_of_any_size_can_be_read_and_goes_on_as_it_came(text: str) -> None:
+    """As a `Decimal` where `int` and `float` do not hold it, and the same when it is sent anew."""
+    read = a_message(text)
+    _ = read.content
+    made = a_message("0")
+    made.content = read.content
+
+    assert bytes(envelope_of(read, {"type": "order"}).content).decode() == text
+    assert json_number(bytes(envelope_of(made, {"type": "order"}).content)) == json_number(text.encode())
+
+
+def json_number(text: bytes) -> Any:
+    return json.loads(text, parse_int=Decimal, parse_float=Decimal)
+
+
+@pytest.mark.parametrize("touched", ["read", "changed", "set", "not"])
+@pytest.mark.parametrize("wanted", [Order, PydanticOrder])
+def test_middleware_that_looks_takes_no_handler_its_type(touched: str, wanted: Any) -> None:
+    """What a typed handler gets is of its type, whoever has read, changed or set the content before; or is refused."""
+
+    async def middleware(message: Message[Any], next: Next) -> Message[Any] | None:
+        if touched in ("read", "changed"):
+            _ = message.content
+        if touched == "changed":
+            message.content["item"] = message.content["item"][:3]
+        if touched == "set":
+            message.content = dict(message.content)
+        return await next(message)
+
+    seen: list[Any] = []
+
+    async def handler(message: Message[Any]) -> Message[Any]:
+        seen.append(message.content)
+        return message
+
+    handler.__annotations__["message"] = Message[wanted]
+    pipeline = Pipeline()
+    pipeline.add_middleware(middleware)
+    pipeline.add_handler("order", handler)
+    send(pipeline, a_message('{"item":"tea","lines":[]}'))
+
+    assert seen[0].item == "tea" and type(seen[0]) is wanted
+    with pytest.raises(Reject) as refused:
+        send(pipeline, a_message('{"item":[],"lines":[]}'))
+    assert refused.value.code == "invalid_content" and len(seen) == 1
+
+
+def test_a_handler_of_bytes_gets_bytes_and_nothing_that_only_looks_like_them() -> None:
+    pipeline = Pipeline()
+
+    async def handler(message: Message[bytes]) -> Message[bytes]:
+        assert message.content == b"A" and message.binary
+        return message
+
+    pipeline.add_handler("order", handler)
+    for envelope in (Envelope("order", content=Raw(b'"QQ=="'), binary=True), PackedEnvelope("order", content=A)):
+        send(pipeline, Message[Any](envelope, ALICE))
+    with pytest.raises(Reject) as refused:
+        send(pipeline, a_message('"QQ=="'))
+
+    assert refused.value.code == "invalid_content"
 
 
 @pytest.mark.parametrize("named", [None, ""])

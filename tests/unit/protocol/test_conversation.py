@@ -161,6 +161,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "history": {},
     "presence": {"room": "lobby"},
     "users": {"ids": []},
+    "chunk": {"id": "t1", "index": 0, "total": 1, "data": "e30="},
 }
 
 

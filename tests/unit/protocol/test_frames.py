@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import random
+import zlib
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hubbub.protocol import frames
+from hubbub.protocol.deflate import CompressionOptions, compress
 from hubbub.protocol.frames import (
     BINARY,
     CLOSE,
@@ -21,6 +26,7 @@ from hubbub.protocol.frames import (
     Violation,
     binary_frame,
     close_frame,
+    compressing,
     pong_frame,
     read_close,
     text_frame,
@@ -228,3 +234,144 @@ def test_the_limits_begin_anew_with_each_message() -> None:
     for _ in range(3):
         assembly.add(TEXT, False, False, b"ab")
         assert assembly.add(CONTINUATION, True, False, b"cd") == "abcd"
+
+
+@given(pieces=st.lists(st.binary(max_size=9), min_size=1, max_size=9))
+def test_what_is_collected_is_counted(pieces: list[bytes]) -> None:
+    """In bytes as they came, and nothing once the message has ended."""
+    assembly = an_assembly()
+    for number, piece in enumerate(pieces):
+        assembly.add(CONTINUATION if number else BINARY, False, False, piece)
+
+        assert assembly.size == sum(map(len, pieces[: number + 1]))
+    assert assembly.add(CONTINUATION, True, False, b"") == b"".join(pieces)
+    assert assembly.size == 0 and not assembly.unfinished
+
+
+class TestCompressed:
+    """Messages whose first frame has RSV1, where that was agreed on (RFC 7692 §6)."""
+
+    @given(text=st.text(), cuts=st.lists(st.integers(0, 60), max_size=8))
+    def test_any_cutting(self, text: str, cuts: list[int]) -> None:
+        payload = compress(text.encode(), 15, 4)
+        edges = [0, *sorted(min(cut, len(payload)) for cut in cuts), len(payload)]
+        pieces = [payload[start:end] for start, end in pairwise(edges)]
+        assembly = Assembly(1_000_000, 100)
+        results = [
+            assembly.add(CONTINUATION if number else TEXT, number == len(pieces) - 1, False, piece, number == 0)
+            for number, piece in enumerate(pieces)
+        ]
+
+        assert results == [None] * (len(pieces) - 1) + [text]
+        assert not assembly.unfinished
+
+    def test_the_bit_is_of_one_message(self) -> None:
+        """The next one says for itself whether it is compressed."""
+        assembly = an_assembly()
+
+        assert assembly.add(BINARY, True, False, compress(b"a" * 50, 15, 4), True) == b"a" * 50
+        assert assembly.add(BINARY, True, False, b"plain") == b"plain"
+        assert assembly.add(TEXT, False, False, b"pla") is None
+        assert assembly.add(CONTINUATION, True, False, b"in") == "plain"
+
+    @pytest.mark.parametrize("opcode", [CONTINUATION, PING, PONG, CLOSE])
+    def test_only_the_first_frame_of_a_message_has_the_bit(self, opcode: int) -> None:
+        """§6.1: not its other fragments, and never a control frame."""
+        assembly = an_assembly()
+        assembly.add(TEXT, False, False, b"", True)
+        violation = assembly.add(opcode, True, False, b"", True)
+
+        assert isinstance(violation, Violation) and violation.code == 1002
+
+    def test_control_frames_between_its_fragments_are_as_ever(self) -> None:
+        payload = compress(b"hello", 15, 4)
+        assembly = an_assembly()
+        assembly.add(TEXT, False, False, payload[:3], True)
+
+        assert assembly.add(PING, True, False, b"x") is None
+        assert assembly.add(CONTINUATION, True, False, payload[3:]) == "hello"
+
+    def test_the_limit_is_on_what_comes_and_on_what_comes_out(self) -> None:
+        """To the byte."""
+        for size, fits in ((1_000, True), (1_001, False)):
+            result = an_assembly(max_size=1_000).add(BINARY, True, False, compress(b"x" * size, 15, 4), True)
+
+            assert (result == b"x" * size) is fits
+            assert fits or (isinstance(result, Violation) and result.code == 1009)
+        violation = an_assembly(max_size=5).add(BINARY, True, False, b"\x00" * 6, True)
+        assert isinstance(violation, Violation) and violation.code == 1009
+
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    def test_what_is_no_deflate(self, opcode: int) -> None:
+        """The frames are right; what they carry is not what they say (RFC 6455 §7.4.1)."""
+        violation = an_assembly().add(opcode, True, False, b"hello", True)
+
+        assert isinstance(violation, Violation) and violation.code == 1007
+
+    def test_text_must_be_utf8_when_it_is_inflated(self) -> None:
+        payload = compress(b"abc \xff" * 10, 15, 4)
+        violation = an_assembly().add(TEXT, True, False, payload, True)
+
+        assert isinstance(violation, Violation) and violation.code == 1007
+        assert an_assembly().add(BINARY, True, False, payload, True) == b"abc \xff" * 10
+
+    def test_the_compressed_bytes_of_a_text_need_not_be_utf8(self) -> None:
+        """They are looked at when the message is whole."""
+        assembly = an_assembly()
+
+        assert assembly.add(TEXT, False, False, b"\xff", True) is None
+        assert assembly.add(CONTINUATION, False, False, b"\xff") is None
+
+
+class TestCompressing:
+    """Whole messages for those who agreed on compression: one frame, with RSV1 where it is compressed."""
+
+    TEXT = b'{"type":"chat","content":"' + b"all the same " * 40 + b'"}'
+
+    @pytest.mark.parametrize(("binary", "first"), [(False, 0xC1), (True, 0xC2)])
+    def test_a_long_message_is_compressed(self, binary: bool, first: int) -> None:
+        frame = compressing(binary, 15, CompressionOptions())(self.TEXT)
+        payload = frame[2 if frame[1] < 126 else 4 :]
+
+        assert frame[0] == first
+        assert len(frame) < len(self.TEXT) / 4
+        assert zlib.decompress(payload + b"\x00\x00\xff\xff\x01\x00\x00\xff\xff", -15) == self.TEXT
+
+    def test_from_the_threshold_on(self) -> None:
+        frame = compressing(False, 15, CompressionOptions(compression_threshold=300))
+
+        assert frame(b"x" * 299) == text_frame(b"x" * 299)
+        assert frame(b"x" * 300)[0] == 0xC1
+
+    def test_not_where_it_becomes_longer_by_it(self) -> None:
+        noise = bytes(number * number * 7919 % 251 for number in range(997)) + zlib.compress(self.TEXT)
+        frame = compressing(True, 15, CompressionOptions(compression_threshold=0))
+
+        assert frame(zlib.compress(noise)) == binary_frame(zlib.compress(noise))
+        assert frame(b"") == binary_frame(b"")
+
+    def test_not_where_it_would_hold_up_everybody_else(self) -> None:
+        """The largest message of a client's and its envelope is the most."""
+        frame = compressing(False, 15, CompressionOptions())
+
+        assert frame(b"x" * 69_632)[0] == 0xC1
+        assert frame(b"x" * 69_633) == text_frame(b"x" * 69_633)
+
+    def test_not_what_looks_dense(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A look at its middle is enough, where it is long; a text around it does not hide it."""
+        noise = random.Random(1).randbytes(40_000)
+        picture = b'{"name":"picture"}' + noise
+        sizes = []
+
+        def spy(payload: bytes, window: int, level: int) -> bytes:
+            sizes.append(len(payload))
+            return payload
+
+        monkeypatch.setattr(frames, "compress", spy)
+        frame = compressing(True, 15, CompressionOptions())
+
+        assert frame(picture) == binary_frame(picture)
+        assert sizes == []
+        frame(base64.b64encode(noise))
+        frame(noise[:10_000])
+        assert sizes == [len(base64.b64encode(noise)), 10_000]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from hubbub.protocol import json as codec
-from hubbub.protocol.codec import BadMessage
+from hubbub.protocol.codec import BadMessage, _measure
 from hubbub.protocol.envelope import Ack, Fault, Joined, Ping
 from hubbub.types import Position, Publication
 
@@ -76,7 +76,7 @@ VALUES = st.recursive(
 
 @given(value=VALUES, plain=st.booleans(), indent=st.sampled_from([None, 0, 2]))
 def test_depth_is_what_nests_and_not_what_is_quoted(value: object, plain: bool, indent: int | None) -> None:
-    assert codec._depth(json.dumps(value, ensure_ascii=plain, indent=indent).encode()) == naive_depth(value)
+    assert _measure(json.dumps(value, ensure_ascii=plain, indent=indent).encode())[0] == naive_depth(value)
 
 
 @pytest.mark.parametrize(

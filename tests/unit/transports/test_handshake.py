@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from hubbub.protocol.deflate import Deflate, Offer
 from hubbub.transports.base import Handshake, Refuse
 from hubbub.transports.handshake import (
     HEAD_SIZE,
@@ -328,6 +329,31 @@ def test_the_answer_proves_knowledge_of_the_key() -> None:
 
 def test_the_answer_names_the_subprotocol() -> None:
     assert b"\r\nSec-WebSocket-Protocol: hubbub.v1.json\r\n" in switching(KEY, "hubbub.v1.json")
+
+
+def test_extensions_are_read() -> None:
+    """In the order of the client, also over several lines."""
+    head = head_of(request({"Sec-WebSocket-Extensions": "a; b=1"}, 'sec-websocket-extensions: c; d="2"'))
+    read = read_handshake(head, "192.0.2.1")
+
+    assert not isinstance(read, Refuse)
+    assert read[2] == [Offer("a", (("b", "1"),)), Offer("c", (("d", "2"),))]
+
+
+@pytest.mark.parametrize("value", ["permessage-deflate;", "a b", 'a; b="', "@", "permessage-deflate; =", '"a"'])
+def test_extensions_that_are_no_list_are_refused(value: str) -> None:
+    """RFC 6455 §9.1: also where none would have been taken."""
+    assert refused(request({"Sec-WebSocket-Extensions": value})) == Refuse(
+        status=400, code="bad_message", message="Sec-WebSocket-Extensions is not a list of extensions."
+    )
+
+
+def test_the_answer_says_what_was_agreed_on() -> None:
+    """RFC 7692 §7.1."""
+    agreed = b"permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+
+    assert b"\r\nSec-WebSocket-Extensions: " + agreed + b"\r\n\r\n" in switching(KEY, None, Deflate())
+    assert b"Sec-WebSocket-Extensions" not in switching(KEY, "hubbub.v1.json")
 
 
 def test_a_refusal_is_json_and_the_last_word() -> None:

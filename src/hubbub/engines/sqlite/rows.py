@@ -15,6 +15,9 @@ __all__ = ["Rows", "joined_row"]
 # The largest first; few different sizes, so that every statement stays prepared.
 _SIZES: Final = (256, 64, 16, 4, 1)
 
+# Bytes that one row may have, unless a single message is larger: a hundred of 16 MiB would be gigabytes, several times.
+_ROW: Final = 16_777_216
+
 
 def joined_row(
     database: sqlite3.Connection, statement: str, values: Mapping[str, object], limit: int
@@ -23,13 +26,20 @@ def joined_row(
 
     Fewer where they are too large for one row; whoever reads asks again for the rest.
     """
-    while True:
-        try:
-            return database.execute(statement, {**values, "limit": limit}).fetchone(), limit
-        except sqlite3.DataError:
-            if limit <= 1:
-                raise
-            limit = max(1, limit // 8)
+    most = database.getlimit(sqlite3.SQLITE_LIMIT_LENGTH)
+    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, min(most, _ROW))
+    try:
+        while True:
+            try:
+                return database.execute(statement, {**values, "limit": limit}).fetchone(), limit
+            except sqlite3.DataError:
+                if limit <= 1 and database.getlimit(sqlite3.SQLITE_LIMIT_LENGTH) == most:
+                    raise
+                if limit <= 1:
+                    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
+                limit = max(1, limit // 8)
+    finally:
+        database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, most)
 
 
 class Rows:
