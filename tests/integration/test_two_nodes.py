@@ -210,6 +210,7 @@ def test_redis_is_emptied_and_clients_are_told(redis: Redis) -> None:
             await alice.ask("chat", content="before", room="lobby")
             redis.command("FLUSHALL")
             code, _ = await alice.closed()
+            await until_ready(other)
             resume = {"rooms": {"lobby": [joined["position"][0], 1]}}
             async with connect(other.address, "alice", full=True, hello={"resume": resume}) as back:
                 ack = await back.ask("chat", content="after", room="lobby", echo=False)

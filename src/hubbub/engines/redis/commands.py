@@ -27,7 +27,8 @@ log = logging.getLogger("hubbub.engines.redis")
 # Commands on their way, and bytes of theirs; beyond, `Unavailable`.
 _MOST: Final = 20_000
 _MOST_BYTES: Final = 67_108_864
-# Seconds for an answer; then the connection counts as lost.
+# Seconds without any answer, where some are due; then the connection counts as lost. And for a command whose answer
+# was lost: then it is not sent again.
 _TIMEOUT: Final = 2.0
 
 # What Redis says where it can do nothing for the moment, and what that means.
@@ -40,8 +41,6 @@ _PASSING: Final = {
     "MISCONF": "Redis cannot write to its disk",
     "CLUSTERDOWN": "the cluster is down",
 }
-
-Done = Callable[[Any], object]
 
 
 def unknown() -> Reject:
@@ -60,7 +59,7 @@ class Command:
         script: Script | None,
         keys: Sequence[str],
         args: Sequence[str | bytes | int],
-        done: Done,
+        done: Callable[[Any], object],
         *,
         again: bool = True,
         lost: Callable[[], Exception] = Unavailable,
@@ -111,6 +110,8 @@ class Commands(Supervised):
         self._redo: list[Command] | None = None
         self._waiting = 0
         self._bytes = 0
+        # When something was last answered, or asked where nothing was due.
+        self._last = 0.0
 
     @property
     def waiting(self) -> int:
@@ -153,7 +154,7 @@ class Commands(Supervised):
     def tick(self, now: float) -> None:
         """Called several times a second: who answers too late is away."""
         if self.connection is not None:
-            if self._sent and self._sent[0].deadline < now:
+            if self._sent and self._last + _TIMEOUT < now:
                 self.connection.abort("it does not answer", silent=True)
         else:
             # A connection may be back at any moment; what can wait no longer is given up.
@@ -231,6 +232,8 @@ class Commands(Supervised):
         self.connection.write(b"".join(packed))
         for command in commands:
             command.undone = False
+        if not self._sent:
+            self._last = self._loop.time()
         self._sent.extend(commands)
 
     def _reply(self, reply: Any) -> None:
@@ -238,6 +241,7 @@ class Commands(Supervised):
             assert self.connection is not None
             self.connection.abort("it answers what nobody asked")
             return
+        self._last = self._loop.time()
         command = self._sent.popleft()
         if type(reply) is Refused or isinstance(reply, Refused):
             if self._refused(command, reply):

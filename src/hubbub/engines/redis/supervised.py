@@ -18,6 +18,8 @@ log = logging.getLogger("hubbub.engines.redis")
 # Seconds to wait before another try: at first and at most, each time half as long again, and spread.
 _FIRST: Final = 0.05
 _MOST: Final = 2.0
+# Seconds that a connection must have stood for the next one to be tried at once.
+_AT_ONCE: Final = 1.0
 
 
 class Supervised:
@@ -71,8 +73,10 @@ class Supervised:
 
     async def _keep(self, first: Connection) -> None:
         connection: Connection | None = first
+        loop = asyncio.get_running_loop()
         wait = _FIRST
         while True:
+            began = loop.time()
             try:
                 if connection is None:
                     connection = await self._connect()
@@ -88,7 +92,10 @@ class Supervised:
                 log.exception("the connection for %s failed", self.role)
             finally:
                 self._drop("the connection was lost")
-            connection = None
+            served, connection = connection is not None, None
+            if served and loop.time() - began > _AT_ONCE:
+                # It worked until now: most likely it does again.
+                continue
             await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311  # spread, not secret
             wait = min(_MOST, wait * 1.5)
 
