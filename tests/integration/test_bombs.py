@@ -211,12 +211,11 @@ def test_where_large_messages_are_let_in_a_bomb_is_bounded_all_the_same() -> Non
 
 @pytest.mark.parametrize("count", [1, 20])
 @pytest.mark.parametrize("data", [SWELLING * 100, COSTLY], ids=["a hundred bytes for 64,000", "many codes"])
-def test_a_flood_of_messages_that_are_allowed_has_its_share_and_no_more(data: bytes, count: int) -> None:
-    """Of the server's time: a tenth for one connection, the half for all. It is not closed; it is read no faster."""
+def test_a_flood_of_messages_that_are_allowed_takes_its_turns_and_no_more(data: bytes, count: int) -> None:
+    """A few milliseconds in each turn of the loop, and everybody else in between. It is not closed for that."""
 
     async def main() -> None:
         async with attacked() as server, connect(server.address, "anna", compression="deflate") as anna:
-            used = server.cpu
             flooding = [asyncio.ensure_future(server.floods(data, 3)) for _ in range(count)]
             waits = []
             while not all(one.done() for one in flooding):
@@ -226,13 +225,9 @@ def test_a_flood_of_messages_that_are_allowed_has_its_share_and_no_more(data: by
                 waits.append(perf_counter() - before)
                 await asyncio.sleep(0.05)
             await asyncio.gather(*flooding)
-            used = server.cpu - used
 
-            # With what anna's messages take, and what sends the answers.
-            assert used < 3 * (0.3 if count == 1 else 0.8)
             assert server.grown < 16 * MIB
-            # Where all have their turn, hers is one of twenty.
-            assert max(waits) < 0.5
+            assert max(waits) < 0.25
 
     run(main())
 

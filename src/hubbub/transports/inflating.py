@@ -1,26 +1,23 @@
-"""Compressed messages at a bounded pace: a hundred bytes may become 64 KiB, and cost as much as those.
+"""Compressed messages in turns: a hundred bytes may become 64 KiB, and cost as much as those.
 
-What a connection may have inflated is a share of the event loop's time, and so is what all of them may together.
-Beyond that the frames wait as they came, in order, and the connection is not read; it goes on in a later turn of the
-loop, when others have had theirs. Nothing is inflated for a receiver that wants to hear nothing at the moment.
+One read may bring a thousand of them. So in each turn of the event loop a connection has a little inflated, and all of
+them together not much more. Beyond that the frames wait as they came, in order, and the connection is not read; it goes
+on in the next turn, when everybody else has had theirs. Nothing is inflated for a receiver that wants to hear nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import struct
 from collections import deque
 from typing import Protocol
 
 from hubbub.protocol.frames import Violation
 
-__all__ = ["Frames", "Inflating", "Line", "Pace", "Peer"]
+__all__ = ["Frames", "Inflating", "Line", "Peer"]
 
-# Of the loop's time: what one connection may take, and all of them; and for how many seconds of that at once. So it is
-# no more than 3 ms at a time for one, 5 ms for all, and the message with which they are over.
-_SHARE, _BURST = 0.1, 0.03
-_SHARE_OF_ALL, _BURST_OF_ALL = 0.5, 0.01
+# Seconds of one turn of the event loop: for one connection, for all of them; and the message with which they are over.
+_ONE, _ALL = 0.002, 0.004
 
 # Seconds for each byte that has come out: that long it takes to be read and kept, whatever it took to inflate it.
 _PER_BYTE = 20e-9
@@ -30,26 +27,6 @@ _FIN, _RSV, _COMPRESSED = 0x10, 0x20, 0x40
 
 # Opcode, FIN, whether a reserved bit is wrongly set, payload, whether it begins a compressed message.
 _Frame = tuple[int, bool, bool, bytes, bool]
-
-
-class Pace:
-    """A share of the time that may go into something, saved up for `burst` seconds at most."""
-
-    __slots__ = ("_burst", "_due", "_share")
-
-    def __init__(self, share: float, burst: float) -> None:
-        self._share = share
-        self._burst = burst
-        # When what has been taken is paid for.
-        self._due = -math.inf
-
-    def charge(self, seconds: float, now: float) -> None:
-        """So many seconds have been taken."""
-        self._due = max(self._due, now - self._burst) + seconds / self._share
-
-    def wait(self, now: float) -> float:
-        """Seconds until more may be taken; 0 or less: now."""
-        return self._due - now
 
 
 class Frames:
@@ -81,34 +58,50 @@ class Frames:
 
 
 class Line:
-    """Those connections whose turn it is, one after the other, within what they may take together."""
+    """Those connections whose turn it is, one after the other, and what this turn of the event loop has taken."""
 
     def __init__(self) -> None:
-        self.pace = Pace(_SHARE_OF_ALL, _BURST_OF_ALL)
+        # Which turn it is, and the seconds that went into inflating in it.
+        self.turn = 0
+        self._taken = 0.0
         self._waiting: deque[Inflating] = deque()
         self._timer: asyncio.Handle | None = None
 
-    def is_busy(self, now: float) -> bool:
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is inflated in this turn."""
+        return self._taken >= _ALL
+
+    @property
+    def is_busy(self) -> bool:
         """Whether a newcomer has to queue up."""
-        return bool(self._waiting) or self.pace.wait(now) > 0
+        return bool(self._waiting) or self.is_over
+
+    def charge(self, seconds: float) -> None:
+        """So many seconds of this turn have been taken."""
+        self._taken += seconds
+        self._end_turn()
 
     def join(self, one: Inflating) -> None:
         """It goes on when those before it have had their turn, and not in this turn of the loop."""
         self._waiting.append(one)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_soon(self._serve)
+        self._end_turn()
 
-    def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        # Who is not done queues up again, so each has one turn in this one.
+    def _end_turn(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_soon(self._begin_turn)
+
+    def _begin_turn(self) -> None:
+        self._timer = None
+        self.turn += 1
+        self._taken = 0.0
+        # Who is not done queues up again, so each goes on once.
         for _ in range(len(self._waiting)):
-            if self.pace.wait(loop.time()) > 0:
+            if self.is_over:
                 break
             self._waiting.popleft().go_on()
-        wait = self.pace.wait(loop.time())
-        self._timer = None
         if self._waiting:
-            self._timer = loop.call_later(wait, self._serve) if wait > 0 else loop.call_soon(self._serve)
+            self._end_turn()
 
 
 class Peer(Protocol):
@@ -122,19 +115,20 @@ class Peer(Protocol):
 
 
 class Inflating:
-    """The pace of one connection, and its frames that wait."""
+    """What one connection has had inflated in this turn, and its frames that wait."""
 
-    __slots__ = ("_frames", "_line", "_pace", "_peer", "_queued", "_timer", "paused", "violation")
+    __slots__ = ("_frames", "_line", "_peer", "_queued", "_taken", "_turn", "paused", "violation")
 
     def __init__(self, peer: Peer, line: Line) -> None:
         self._peer = peer
         self._line = line
-        self._pace = Pace(_SHARE, _BURST)
+        # Seconds, and the turn in which they were taken.
+        self._taken = 0.0
+        self._turn = 0
         # None while nothing waits.
         self._frames: Frames | None = None
-        # Whether it stands in the line, and until when it must not.
+        # Whether it stands in the line.
         self._queued = False
-        self._timer: asyncio.TimerHandle | None = None
         # Whether the receiver wants to hear nothing at the moment.
         self.paused = False
         # What the peer has done behind the frames that wait, if that ends the connection.
@@ -147,10 +141,11 @@ class Inflating:
 
     def must_wait(self) -> bool:
         """Whether a frame that comes now has to wait."""
-        if self.paused or self.keeping:
-            return True
-        now = asyncio.get_running_loop().time()
-        return self._pace.wait(now) > 0 or self._line.is_busy(now)
+        return self.paused or self.keeping or self._line.is_busy or self._is_over
+
+    @property
+    def _is_over(self) -> bool:
+        return self._taken >= _ONE and self._turn == self._line.turn
 
     def keep(self, opcode: int, fin: bool, rsv: bool, payload: bytes, compressed: bool) -> None:
         """Let a frame wait; whoever calls this stops reading, so no more of them come than one read has brought."""
@@ -162,9 +157,10 @@ class Inflating:
     def charge(self, seconds: float, size: int) -> None:
         """A message has been inflated to so many bytes, in so many seconds."""
         seconds += size * _PER_BYTE
-        now = asyncio.get_running_loop().time()
-        self._pace.charge(seconds, now)
-        self._line.pace.charge(seconds, now)
+        if self._turn != self._line.turn:
+            self._turn, self._taken = self._line.turn, 0.0
+        self._taken += seconds
+        self._line.charge(seconds)
 
     def resume(self) -> bool:
         """The receiver wants to hear more: whether reading may go on, for nothing waits."""
@@ -177,12 +173,10 @@ class Inflating:
     def go_on(self) -> None:
         """Its turn has come."""
         self._queued = False
-        loop = asyncio.get_running_loop()
         while frames := self._frames:
             if self.paused:
                 return
-            now = loop.time()
-            if self._pace.wait(now) > 0 or self._line.pace.wait(now) > 0:
+            if self._line.is_over or self._is_over:
                 self._queue_up()
                 return
             self._peer.take(*frames.take())
@@ -193,22 +187,9 @@ class Inflating:
     def drop(self) -> Frames | None:
         """Nothing more is inflated: what waits."""
         frames, self._frames = self._frames, None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         return frames
 
     def _queue_up(self) -> None:
-        if self._queued or self._timer is not None or self.paused:
-            return
-        loop = asyncio.get_running_loop()
-        wait = self._pace.wait(loop.time())
-        if wait > 0:
-            self._timer = loop.call_later(wait, self._wake)
-        else:
+        if not self._queued and not self.paused:
             self._queued = True
             self._line.join(self)
-
-    def _wake(self) -> None:
-        self._timer = None
-        self._queue_up()
