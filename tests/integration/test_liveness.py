@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection
 
+from contract.transports.harness import TEXT, frame, handshake
 from support.client import FULL, connect
 from support.loop import eventually, run
 from support.server import serving
@@ -51,6 +52,31 @@ def test_a_full_client_that_answers_no_ping_is_closed() -> None:
             assert goodbye["code"] == 4001
             assert await alice.closed() == (4001, goodbye["reason"])
             assert len(alice.heard("ping")) == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["plain", "full"])
+def test_a_part_of_a_frame_is_no_sign_of_life(full: bool) -> None:
+    """However often another byte of it comes: who never ends a frame is silent."""
+
+    async def main() -> None:
+        async with serving(**QUICK) as server:
+            host, _, port = server.address.removeprefix("http://").rpartition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(handshake("/ws?user_id=mallory", *([f"Sec-WebSocket-Protocol: {FULL}"] if full else [])))
+            writer.write((frame(TEXT, b'{"type":"hello"}') if full else b"") + frame(TEXT, b"x" * 60_000)[:30_000])
+            await eventually(lambda: server.hub.sessions("mallory"))
+            dribbled = 0
+            while server.hub.sessions("mallory"):
+                writer.write(b"x")
+                dribbled += 1
+                await asyncio.sleep(0.02)
+
+            # Not yet a whole frame.
+            assert dribbled < 10_000
+            assert b"\x0f\xa1" in await reader.read()
+            writer.close()
 
     run(main())
 

@@ -4,8 +4,8 @@ Each message is bounded by itself. But who begins one on each of many connection
 that memory for ever, so there is a bound for all of them together and one in time. Where the first is reached, those go
 that come from the address which holds the most: strangers who have filled it make room themselves.
 
-What is counted are whole frames. Of a frame that has come in part nobody knows but picows, which says neither how much
-it is nor since when: `docs/operations/attacks.md` says what that is worth.
+What is counted are whole frames. Of a frame that has come in part only picows knows, and does not say how much it is
+nor since when: it waits in picows' buffer, of 112 KiB at most for each connection, and is no sign of life.
 """
 
 from __future__ import annotations

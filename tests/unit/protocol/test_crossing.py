@@ -86,7 +86,8 @@ def test_the_python_client_reads_the_same_in_every_codec(content: Any) -> None:
     told_to = told("json", said("json", content))
     in_json = Wire(OURS["json"]).decode(told_to["json"].decode())
 
-    assert not isinstance(content, bytes | str | float) or same(in_json.content, content)
+    # A number of another size is text of a kind of its own there.
+    assert type(content) not in (bytes, str, float) or same(in_json.content, content)
     for name in ("msgpack", "protobuf"):
         read = Wire(OURS[name]).decode(told_to[name])
 
