@@ -130,6 +130,9 @@ async def _filled(folder: str, counts: dict[str, int], keep: int) -> SqliteEngin
         def publication(self, *_: object) -> None:
             pass
 
+        def lost(self, channel: str) -> None:
+            pass
+
     limits = HistoryLimits(history_size=keep, inbox_size=keep, history_bytes=2**40)
     engine = SqliteEngine(folder, Durability.NORMAL, limits)
     await engine.start(Nobody())

@@ -26,6 +26,7 @@ from hubbub.core.outbox import OutboxLimits
 from hubbub.core.permissions import RoleOptions
 from hubbub.core.rates import Rate, RateLimits
 from hubbub.core.rooms import RoomOptions
+from hubbub.engines.redis.options import RedisOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.hub.options import HubOptions
 from hubbub.protocol.deflate import CompressionOptions
@@ -49,6 +50,7 @@ CHAPTERS: dict[str, type[Struct]] = {
     "The transport": TransportLimits,
     "Compression": CompressionOptions,
     "The store": StoreOptions,
+    "Shared by nodes": RedisOptions,
     "History": HistoryLimits,
 }
 

@@ -26,6 +26,7 @@ from hubbub.core.outbox import OutboxLimits
 from hubbub.core.permissions import role_options
 from hubbub.core.rates import Rate, RateLimits
 from hubbub.core.rooms import room_options
+from hubbub.engines.redis.options import RedisOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
 from hubbub.hub.options import HubOptions
@@ -61,6 +62,7 @@ class Config(Struct, frozen=True, kw_only=True):
     hub: HubOptions = msgspec.field(default_factory=HubOptions)
     history: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
     store: StoreOptions = msgspec.field(default_factory=StoreOptions)
+    redis: RedisOptions = msgspec.field(default_factory=RedisOptions)
     auth: AuthOptions = msgspec.field(default_factory=AuthOptions)
 
 
@@ -98,6 +100,7 @@ _SECTIONS: tuple[type[Struct], ...] = (
     TransportLimits,
     CompressionOptions,
     StoreOptions,
+    RedisOptions,
     HistoryLimits,
 )
 
@@ -163,6 +166,7 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         ),
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),
+        redis=_pick(RedisOptions, values),
         auth=_pick(AuthOptions, values),
     )
 
@@ -306,3 +310,5 @@ def _check(values: Mapping[str, Any]) -> None:
         raise ConfigError("envelope_ping_interval must be longer than pong_timeout: one ping at a time")
     if value("unfinished_size") < value("message_size"):
         raise ConfigError("unfinished_size must be at least message_size: one message must have room")
+    if value("engine") and value("data"):
+        raise ConfigError("channels are in `engine` or in `data`: leave one of the two out")

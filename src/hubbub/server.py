@@ -34,6 +34,7 @@ from hubbub.transports.websocket import WebSocket
 
 if TYPE_CHECKING:
     from hubbub.auth.jwt import JwtAuthenticator
+    from hubbub.engines.redis.engine import RedisEngine
 
 __all__ = ["Server", "run"]
 
@@ -158,9 +159,14 @@ class Server:
         await self.hub.stop()
 
 
-def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine:
+def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine | RedisEngine:
     history, store = config.history, config.store
     retention = hub.retention(config.hub, history)
+    if config.redis.engine:
+        # Here: hiredis is an extra, and not everybody needs it.
+        from hubbub.engines.redis.engine import RedisEngine
+
+        return RedisEngine(config.redis.engine, history, prefix=config.redis.redis_prefix, retention=retention)
     if not store.data:
         return MemoryEngine(history, retention=retention)
     return SqliteEngine(store.data, store.durability, history, retention=retention)

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.certificates import AUTHORITY
+from support.redis import Redis, serving_redis
 from support.server import defaults
 
-_ENGINES = ("memory", "sqlite")
+_ENGINES = ("memory", "sqlite", "redis")
+_prefixes = itertools.count()
 # The memory engine, behind a port that speaks TLS.
 _IN_TLS = "TLS"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what is marked `every_engine` once on each, except what is marked `memory`; and `tls_too` in TLS, too."""
+    """Run what is marked `every_engine` once on each that its other marks allow; and `tls_too` once more in TLS."""
 
     def marked(name: str) -> bool:
         return metafunc.definition.get_closest_marker(name) is not None
 
     if marked("every_engine") or marked("tls_too"):
         engines = list(_ENGINES) if marked("every_engine") and not marked("memory") else [_ENGINES[0]]
+        if marked("local"):
+            engines = [name for name in engines if name != "redis"]
         metafunc.parametrize("engine", engines + [_IN_TLS] * marked("tls_too"), indirect=True)
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """A Redis that runs as long as tests of this process need it."""
+    with serving_redis(tmp_path_factory.mktemp("redis")) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +44,10 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     name: str = getattr(request, "param", "memory")
     if name == "sqlite":
         defaults["data"] = str(tmp_path / "data")
+    if name == "redis":
+        # One for all tests of this worker; each has keys of its own.
+        defaults["engine"] = request.getfixturevalue("redis").url
+        defaults["redis_prefix"] = f"test{next(_prefixes)}:"
     if name == _IN_TLS:
         defaults.update(AUTHORITY.signs().written(tmp_path))
     yield name

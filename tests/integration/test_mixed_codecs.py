@@ -151,7 +151,7 @@ async def read_the_past(server: Server, codec: Codec, expected: list[Any]) -> No
         check_contents(heard(late), expected[since:])
 
 
-def test_a_publication_is_encoded_once_for_each_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_publication_is_encoded_once_for_each_codec(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     """Thirty members, ten of each codec, who all speak at once: all get all, and each is encoded once per codec."""
 
     encodings: Counter[tuple[str, str]] = Counter()
@@ -185,12 +185,12 @@ def test_a_publication_is_encoded_once_for_each_codec(monkeypatch: pytest.Monkey
                 assert heard(client) == everything
                 own = [message["seq"] for message in everything if message["from"] == client.user]
                 assert own == seqs == sorted(seqs)
-            # Not at all where it is already in that form: the record serves.
-            assert set(encodings.values()) == {1} and len(encodings) == 90 + 60 + 30
+            assert set(encodings.values()) == {1}
+            # Not at all where it is already in that form: the record serves. In Redis its number is not in it.
             assert Counter(name for name, _ in encodings) == {
                 "hubbub.v1.protobuf": 90,
-                "hubbub.v1.msgpack": 60,
-                "hubbub.v1.json": 30,
+                "hubbub.v1.msgpack": 90 if engine == "redis" else 60,
+                "hubbub.v1.json": 90 if engine == "redis" else 30,
             }
             await ask_about(clients)
 

@@ -236,6 +236,7 @@ def test_nobody_has_nothing_to_acknowledge() -> None:
     run(main())
 
 
+@pytest.mark.local
 def test_what_could_not_be_sent_is_told_apart() -> None:
     """It is in no inbox: another thing than one that nobody has acknowledged."""
 
@@ -353,6 +354,7 @@ def test_only_so_many_are_waited_for() -> None:
     run(main())
 
 
+@pytest.mark.local
 def test_it_costs_nothing_before_it_is_used() -> None:
     """Receipts for clients go their own way, and the node listens to the server's inbox from the first call on."""
 
@@ -366,9 +368,11 @@ def test_it_costs_nothing_before_it_is_used() -> None:
             await alice.say("hi", to="bob", id="a1", receipt=True)
             await alice.expect("receipt", id="a1", by="bob")
 
-            assert "user:" not in server._engine._listening
+            engine: Any = server._engine
+
+            assert "user:" not in engine._listening
             await hub.send_with_ack("bob", "order", 1)
-            assert "user:" in server._engine._listening
+            assert "user:" in engine._listening
 
     run(main())
 

@@ -93,6 +93,7 @@ def found(config: Config, option: Option) -> Any:
         config.hub.outbox,
         config.hub.origin,
         config.store,
+        config.redis,
         config.auth,
         config.history,
     ]

@@ -23,6 +23,7 @@ EXCEPTIONS = {
     ("cli/main.py", "importlib"): "the version of the package",
     ("cli/serve.py", "importlib"): "the application, which the operator names on the command line",
     ("client/client.py", "importlib"): "the version of the package",
+    ("engines/redis/scripts.py", "importlib"): "files of the package's own",
     ("engines/sqlite/mark.py", "subprocess"): "the boot's id on macOS: a fixed command, and no shell",
 }
 SHELLS = {"system", "popen", "spawnl", "spawnv", "execv", "execl", "getoutput", "getstatusoutput"}

@@ -51,13 +51,23 @@ class Listener(Protocol):
         `encoded` is its record (`hubbub.core.record`), where the engine has that: it need not be made again.
         """
 
+    def lost(self, channel: str) -> None:
+        """What this node is told of `channel` does not go on without a hole, and no reading would close it.
+
+        Its log is another one now, with another epoch, or what should follow has been dropped. Who holds a position
+        in it has to ask anew. What is in the log and has not been told is told after this, from its beginning or
+        from where it goes on.
+        """
+
 
 class Engine(Protocol):
     """Where channels live.
 
     Every method may wait and is cancelled when its caller gives up; each raises `Unavailable` when the
-    engine is away or overloaded, and then nothing was stored. Until their first wait they run outside any
-    task (see `hubbub.eager`).
+    engine is away or overloaded, and then nothing was stored. Where an engine far away has been told of a publication
+    and its answer is lost, that is not known: then `publish` and `submit` give a `Reject` with the code `internal`, and
+    whoever repeats it with the same `id` finds out. Every other method does no harm when it is called again. Until
+    their first wait they run outside any task (see `hubbub.eager`).
     """
 
     capabilities: Capabilities
@@ -98,9 +108,10 @@ class Engine(Protocol):
     ) -> None:
         """`publish` without a coroutine: `done` is called once, with what `publish` would return or raise.
 
-        On the event loop's thread, perhaps before this returns; it raises nothing. What was submitted
-        earlier is answered earlier. Raises `Unavailable` at once where too much waits already; then nothing
-        was done and `done` is not called.
+        On the event loop's thread, perhaps before this returns; it raises nothing. What was submitted earlier
+        to the same channel is answered earlier. Where this node listens, the answer comes when what was submitted has
+        been told, and before anything that follows it is. Raises `Unavailable` at once where too much waits already;
+        then nothing was done and `done` is not called.
         """
 
     async def accepted(self, channel: str, from_: str, id: str) -> Accepted | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import random
 import secrets
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, overload
@@ -31,7 +30,7 @@ from hubbub.hub.hooks import (
     OnlineHook,
     RoomHook,
 )
-from hubbub.hub.node import Node
+from hubbub.hub.node import Node, jitter
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content, is_binary
 from hubbub.hub.receipts import Acknowledgements
@@ -459,7 +458,7 @@ class Hub:
                     session.pause()
                     busy.append(session)
                 else:
-                    session.close(CloseCode.RESTART, "the server restarts", retry_after=_jitter(spread))
+                    session.close(CloseCode.RESTART, "the server restarts", retry_after=jitter(spread))
         # Handlers get until half time: what they are doing for somebody is answered before the goodbye.
         while busy:
             if node.loop.time() < deadline - timeout / 2:
@@ -468,7 +467,7 @@ class Hub:
             else:
                 ready = busy
             for session in ready:
-                session.close(CloseCode.RESTART, "the server restarts", retry_after=_jitter(spread))
+                session.close(CloseCode.RESTART, "the server restarts", retry_after=jitter(spread))
             busy = [session for session in busy if session not in ready]
         while (node.sessions or node.tasks) and node.loop.time() < deadline:
             await asyncio.sleep(0.02)
@@ -523,11 +522,6 @@ def _publication(
 def _check(what: str, text: str, most: int) -> None:
     if not 1 <= len(text) <= most or UNFIT.search(text):
         raise HubbubError(f"a {what} is 1 to {most} characters, none of them a control character: {text[:most]!r}")
-
-
-def _jitter(spread: float) -> float:
-    """Seconds to stay away: not everybody comes back at once."""
-    return round(random.uniform(0.5, 0.5 + spread), 2)  # noqa: S311  # jitter is no secret
 
 
 def _as_hook(hook: H, call: str) -> H:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -43,12 +44,17 @@ if TYPE_CHECKING:
     from hubbub.hub.session import Session
     from hubbub.transports.base import Writer
 
-__all__ = ["Node"]
+__all__ = ["Node", "jitter"]
 
 log = logging.getLogger("hubbub.hub")
 
 # Seconds after which another try is not worth remembering it.
 _NOT_SOON = 10
+
+
+def jitter(spread: float) -> float:
+    """Seconds to stay away: not everybody comes back at once."""
+    return round(random.uniform(0.5, 0.5 + spread), 2)  # noqa: S311  # jitter is no secret
 
 
 class Node:
@@ -204,6 +210,20 @@ class Node:
             self.end_slow()
         if listening.inbox and publication.seq is not None:
             self._to_inbox(listening, publication, skip)
+
+    def lost(self, channel: str) -> None:
+        """What the channel's listeners hold of it is good for nothing: see `hubbub.engines.base.Listener`.
+
+        Whoever has a position comes back with it and is told what became of it; plain clients have none, and go on.
+        """
+        log.error("a part of a log is lost: whoever listens to the channel on this node is asked to resume")
+        if channel == REVOCATIONS:
+            self.spawn(learn_revocations(self))
+        concerned = [outbox.owner for outbox in self.channels.get(channel, ()) if outbox.owner.full]
+        # Everybody listens to `all`: not everybody comes back in the same second.
+        spread = max(1.0, len(concerned) / 500)
+        for session in concerned:
+            session.close(CloseCode.TRY_LATER, "messages were lost: resume", retry_after=jitter(spread))
 
     def _to_inbox(self, inbox: Channel[Session], publication: Publication, skip: object) -> None:
         """A plain client says nothing about what it handled: what is written to it counts as acknowledged."""

@@ -115,7 +115,9 @@ class CloseCode(IntEnum):
     """The server drains before a restart; the goodbye says when to come back."""
 
     TRY_LATER = 1013
-    """The server is full, also of fragments that wait for their last, or what it needs is away."""
+    """The server is full, also of fragments that wait for their last, what it needs is away, or messages are
+    lost.
+    """
 
     SLOW_CONSUMER = 4000
     """The outbox of the session was full, or a write took longer than its deadline."""

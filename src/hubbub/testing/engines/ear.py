@@ -44,11 +44,18 @@ class Ear:
 
     def __init__(self) -> None:
         self.told: list[Told] = []
+        # The channels of which it was told that they do not go on.
+        self.lost_channels: list[str] = []
         self._changed = asyncio.Event()
 
     def publication(self, channel: str, publication: Publication, origin: str | None, encoded: bytes | None) -> None:
         """See `hubbub.engines.base.Listener`."""
         self.told.append(Told(channel, publication, origin, encoded))
+        self._changed.set()
+
+    def lost(self, channel: str) -> None:
+        """See `hubbub.engines.base.Listener`."""
+        self.lost_channels.append(channel)
         self._changed.set()
 
     def texts(self, channel: str = LOBBY) -> list[str]:

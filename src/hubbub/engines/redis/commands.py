@@ -1,0 +1,307 @@
+"""What is asked of Redis: one connection on which any number of commands are on their way, answered in order.
+
+All of one turn of the event loop goes out in one write. A command whose answer was lost with the connection is sent
+again where that is harmless; of every other it is said that its end is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from hubbub.engines.redis.address import Address
+from hubbub.engines.redis.connection import Connection, Refused, pack
+from hubbub.engines.redis.scripts import ADOPT, ALL, Script
+from hubbub.engines.redis.supervised import Supervised
+from hubbub.errors import HubbubError, Reject, Unavailable
+from hubbub.protocol.codes import ErrorCode
+
+__all__ = ["Command", "Commands", "about", "settle", "unknown"]
+
+log = logging.getLogger("hubbub.engines.redis")
+
+# Commands on their way, and bytes of theirs; beyond, `Unavailable`.
+_MOST: Final = 20_000
+_MOST_BYTES: Final = 67_108_864
+# Seconds without any answer, where some are due; then the connection counts as lost. And for a command whose answer
+# was lost: then it is not sent again.
+_TIMEOUT: Final = 2.0
+
+# What Redis says where it can do nothing for the moment, and what that means.
+_PASSING: Final = {
+    "LOADING": "Redis is reading its data",
+    "BUSY": "Redis is busy with a script",
+    "MASTERDOWN": "Redis has lost its primary",
+    "NOREPLICAS": "Redis has too few replicas",
+    "OOM": "Redis has no memory left",
+    "MISCONF": "Redis cannot write to its disk",
+    "CLUSTERDOWN": "the cluster is down",
+}
+
+
+def unknown() -> Reject:
+    """Nobody can say whether it was done: the answer was lost. The same `id` again finds out."""
+    said = "the engine did not answer: whether it has the message is unknown"
+    return Reject(ErrorCode.INTERNAL, said, retry_after=1.0)
+
+
+class Command:
+    """One command on its way; `done` gets its reply, or an exception."""
+
+    __slots__ = ("again", "args", "deadline", "done", "keys", "lost", "script", "size", "undone")
+
+    def __init__(
+        self,
+        script: Script | None,
+        keys: Sequence[str],
+        args: Sequence[str | bytes | int],
+        done: Callable[[Any], object],
+        *,
+        again: bool = True,
+        lost: Callable[[], Exception] = Unavailable,
+        size: int = 100,
+    ) -> None:
+        self.script = script
+        self.keys = keys
+        # Behind the run and the node, which all scripts get; without a script, the whole command.
+        self.args = args
+        self.done = done
+        # Whether it may be sent a second time where the first answer was lost.
+        self.again = again
+        # What it is answered where nobody can say whether it was done.
+        self.lost = lost
+        self.size = size
+        self.deadline = 0.0
+        # Whether it is certain that Redis has not done it: it was not sent, or refused.
+        self.undone = True
+
+    def given_up(self) -> Exception:
+        """What it is answered when it is not sent again."""
+        return Unavailable("Redis is away") if self.undone else self.lost()
+
+
+class Commands(Supervised):
+    """The connection for commands."""
+
+    def __init__(
+        self, address: Address, node: str, store: str, control: str, inspect: Callable[[dict[str, str]], None]
+    ) -> None:
+        """`inspect` gets what the server says about itself, and raises `ConfigError` where it cannot be used."""
+        super().__init__(address, node)
+        self._inspect = inspect
+        self._node = node
+        self._store = store
+        self._control = control
+        self._loop = asyncio.get_running_loop()
+
+        # The run of the server that this node was last on, and how many publications it had seen there.
+        self.run = ""
+        self.count = 0
+
+        # What this turn of the loop has asked for.
+        self._turn: list[Command] = []
+        # What was written and is not answered, in order.
+        self._sent: deque[Command] = deque()
+        # What has to be sent again, before anything else is; None while that is nothing.
+        self._redo: list[Command] | None = None
+        self._waiting = 0
+        self._bytes = 0
+        # When something was last answered, or asked where nothing was due.
+        self._last = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Commands that are not answered yet."""
+        return self._waiting
+
+    def call(self, script: Script, keys: Sequence[str], *args: str | bytes | int) -> asyncio.Future[Any]:
+        """Run a script, which is harmless to run twice; raises `Unavailable` at once, or later out of the future."""
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self.put(Command(script, keys, args, partial(settle, answer)))
+        return answer
+
+    def ask(self, *command: str | bytes | int) -> asyncio.Future[Any]:
+        """Send a command of Redis' own; else as `call`."""
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self.put(Command(None, (), command, partial(settle, answer)))
+        return answer
+
+    def put(self, command: Command) -> None:
+        """Send `command`, and answer it; raises `Unavailable` where that cannot be, and then nothing is done."""
+        if self.connection is None:
+            raise Unavailable("Redis is away")
+        if self._waiting >= _MOST or self._bytes + command.size > _MOST_BYTES:
+            raise Unavailable("Redis is behind with what it has to do")
+        self._waiting += 1
+        self._bytes += command.size
+        command.deadline = self._loop.time() + _TIMEOUT
+        if not self._turn:
+            self._loop.call_soon(self._flush)
+        self._turn.append(command)
+
+    def seen(self, count: int) -> None:
+        """The store has seen so many publications in this run of the server."""
+        self.count = max(self.count, count)
+
+    def forget_count(self) -> None:
+        """Something is known to be lost: what there was before says nothing any more."""
+        self.count = 0
+
+    def tick(self, now: float) -> None:
+        """Called several times a second: who answers too late is away."""
+        if self.connection is not None:
+            if self._sent and self._last + _TIMEOUT < now:
+                self.connection.abort("it does not answer", silent=True)
+        else:
+            # A connection may be back at any moment; what can wait no longer is given up.
+            late = [command for command in self._redo or () if command.deadline < now]
+            if late:
+                self._redo = [command for command in self._redo or () if command.deadline >= now] or None
+                for command in late:
+                    self._finish(command, command.given_up())
+
+    # ----------------------------------------------------------------------------------------- connecting
+
+    async def prepare(self, connection: Connection) -> None:
+        """See `Supervised.prepare`: load the scripts, and see whether what was told is still there."""
+        said = about(await connection.ask("INFO"))
+        self._inspect(said)
+        for script in ALL:
+            await connection.ask("SCRIPT", "LOAD", script.text)
+        run = said.get("run_id", "")
+        count = await connection.ask(
+            "EVALSHA", ADOPT.sha, 1, self._store, run, self._node, self.run, self.count, self._control
+        )
+        self.run, self.count = run, count
+
+    def begin(self, connection: Connection) -> None:
+        """See `Supervised.begin`."""
+        connection.receive = self._reply
+        again, self._redo = self._redo, None
+        if again:
+            now = self._loop.time()
+            for command in again:
+                command.deadline = now + _TIMEOUT
+            self._write(again)
+
+    def end(self, why: str) -> None:
+        """See `Supervised.end`."""
+        commands = [*self._sent, *(self._redo or ()), *self._turn]
+        self._sent, self._turn = deque(), []
+        now = self._loop.time()
+        again = []
+        for command in commands:
+            if (command.again or command.undone) and command.deadline > now and self._task is not None:
+                again.append(command)
+            else:
+                self._finish(command, command.given_up())
+        self._redo = again or None
+
+    async def close(self) -> None:
+        """See `Supervised.close`: nothing stays without an answer."""
+        await super().close()
+        late, self._redo = self._redo, None
+        for command in late or ():
+            self._finish(command, command.given_up())
+
+    # -------------------------------------------------------------------------------- writing and answering
+
+    def _flush(self) -> None:
+        commands, self._turn = self._turn, []
+        if not commands:
+            return
+        if self._redo is not None:
+            # Behind what was asked for earlier.
+            self._redo += commands
+        else:
+            self._write(commands)
+
+    def _write(self, commands: list[Command]) -> None:
+        assert self.connection is not None
+        run, node = self.run, self._node
+        packed = [
+            pack(*one.args)
+            if one.script is None
+            else pack("EVALSHA", one.script.sha, len(one.keys), *one.keys, run, node, *one.args)
+            for one in commands
+        ]
+        self.connection.write(b"".join(packed))
+        for command in commands:
+            command.undone = False
+        if not self._sent:
+            self._last = self._loop.time()
+        self._sent.extend(commands)
+
+    def _reply(self, reply: Any) -> None:
+        if not self._sent:
+            assert self.connection is not None
+            self.connection.abort("it answers what nobody asked")
+            return
+        self._last = self._loop.time()
+        command = self._sent.popleft()
+        if type(reply) is Refused or isinstance(reply, Refused):
+            if self._refused(command, reply):
+                return
+            reply = _failure(reply)
+        self._finish(command, reply)
+        if self._redo is not None and not self._sent:
+            self._start_over()
+
+    def _refused(self, command: Command, error: Exception) -> bool:
+        """Whether `command` was refused for a reason that goes away by starting over."""
+        word = str(error).partition(" ")[0]
+        if word in ("NOSCRIPT", "STALE"):
+            # Like everything that was sent behind it: once the last of them is refused, all go again, in order.
+            command.undone = True
+            self._redo = self._redo or []
+            self._redo.append(command)
+            if not self._sent:
+                self._start_over()
+            return True
+        if word == "READONLY" and self.connection is not None:
+            # It is a replica now.
+            self.connection.abort("it takes no writes any more")
+        return False
+
+    def _start_over(self) -> None:
+        # Connecting does all that is needed: scripts are loaded, and what was lost is found out.
+        if self.connection is not None:
+            self.connection.abort("its data or its scripts were removed")
+
+    def _finish(self, command: Command, outcome: Any) -> None:
+        self._waiting -= 1
+        self._bytes -= command.size
+        try:
+            command.done(outcome)
+        except Exception:
+            # They promise to raise nothing; if one does, the others must still be answered.
+            log.exception("an answer of Redis could not be handled")
+
+
+def settle(future: asyncio.Future[Any], outcome: Any) -> None:
+    """Give `outcome` to who waits for it, if anybody still does."""
+    if not future.done():
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+
+def about(info: bytes) -> dict[str, str]:
+    """What the server says about itself."""
+    lines = info.decode(errors="replace").splitlines()
+    return {name: value for name, _, value in (line.partition(":") for line in lines) if value}
+
+
+def _failure(error: Exception) -> Exception:
+    word = str(error).partition(" ")[0]
+    if word in _PASSING:
+        return Unavailable(_PASSING[word])
+    if word in ("NOAUTH", "NOPERM", "WRONGPASS", "READONLY"):
+        log.error("Redis refuses what the engine needs: %s", error)
+        return Unavailable("Redis refuses what the engine needs")
+    return HubbubError(f"Redis failed: {error}")

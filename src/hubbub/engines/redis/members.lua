@@ -1,0 +1,15 @@
+-- The first users of a room, in the order of coming, and how many there are.
+--   ARGV[3]  how many at most
+-- Returns how many there are, then user, since when (ms) and sessions of each.
+clear()
+local found = { redis.call('ZCARD', KEYS[3]) }
+local limit = tonumber(ARGV[3])
+if limit > 0 then
+  for _, user in ipairs(redis.call('ZRANGE', KEYS[3], 0, limit - 1)) do
+    local since, sessions = place_of(user)
+    found[#found + 1] = user
+    found[#found + 1] = tonumber(since)
+    found[#found + 1] = sessions
+  end
+end
+return found

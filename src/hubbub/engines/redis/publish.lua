@@ -1,0 +1,65 @@
+-- Number a publication, append it, and tell all nodes that listen; or find that it was accepted before.
+--   ARGV[5]  how many publications the log keeps
+--   ARGV[6]  milliseconds for which an id is known;  ARGV[7]  how many ids are
+--   ARGV[8]  <from>\0<id>, or nothing
+--   ARGV[9]  1 where a receipt is wanted
+--   ARGV[10] the bus;  ARGV[11]  what the node calls this submission, where it listens;  ARGV[12]  the origin
+--   ARGV[13] the record
+-- Returns epoch, seq, 1 for a duplicate, and how many publications the store has seen.
+local head = open_head()
+local id = ARGV[8]
+
+local function tell(kind, seq, count, body)
+  local fields = { kind, head.epoch, digits(seq), count, ARGV[11], ARGV[12] }
+  redis.call('PUBLISH', ARGV[10], table.concat(fields, ' ') .. '\n' .. body)
+end
+
+if id ~= '' then
+  local window = tonumber(ARGV[6])
+  local known = known_as(id, window)
+  if known then
+    if ARGV[11] ~= '' then
+      -- The answer comes the way that all answers to a node that listens come, so that it is in order.
+      tell('d', known, store[3] or '0', '')
+    end
+    return { head.epoch, known, 1, tonumber(store[3] or '0') }
+  end
+  if head.began + window <= milliseconds or redis.call('HLEN', KEYS[4]) >= tonumber(ARGV[7]) then
+    redis.call('UNLINK', KEYS[5])
+    if redis.call('EXISTS', KEYS[4]) == 1 then
+      redis.call('RENAME', KEYS[4], KEYS[5])
+    end
+    head.began = milliseconds
+    redis.call('HSET', KEYS[2], 'began', digits(milliseconds))
+  end
+end
+
+local seq = head.seq + 1
+-- The clock of the server may be set back; the log's does not go back.
+local time = math.max(milliseconds, head.time)
+local place = digits(seq) .. '-' .. digits(time)
+if ARGV[12] == '' then
+  redis.call('XADD', KEYS[3], 'MAXLEN', '=', ARGV[5], place, 'r', ARGV[13])
+else
+  redis.call('XADD', KEYS[3], 'MAXLEN', '=', ARGV[5], place, 'r', ARGV[13], 'o', ARGV[12])
+end
+redis.call('PEXPIRE', KEYS[3], ARGV[4])
+redis.call('HSET', KEYS[2], 'seq', digits(seq), 'time', digits(time))
+if id ~= '' then
+  redis.call('HSET', KEYS[4], id, digits(seq) .. ' ' .. digits(milliseconds))
+  if head.began == milliseconds then
+    -- Noted for one window, and then kept for another.
+    redis.call('PEXPIRE', KEYS[4], 2 * tonumber(ARGV[6]))
+  end
+end
+if ARGV[9] == '1' then
+  redis.call('ZADD', KEYS[6], digits(seq), digits(seq))
+  redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', digits(seq - tonumber(ARGV[5])))
+  redis.call('PEXPIRE', KEYS[6], ARGV[4])
+end
+if seq % 100 == 0 then
+  drop_old(head)
+end
+local count = redis.call('HINCRBY', KEYS[1], 'count', 1)
+tell('m', seq, digits(count), ARGV[13])
+return { head.epoch, seq, 0, count }

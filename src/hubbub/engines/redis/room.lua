@@ -1,0 +1,61 @@
+-- Stands behind common.lua in every script about who is in a room:
+--   KEYS[2]  the nodes, a sorted set: until when each is taken for alive (ms)
+--   KEYS[3]  the room's users, a sorted set in the order of coming
+--   KEYS[4]  the places, a hash: <user> to "<since> <sessions>", and <user>\0<session> to its node
+--   KEYS[5]  the nodes that have somebody in the room, a hash: how many sessions; under no name, how many users ever came
+local milliseconds = math.floor(microseconds() / 1000)
+
+local function note(user, since, sessions)
+  redis.call('HSET', KEYS[4], user, since .. ' ' .. digits(sessions))
+end
+
+local function place_of(user)
+  local found = redis.call('HGET', KEYS[4], user)
+  if found then
+    local since, sessions = string.match(found, '^(%d+) (%d+)$')
+    return since, tonumber(sessions)
+  end
+end
+
+-- Count one session less of a node; the node goes with its last.
+local function uncount(node)
+  if redis.call('HINCRBY', KEYS[5], node, -1) <= 0 then
+    redis.call('HDEL', KEYS[5], node)
+  end
+end
+
+-- One session of the user less; whether that was the last.
+local function take_out(user, session)
+  local since, sessions = place_of(user)
+  redis.call('HDEL', KEYS[4], user .. '\0' .. session)
+  if sessions > 1 then
+    note(user, since, sessions - 1)
+    return false
+  end
+  redis.call('HDEL', KEYS[4], user)
+  redis.call('ZREM', KEYS[3], user)
+  if redis.call('ZCARD', KEYS[3]) == 0 then
+    redis.call('DEL', KEYS[4], KEYS[5])
+  end
+  return true
+end
+
+-- Take out whoever came by a node that is dead.
+local function clear()
+  local dead, some = {}, false
+  for _, node in ipairs(redis.call('HKEYS', KEYS[5])) do
+    if node ~= '' and tonumber(redis.call('ZSCORE', KEYS[2], node) or '0') <= milliseconds then
+      dead[node], some = true, true
+      redis.call('HDEL', KEYS[5], node)
+    end
+  end
+  if some then
+    local places = redis.call('HGETALL', KEYS[4])
+    for at = 1, #places, 2 do
+      local user, session = string.match(places[at], '^(%Z+)%z(.*)$')
+      if user and dead[places[at + 1]] then
+        take_out(user, session)
+      end
+    end
+  end
+end

@@ -1,0 +1,123 @@
+"""Who of this node is in which room, and that the node is alive: rooms are held by a lease, which is the node's."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hubbub.engines.redis.commands import Commands
+from hubbub.engines.redis.scripts import ENTER, LEASE, LEAVE, MEMBERS
+from hubbub.errors import RoomFull
+from hubbub.protocol.envelope import Member
+
+__all__ = ["Rooms"]
+
+# Rooms of a dead node that are looked at together.
+_MANY: Final = 100
+# Places in a room where nobody is turned away: who was in it before it was lost comes back.
+_ANY: Final = 1_000_000_000
+
+
+class Rooms:
+    """The rooms as this node sees and holds them."""
+
+    def __init__(self, commands: Commands, prefix: str, store: str, node: str, lease: float) -> None:
+        self._commands = commands
+        self._prefix = prefix
+        self._node = node
+        self._lease = lease
+        self._store = store
+        self._nodes = f"{prefix}nodes"
+        self._mine = f"{prefix}rooms:{node}"
+
+        # What this node has entered, so that it can do so again: by channel, user and session, since when.
+        self._entered: dict[str, dict[tuple[str, str], int]] = {}
+        # Places that may still be taken, though they should not: the answer was lost. Left with the next lease.
+        self._ghosts: set[tuple[str, str, str]] = set()
+
+    def __len__(self) -> int:
+        """How many rooms this node has somebody in."""
+        return len(self._entered)
+
+    async def enter(self, channel: str, user: str, session: str, now: int, capacity: int) -> bool:
+        """See `Engine.enter`."""
+        try:
+            news = await self._enter(channel, user, session, now, capacity)
+        except BaseException:
+            self._ghosts.add((channel, user, session))
+            raise
+        if news < 0:
+            raise RoomFull
+        self._ghosts.discard((channel, user, session))
+        self._entered.setdefault(channel, {}).setdefault((user, session), now)
+        return bool(news)
+
+    async def leave(self, channel: str, user: str, session: str) -> bool:
+        """See `Engine.leave`."""
+        places = self._entered.get(channel, {})
+        places.pop((user, session), None)
+        if not places:
+            self._entered.pop(channel, None)
+        try:
+            return await self._leave(channel, user, session)
+        except BaseException:
+            self._ghosts.add((channel, user, session))
+            raise
+
+    async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
+        """See `Engine.members`."""
+        count, *found = await self._commands.call(MEMBERS, self._keys(channel), limit)
+        members = [
+            Member(user.decode(), sessions, since)
+            for user, since, sessions in zip(found[::3], found[1::3], found[2::3], strict=True)
+        ]
+        return members, count
+
+    async def renew(self) -> None:
+        """Say that the node is alive, and come back where it was taken for dead; raises `Unavailable`.
+
+        Clears away what others have left behind.
+        """
+        alive, *dead = await self._commands.call(LEASE, (self._store, self._nodes), int(self._lease * 1000))
+        if not alive:
+            await self._come_back()
+        for ghost in list(self._ghosts):
+            if (ghost[1], ghost[2]) not in self._entered.get(ghost[0], {}):
+                await self._leave(*ghost)
+            self._ghosts.discard(ghost)
+        for node in dead:
+            await self._clear(node.decode())
+
+    async def go(self) -> None:
+        """The node ends, and with it its lease: whoever looks finds it gone. Raises `Unavailable`."""
+        await self._commands.ask("ZADD", self._nodes, 0, self._node)
+
+    async def _come_back(self) -> None:
+        """The node was taken for dead, or the rooms are lost: enter them again, whatever their capacity."""
+        for channel, places in list(self._entered.items()):
+            for (user, session), since in list(places.items()):
+                # It may have left meanwhile.
+                if (user, session) in self._entered.get(channel, {}):
+                    await self._enter(channel, user, session, since, _ANY)
+
+    async def _clear(self, node: str) -> None:
+        """Take whoever came by a dead node out of all rooms."""
+        rooms = f"{self._prefix}rooms:{node}"
+        while found := await self._commands.ask("SRANDMEMBER", rooms, _MANY):
+            for channel in found:
+                # Whoever looks at a room clears it.
+                await self.members(channel.decode(), 0)
+            await self._commands.ask("SREM", rooms, *found)
+        await self._commands.ask("ZREM", self._nodes, node)
+
+    async def _enter(self, channel: str, user: str, session: str, now: int, capacity: int) -> int:
+        keys = (*self._keys(channel), self._mine)
+        news: int = await self._commands.call(ENTER, keys, user, session, now, capacity, channel)
+        return news
+
+    async def _leave(self, channel: str, user: str, session: str) -> bool:
+        keys = (*self._keys(channel), self._mine)
+        return bool(await self._commands.call(LEAVE, keys, user, session, channel))
+
+    def _keys(self, channel: str) -> tuple[str, ...]:
+        room = f"{self._prefix}{{{channel}}}:"
+        return self._store, self._nodes, room + "users", room + "places", room + "nodes"

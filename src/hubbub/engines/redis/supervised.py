@@ -1,0 +1,128 @@
+"""A task that keeps one connection standing: it connects, serves, and connects anew, and cannot end in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import Final
+
+from hubbub.engines.redis.address import Address
+from hubbub.engines.redis.connection import Connection, Refused, connect
+from hubbub.errors import ConfigError
+
+__all__ = ["Supervised"]
+
+log = logging.getLogger("hubbub.engines.redis")
+
+# Seconds to wait before another try: at first and at most, each time half as long again, and spread.
+_FIRST: Final = 0.05
+_MOST: Final = 2.0
+# Seconds that a connection must have stood for the next one to be tried at once.
+_AT_ONCE: Final = 1.0
+
+
+class Supervised:
+    """What both connections to Redis have in common; a subclass says what begins, and what ends."""
+
+    # For logs, and for whoever looks at the server's clients.
+    role = "commands"
+
+    def __init__(self, address: Address, node: str) -> None:
+        self._address = address
+        self._name = f"hubbub-{node}-{self.role}"
+        # None while there is none that serves.
+        self.connection: Connection | None = None
+        self._task: asyncio.Task[None] | None = None
+        # Tries in a row that failed, and whether it has been said that Redis is away.
+        self._failed = 0
+        self._said = False
+
+    async def open(self) -> None:
+        """Connect for the first time, and stay connected from then on; raises `OSError`, `Refused`, `ConfigError`."""
+        connection = await self._connect()
+        self._task = asyncio.get_running_loop().create_task(self._keep(connection))
+        while self.connection is None and connection.ended is None:
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """End it for good; harmless twice."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._drop("the engine was stopped")
+
+    async def prepare(self, connection: Connection) -> None:
+        """Ask what has to be known before `connection` serves; may raise as `open` does."""
+
+    def begin(self, connection: Connection) -> None:
+        """`connection` serves from now on."""
+
+    def end(self, why: str) -> None:
+        """There is no connection any more."""
+
+    async def _connect(self) -> Connection:
+        connection = await connect(self._address, self._name)
+        try:
+            await self.prepare(connection)
+        except BaseException:
+            connection.abort("it was not wanted")
+            raise
+        return connection
+
+    async def _keep(self, first: Connection) -> None:
+        connection: Connection | None = first
+        loop = asyncio.get_running_loop()
+        wait = _FIRST
+        while True:
+            began = loop.time()
+            try:
+                if connection is None:
+                    connection = await self._connect()
+                await self._serve(connection)
+                log.warning("the connection to Redis for %s has ended: %s", self.role, connection.ended)
+                if connection.silent:
+                    self._tell(connection.ended or "", at_once=True)
+                wait = _FIRST
+            except (OSError, Refused, ConfigError) as error:
+                self._tell(str(error))
+            except Exception:
+                # A fault of ours: it must not end the one task that could go on.
+                log.exception("the connection for %s failed", self.role)
+            finally:
+                self._drop("the connection was lost")
+            served, connection = connection is not None, None
+            if served and loop.time() - began > _AT_ONCE:
+                # It worked until now: most likely it does again.
+                continue
+            await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311  # spread, not secret
+            wait = min(_MOST, wait * 1.5)
+
+    async def _serve(self, connection: Connection) -> None:
+        over = asyncio.Event()
+        connection.lost = over.set
+        if connection.ended is not None:
+            return
+        self.connection = connection
+        self._failed = 0
+        self.begin(connection)
+        if self._said:
+            self._said = False
+            log.warning("Redis at %s is back (%s)", self._address, self.role)
+        await over.wait()
+
+    def _drop(self, why: str) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.lost = None
+            why = connection.ended or why
+            connection.abort(why)
+            self.end(why)
+
+    def _tell(self, why: str, *, at_once: bool = False) -> None:
+        self._failed += 1
+        # Not at the first: one connection that is cut is no reason to wake anybody.
+        if (self._failed > 1 or at_once) and not self._said:
+            self._said = True
+            log.error("Redis at %s is away (%s): %s", self._address, self.role, why)

@@ -1,0 +1,68 @@
+"""The engine on Redis keeps the contract, and says so where Redis does not keep what it was given."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubbub.core.log import HistoryLimits
+from hubbub.engines.base import Engine
+from hubbub.engines.redis.engine import RedisEngine
+from hubbub.testing.engines import EngineContract
+from support.redis import Redis, serving_redis
+
+_prefixes = itertools.count()
+
+AGEING = Path(__file__).parents[2].joinpath("support/ageing.lua").read_text()
+# Seconds.
+STEP = 43_200.0
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    with serving_redis(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+class TestRedisEngine(EngineContract):
+    """The contract, on one Redis: each test has a prefix of its own."""
+
+    LEASE = 1.0
+
+    @pytest.fixture(autouse=True)
+    def _use(self, redis: Redis) -> None:
+        self._redis = redis
+        self._prefix = f"test{next(_prefixes)}:"
+
+    def engine(self, keep: int = 1000) -> RedisEngine:
+        limits = HistoryLimits(history_size=keep, inbox_size=keep)
+        return RedisEngine(self._redis.url, limits, prefix=self._prefix, lease=self.LEASE)
+
+    def peer(self, engine: Engine) -> RedisEngine:
+        return self.engine()
+
+    async def kill(self, engine: Engine) -> None:
+        await kill(engine)
+
+    async def time_passes(self, engine: Engine, seconds: float) -> None:
+        if seconds <= self.LEASE:
+            # Of a lease, which really has to end.
+            await asyncio.sleep(seconds + 0.2)
+            return
+        while seconds > 0:
+            # In steps: a channel that is listened to is touched now and then.
+            self._redis.command("EVAL", AGEING, "0", self._prefix, str(int(min(seconds, STEP) * 1000)))
+            seconds -= STEP
+            for channel in list(engine._listening._live):  # type: ignore[attr-defined]  # of this engine alone
+                await engine.position(channel)
+
+
+async def kill(engine: Any) -> None:
+    engine._ticking.cancel()
+    await engine._bus.close()
+    await engine._commands.close()

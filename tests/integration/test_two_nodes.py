@@ -1,0 +1,264 @@
+"""Two servers on one Redis are as one: who is on which makes no difference, except to what is said when Redis fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
+
+from hubbub import Hub
+from hubbub.server import Server
+from support.client import Client, connect, open_client
+from support.loop import PATIENCE, eventually, run
+from support.redis import Redis
+from support.server import Child, command, get, serving
+
+
+@contextlib.asynccontextmanager
+async def two(redis: Redis, **options: Any) -> AsyncIterator[tuple[Server, Server]]:
+    """Two servers that share `redis`, under keys that no other test has."""
+    shared = {"engine": redis.url, "redis_prefix": f"two{id(options)}:", **options}
+    async with serving(Hub(), **shared) as one, serving(Hub(), **shared) as other:
+        yield one, other
+
+
+def said(client: Client, **fields: Any) -> list[Any]:
+    """The contents that a client got, in order."""
+    return [message["content"] for message in client.heard("chat", **fields)]
+
+
+def has(client: Client, count: int, type: str = "chat", **fields: Any) -> bool:
+    """Whether a client got so many."""
+    return len(client.heard(type, **fields)) == count
+
+
+async def ready(server: Server) -> bool:
+    return (await get(server.address, "/ready")).status == 200
+
+
+async def until_ready(server: Server, wanted: bool = True) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await ready(server) is not wanted:
+            await asyncio.sleep(0.05)
+
+
+def test_a_room_a_user_and_everyone_across_nodes(redis: Redis) -> None:
+    """What is said on one is heard on both, in the same order, and devices of one user may be on either."""
+
+    async def main() -> None:
+        async with (
+            two(redis) as (one, other),
+            connect(one.address, "alice", full=True) as alice,
+            connect(other.address, "bob", full=True) as bob,
+            connect(one.address, "bob") as device,
+        ):
+            await alice.join("lobby")
+            joined = await bob.join("lobby")
+            await asyncio.gather(
+                *(alice.say(f"a{number}", room="lobby") for number in range(20)),
+                *(bob.say(f"b{number}", room="lobby") for number in range(20)),
+            )
+            await alice.say("everyone")
+            await alice.say("you", to="bob")
+            for client in (alice, bob):
+                await eventually(partial(has, client, 40, room="lobby"))
+            for client in (bob, device):
+                await client.expect("chat", content="everyone")
+                await client.expect("chat", content="you", to="bob")
+
+            assert said(alice, room="lobby") == said(bob, room="lobby")
+            assert [member["user"] for member in joined["members"]] == ["alice", "bob"]
+
+    run(main())
+
+
+def test_an_ack_stands_where_the_message_would(redis: Redis) -> None:
+    """Without an echo, with another node writing to the same room: the sender sees each number once, in order."""
+
+    async def main() -> None:
+        async with (
+            two(redis) as (one, other),
+            connect(one.address, "alice", full=True) as alice,
+            connect(other.address, "bob", full=True) as bob,
+        ):
+            await alice.join("lobby")
+            await bob.join("lobby")
+            for number in range(100):
+                await alice.say(number, room="lobby", id=f"a{number}", echo=False)
+                await bob.say(number, room="lobby", id=f"b{number}", echo=False)
+            for client in (alice, bob):
+                await eventually(partial(has, client, 100, "ack"))
+                await eventually(partial(has, client, 100))
+                seqs = [message["seq"] for message in client.seen if message["type"] in ("chat", "ack")]
+
+                assert seqs == list(range(1, 201))
+
+    run(main())
+
+
+def test_resume_on_the_other_node(redis: Redis) -> None:
+    """No sticky sessions: what was missed is recovered, and a message repeated there is known."""
+
+    async def main() -> None:
+        async with two(redis) as (one, other), connect(other.address, "bob", full=True) as bob:
+            await bob.join("lobby")
+            alice = await open_client(one.address, "alice", full=True)
+            joined = await alice.join("lobby")
+            first = await alice.ask("chat", content="mine", room="lobby", id="m1")
+            alice.cut()
+            await bob.ask("chat", content="missed", room="lobby")
+            await bob.ask("chat", content="for you", to="alice")
+            resume = {"rooms": {"lobby": [joined["position"][0], first["seq"]]}}
+            async with connect(other.address, "alice", full=True, hello={"resume": resume}) as back:
+                again = await back.ask("chat", content="mine", room="lobby", id="m1")
+                await back.expect("chat", content="for you")
+
+                assert back.welcome["recovered"]["rooms"] == {"lobby": True}
+                assert said(back, room="lobby") == ["missed"]
+                assert (again["seq"], again["duplicate"]) == (first["seq"], True)
+
+    run(main())
+
+
+def test_receipts_and_acknowledgements_cross_nodes(redis: Redis) -> None:
+    """The recipient is on another node than the sender, and than the application that waits."""
+
+    async def main() -> None:
+        async with (
+            two(redis) as (one, other),
+            connect(one.address, "alice", full=True) as alice,
+            connect(other.address, "bob", full=True) as bob,
+        ):
+            await alice.say("hi", to="bob", id="a1", receipt=True)
+            await bob.send({"type": "ack", "seq": (await bob.expect("chat"))["seq"]})
+            receipt = await alice.expect("receipt", id="a1")
+            waiting = asyncio.create_task(one.hub.send_with_ack("bob", "order", 1, timeout=PATIENCE))
+            order = await bob.expect("order")
+            await bob.send({"type": "ack", "seq": order["seq"]})
+
+            assert receipt["by"] == "bob"
+            assert (await waiting).user == "bob"
+
+    run(main())
+
+
+def test_a_revocation_reaches_all_nodes(redis: Redis) -> None:
+    """Whoever is there is closed, and a node that comes up later knows it."""
+
+    async def main() -> None:
+        async with two(redis) as (one, other), connect(other.address, "mallory", full=True) as mallory:
+            await one.hub.revoke(user="mallory")
+            code, _ = await mallory.closed()
+            options: dict[str, Any] = {"engine": redis.url, "redis_prefix": one.config.redis.redis_prefix}
+            async with serving(Hub(), **options) as later:
+                engine: Any = later._engine
+
+                assert code == 4501
+                assert (await engine.position("server:revocations")).seq == 1
+
+    run(main())
+
+
+def test_redis_hangs_and_goes_on(redis: Redis) -> None:
+    """Sessions stay, senders are told, `/ready` is red; then everything goes on by itself."""
+
+    async def main() -> None:
+        async with (
+            two(redis) as (one, other),
+            connect(one.address, "alice", full=True) as alice,
+            connect(other.address, "bob", full=True) as bob,
+        ):
+            await alice.join("lobby")
+            await bob.join("lobby")
+            redis.signal(signal.SIGSTOP)
+            try:
+                answer = await alice.ask("chat", content="lost?", room="lobby", id="a1", echo=False)
+                await until_ready(one, False)
+                await until_ready(other, False)
+                at_once = await alice.ask("chat", content="not stored", room="lobby", echo=False)
+            finally:
+                redis.signal(signal.SIGCONT)
+            await until_ready(one)
+            await until_ready(other)
+            again = await alice.ask("chat", content="lost?", room="lobby", id="a1", echo=False)
+            await alice.ask("chat", content="after", room="lobby")
+            await bob.expect("chat", content="after")
+
+            assert (answer["type"], answer["code"]) == ("error", "internal")
+            assert (at_once["type"], at_once["code"]) == ("error", "unavailable") and at_once["retry_after"] > 0
+            assert again["type"] == "ack"
+            assert said(bob) == ["lost?", "after"]
+
+    run(main(), logs_errors=True)
+
+
+def test_redis_is_emptied_and_clients_are_told(redis: Redis) -> None:
+    """Who has positions is asked to come back, and told that they are good for nothing; plain clients go on."""
+
+    async def main() -> None:
+        async with (
+            two(redis) as (one, other),
+            connect(one.address, "alice", full=True) as alice,
+            connect(other.address, "bob") as bob,
+        ):
+            joined = await alice.join("lobby")
+            await bob.send({"type": "join", "room": "lobby"})
+            await bob.expect("joined")
+            await alice.ask("chat", content="before", room="lobby")
+            redis.command("FLUSHALL")
+            code, _ = await alice.closed()
+            await until_ready(other)
+            resume = {"rooms": {"lobby": [joined["position"][0], 1]}}
+            async with connect(other.address, "alice", full=True, hello={"resume": resume}) as back:
+                ack = await back.ask("chat", content="after", room="lobby", echo=False)
+                await bob.expect("chat", content="after")
+
+                assert code == 1013
+                assert alice.heard("goodbye")[0]["retry_after"] > 0
+                assert back.welcome["recovered"]["rooms"] == {"lobby": False}
+                assert ack["epoch"] != joined["position"][0]
+
+    run(main(), logs_errors=True)
+
+
+def test_a_killed_node_is_out_of_its_rooms(redis: Redis) -> None:
+    """Within the lease its people are members no more."""
+
+    async def main() -> None:
+        shared: dict[str, Any] = {"engine": redis.url, "redis_prefix": "killed:"}
+        async with (
+            serving(Hub(), **shared) as one,
+            Child.spawned("--dev", HUBBUB_ENGINE=redis.url, HUBBUB_REDIS_PREFIX="killed:") as child,
+            connect(one.address, "alice", full=True) as alice,
+            connect(child.address, "bob", full=True) as bob,
+        ):
+            await alice.join("lobby")
+            await bob.join("lobby")
+            child.signal(signal.SIGKILL)
+            await bob.closed()
+            engine: Any = one._engine
+            async with asyncio.timeout(engine.capabilities.lease + PATIENCE):
+                while (await alice.ask("presence", room="lobby"))["count"] != 1:
+                    await asyncio.sleep(0.1)
+
+    run(main())
+
+
+def test_the_password_is_never_shown(redis: Redis) -> None:
+    """Whatever is wrong with the URL or with Redis: one sentence, which says where and what to do."""
+
+    async def main() -> None:
+        for url, wrong in (
+            (redis.url.replace("redis://", "redis://:sesame@"), "does not take the password"),
+            ("redis://:sesame@127.0.0.1:1/0", "cannot be used"),
+            ("http://:sesame@127.0.0.1", "redis://"),
+        ):
+            status, out, errors = await command("serve", "--dev", "--port", "0", HUBBUB_ENGINE=url)
+
+            assert status == 2 and wrong in errors
+            assert "sesame" not in out + errors and "Traceback" not in errors
+
+    run(main())
