@@ -96,7 +96,7 @@ class Cursors:
         """Replace the cursor that stands at `place`; whether nobody else has done so, as far as is known."""
         head = f"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: {place}\r\n\r\n".encode()
         try:
-            answer = await self._link.call(self._subject(user), msgspec.json.encode(cursor), head=head)
+            answer = await self._link.call(self._subject(user), msgspec.json.encode(cursor), headers=head)
         except TimeoutError:
             return False
         if answer.status:

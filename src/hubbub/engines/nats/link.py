@@ -31,7 +31,7 @@ T = TypeVar("T")
 _MOST: Final = 8_000
 _MOST_BYTES: Final = 67_108_864
 # Seconds for an answer.
-TIMEOUT: Final = 2.0
+_TIMEOUT: Final = 2.0
 # Seconds of silence after which the server is asked for a sign of life, and more after which it counts as away.
 _QUIET: Final = 1.0
 _SILENT: Final = 2.0
@@ -51,7 +51,7 @@ class Answer(Struct, frozen=True, gc=False):
         return int(self.head[9:12]) if self.head[8:9] == b" " else 0
 
 
-class Asked:
+class _Asked:
     """A question on its way; `done` gets its answer, or an exception."""
 
     __slots__ = ("batch", "deadline", "done", "parts", "size")
@@ -72,7 +72,7 @@ class Link(Supervised):
         """`run` names this start of this node, which no other has or had."""
         super().__init__(address, name)
         self.loop = asyncio.get_running_loop()
-        # Asked whenever there is a connection, before anybody else may use it; and told when everything is heard again.
+        # _Asked whenever there is a connection, before anybody else may use it; and told when everything is heard again.
         self.look: Callable[[], Awaitable[None]] | None = None
         self.again: Callable[[], None] = lambda: None
         # Told when the connection has ended.
@@ -85,7 +85,7 @@ class Link(Supervised):
 
         self._inbox = f"_INBOX.{run}.".encode()
         self._numbers = itertools.count(1)
-        self._asked: dict[int, Asked] = {}
+        self._asked: dict[int, _Asked] = {}
         self._bytes = 0
 
         # By number: the subject, and who hears what comes. The first is for answers.
@@ -106,7 +106,7 @@ class Link(Supervised):
     # ---------------------------------------------------------------------------------------------- asking
 
     def ask(
-        self, subject: str, body: bytes, done: Callable[[Any], object], *, head: bytes = b"", batch: bool = False
+        self, subject: str, body: bytes, done: Callable[[Any], object], *, headers: bytes = b"", batch: bool = False
     ) -> None:
         """Send, and give the answer to `done`: an `Answer`, or a list of them where it is a `batch`.
 
@@ -116,15 +116,16 @@ class Link(Supervised):
         connection = self.connection
         if connection is None or not (self.serves or self._prepares):
             raise Unavailable("NATS is away")
-        size = 300 + len(head) + len(body)
+        size = 300 + len(headers) + len(body)
         if len(self._asked) >= _MOST or self._bytes + size > _MOST_BYTES:
             raise Unavailable("NATS is behind with what it has to do")
         number = next(self._numbers)
-        self._asked[number] = Asked(done, batch, size, self.loop.time() + TIMEOUT)
+        self._asked[number] = _Asked(done, batch, size, self.loop.time() + _TIMEOUT)
         self._bytes += size
-        if head:
-            line = b"HPUB %b %b%d %d %d\r\n" % (subject.encode(), self._inbox, number, len(head), len(head) + len(body))
-            connection.write(line, head, body, b"\r\n")
+        if headers:
+            sizes = len(headers), len(headers) + len(body)
+            line = b"HPUB %b %b%d %d %d\r\n" % (subject.encode(), self._inbox, number, *sizes)
+            connection.write(line, headers, body, b"\r\n")
         else:
             connection.write(b"PUB %b %b%d %d\r\n" % (subject.encode(), self._inbox, number, len(body)), body, b"\r\n")
 
@@ -134,10 +135,10 @@ class Link(Supervised):
             raise Unavailable("NATS is away")
         self.connection.write(b"PUB %b %d\r\n" % (subject.encode(), len(body)), body, b"\r\n")
 
-    def call(self, subject: str, body: bytes = b"", *, head: bytes = b"") -> asyncio.Future[Answer]:
+    def call(self, subject: str, body: bytes = b"", *, headers: bytes = b"") -> asyncio.Future[Answer]:
         """`ask` with a future; `Unavailable` comes at once, or later out of it, and so does `TimeoutError`."""
         answer: asyncio.Future[Answer] = self.loop.create_future()
-        self.ask(subject, body, partial(settle, answer), head=head)
+        self.ask(subject, body, partial(settle, answer), headers=headers)
         return answer
 
     def read(self, subject: str, body: bytes) -> asyncio.Future[list[Answer]]:
@@ -249,7 +250,7 @@ class Link(Supervised):
     def _forget(self, number: int) -> None:
         self._bytes -= self._asked.pop(number).size
 
-    def _finish(self, asked: Asked, outcome: Any) -> None:
+    def _finish(self, asked: _Asked, outcome: Any) -> None:
         try:
             asked.done(outcome)
         except Exception:

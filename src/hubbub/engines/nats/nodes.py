@@ -153,7 +153,7 @@ class Nodes:
                 self._subject + token(beat.node),
                 msgspec.json.encode(beat),
                 done,
-                head=b"NATS/1.0\r\n" + head + b"\r\n" if head else b"",
+                headers=b"NATS/1.0\r\n" + head + b"\r\n" if head else b"",
             )
         except Unavailable:
             # There is a next time.

@@ -136,7 +136,7 @@ class Publishing:
         epoch = stream.epoch
         head = _head(_name(channel, from_, id), never=True)
         try:
-            answer = await self._link.call(place.subject, b"", head=head)
+            answer = await self._link.call(place.subject, b"", headers=head)
         except TimeoutError:
             raise Unavailable("NATS does not answer") from None
         if answer.status:
@@ -224,7 +224,7 @@ class Publishing:
         else:
             publication = submission.publication
             head = b"" if publication.id is None else _head(_name(channel, publication.from_, publication.id))
-            self._link.ask(place.subject, submission.body, partial(self._answered, submission), head=head)
+            self._link.ask(place.subject, submission.body, partial(self._answered, submission), headers=head)
             self._storing[channel] = self._storing.get(channel, 0) + 1
         submission.body = b""
         if live is not None:

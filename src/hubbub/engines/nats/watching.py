@@ -157,7 +157,7 @@ class Watching:
                 self._of(entry),
                 encode_entry(entry),
                 partial(self._stored, call),
-                head=_TOMBSTONE if entry.ends else b"",
+                headers=_TOMBSTONE if entry.ends else b"",
             )
             return await call.heard
         finally:
