@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
@@ -53,15 +55,39 @@ class Cursors:
         self._reader = reader
         self._prefix = prefix
         self._stream = streams.keyed("cursors")
+        # By user: whoever moves the cursor by this node, one after the other, and how many do.
+        self._moving: dict[str, tuple[asyncio.Lock, int]] = {}
 
     async def get(self, user: str) -> int | None:
         """See `Engine.cursor`."""
+        if user in self._moving:
+            async with self._turn(user):
+                pass
         inbox, _ = await self._reader.stream(inbox_channel(user))
         found, _ = await self._find(user)
         return None if found is None or found.epoch != inbox.epoch else found.seq
 
     async def move(self, user: str, seq: int) -> list[Publication] | None:
         """See `Engine.set_cursor`."""
+        async with self._turn(user):
+            return await self._move(user, seq)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, user: str) -> AsyncIterator[None]:
+        """Behind all who have asked for this user's cursor before."""
+        lock, count = self._moving.get(user, (asyncio.Lock(), 0))
+        self._moving[user] = lock, count + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, count = self._moving[user]
+            if count > 1:
+                self._moving[user] = lock, count - 1
+            else:
+                del self._moving[user]
+
+    async def _move(self, user: str, seq: int) -> list[Publication] | None:
         channel = inbox_channel(user)
         end, (found, place) = await asyncio.gather(self._reader.end(channel), self._find(user))
         if seq > end.seq:

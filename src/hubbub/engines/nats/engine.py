@@ -200,7 +200,9 @@ class NatsEngine:
         """See `Engine.before`."""
         parts = self._running()
         end = await parts.reader.end(channel)
-        return await self._page(parts, channel, await parts.reader.before(channel, seq, limit), end.seq)
+        # No more than there was then: the page and the position belong together.
+        beyond = end.last + 1 if seq is None else min(seq, end.last + 1)
+        return await self._page(parts, channel, await parts.reader.before(channel, beyond, limit), end.seq)
 
     async def _page(self, parts: _Parts, channel: str, found: Found, end: int) -> Page:
         publications = [note.publication for note in found.notes]

@@ -171,7 +171,7 @@ class Publishing:
         async def look() -> None:
             error: Exception | None = None
             try:
-                await self._streams.look(stream)
+                await self._streams.ready(stream)
             except HubbubError as raised:
                 log.error("%s", raised)
                 error = Unavailable(str(raised))

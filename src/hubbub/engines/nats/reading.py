@@ -82,8 +82,7 @@ class Reader:
         """The stream of a channel, which is there; raises `Unavailable`."""
         place = self._places.of(channel)
         stream = self._streams.of(place.kind, place.retention)
-        if not stream.epoch:
-            await self._streams.look(stream)
+        await self._streams.ready(stream)
         return stream, place
 
     async def end(self, channel: str) -> Ends:
@@ -117,60 +116,57 @@ class Reader:
         complete = complete and len(young) == len(notes)
         return Found(epoch, young, complete, len(answers) + part.pending > limit)
 
-    async def before(self, channel: str, seq: int | None, limit: int) -> Found:
-        """The last `limit` messages before `seq`, or of all; raises `Unavailable`."""
+    async def before(self, channel: str, seq: int, limit: int) -> Found:
+        """The last `limit` messages before `seq`; raises `Unavailable`."""
         stream, place = await self.stream(channel)
         epoch = stream.epoch
-        whole = await self._part(stream, place, 1, 1)
-        beyond = 0 if seq is None else (await self._part(stream, place, max(seq, 1), 1)).count
-        # Those before `seq`; the oldest of all is not shown where it is one too many.
-        there = max(0, whole.count - beyond)
-        hidden = max(0, whole.count - place.retention.size)
-        wanted = min(limit, max(0, there - hidden))
-        if not wanted:
-            return Found(epoch, [], complete=True, more=there > hidden)
-        begin, end = 1, seq
-        if there > wanted + _WASTE:
-            if end is None:
-                end = await self._last(stream, place.subject) + 1
-            # With the one before them, if there is one.
-            begin = await self._begin(stream, place, (whole.first, whole.count), (end, beyond), wanted + 1)
-        answers: list[Answer] = []
-        more = True
-        while more:
-            part = await self._part(stream, place, begin, _WASTE + wanted + 1)
-            answers += [answer for answer in part.answers if seq is None or seq_of(answer.head) < seq]
-            more = part.pending > beyond
-            if part.answers:
-                begin = seq_of(part.answers[-1].head) + 1
-        kept = answers[-wanted:]
+        begin = await self._begin(stream, place, seq, limit + 1)
+        answers, beyond = await self._between(stream, place, begin, seq)
+        if begin > 1 and len(answers) <= limit:
+            # What was counted has changed meanwhile.
+            begin = 1
+            answers, beyond = await self._between(stream, place, begin, seq)
+        # The oldest of all is not shown where it is one too many.
+        hidden = begin == 1 and len(answers) + beyond > place.retention.size
+        shown = answers[hidden:]
+        kept = shown[max(0, len(shown) - limit) :]
         at = len(answers) - len(kept)
-        before = seq_of(answers[at - 1].head) if at else seq_of(kept[0].head) - 1
+        # What is before the first of all that are there is not known: nothing, or something that was dropped.
+        before = seq_of(answers[at - 1].head) if at else (seq_of(kept[0].head) - 1 if kept else 0)
         notes = self._notes(kept, before)
         young = self._young(notes, place)
-        return Found(epoch, young, complete=True, more=there - hidden > wanted and len(young) == len(notes))
+        return Found(epoch, young, complete=True, more=at > hidden and len(young) == len(notes))
 
-    async def _begin(
-        self, stream: Stream, place: Place, low: tuple[int, int], high: tuple[int, int], wanted: int
-    ) -> int:
-        """A place from which on there are at least `wanted` and not many more up to `high`: each a seq and a count."""
+    async def _between(self, stream: Stream, place: Place, begin: int, seq: int) -> tuple[list[Answer], int]:
+        """The messages from `begin` on before `seq`, and how many more there are."""
+        answers: list[Answer] = []
+        while True:
+            part = await self._part(stream, place, begin, _WASTE)
+            earlier = [answer for answer in part.answers if seq_of(answer.head) < seq]
+            answers += earlier
+            if len(earlier) < len(part.answers) or not part.pending:
+                return answers, part.count - len(earlier)
+            begin = seq_of(part.answers[-1].head) + 1
+
+    async def _begin(self, stream: Stream, place: Place, seq: int, wanted: int) -> int:
+        """A place from which on there are at least `wanted` and not many more up to `seq`; 1 where that is all."""
+        part, end = await asyncio.gather(self._part(stream, place, 1, 1), self._part(stream, place, seq, 1))
+        # Each a place, and how many there are from there on.
+        oldest = low = (part.first, part.count)
+        high = (seq, end.count)
         for guess in range(_GUESSES):
-            span, count = high[0] - low[0], low[1] - high[1]
-            if low[1] - high[1] <= wanted + _WASTE or span < 2:
+            span, count = high[0] - low[0], low[1] - end.count
+            if count <= wanted + _WASTE or span < 2:
                 break
             # As if they were equally far apart; then the half, for they need not be.
-            share = (wanted + _WASTE / 2) / count if guess < 3 else 0.5
+            share = (wanted + _WASTE / 2 - high[1] + end.count) / (low[1] - high[1]) if guess < 3 else 0.5
             middle = min(high[0] - 1, max(low[0] + 1, high[0] - int(span * share)))
             part = await self._part(stream, place, middle, 1)
-            if part.count - high[1] >= wanted:
-                low = (part.first, part.count)
-            elif middle == high[0]:
-                break
+            if part.count - end.count >= wanted:
+                low = (middle, part.count)
             else:
-                high_count = part.count
-                wanted -= high_count - high[1]
-                high = (middle, high_count)
-        return low[0]
+                high = (middle, part.count)
+        return 1 if low[0] <= oldest[0] else low[0]
 
     async def _whole(self, stream: Stream, place: Place, seq: int) -> bool:
         """Whether nothing behind `seq` has been dropped, where not too many of the channel are there."""

@@ -360,14 +360,19 @@ class Watching:
             pass
 
     async def _last(self, watched: Watched) -> int:
-        asked = {"last_by_subj": f"{self._subject}{token(watched.channel)}.>"}
+        answer = await self.last(f"{self._subject}{token(watched.channel)}.>")
+        return 0 if answer.status else seq_of(answer.head)
+
+    async def last(self, subjects: str) -> Answer:
+        """The newest message under subjects, with a status where there is none; raises `Unavailable`."""
+        asked = msgspec.json.encode({"last_by_subj": subjects})
         try:
-            answer = await self._link.call(f"$JS.API.DIRECT.GET.{self._stream.name}", msgspec.json.encode(asked))
+            answer = await self._link.call(f"$JS.API.DIRECT.GET.{self._stream.name}", asked)
         except TimeoutError:
             raise Unavailable("NATS does not answer") from None
         if answer.status and answer.status != 404:
             raise Unavailable("JetStream is away")
-        return 0 if answer.status else seq_of(answer.head)
+        return answer
 
     async def entries(self, subjects: str) -> list[Entry]:
         """What is written under subjects, in the order of the stream; raises `Unavailable`."""
