@@ -100,6 +100,9 @@ class Nats:
         """Send the process a signal."""
         assert self._process is not None
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            # It has many threads: until all of them stand.
+            os.waitpid(self._process.pid, os.WUNTRACED)
 
     def kill(self) -> None:
         """End it as a power cut would end the process; harmless twice."""

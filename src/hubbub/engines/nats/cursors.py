@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from hubbub.engines.nats.acks import WRONG_LAST, ack_of
 from hubbub.engines.nats.link import Answer, Link
 from hubbub.engines.nats.notes import seq_of
 from hubbub.engines.nats.places import token
@@ -25,8 +26,6 @@ __all__ = ["Cursors"]
 _PAGE: Final = 200
 # Tries to be the next who moves it, where others do so at the same moment.
 _TRIES: Final = 50
-# What JetStream says where it was somebody else.
-_WRONG_LAST: Final = 10071
 
 
 class _Cursor(Struct, frozen=True):
@@ -35,15 +34,6 @@ class _Cursor(Struct, frozen=True):
     seq: int
     # By which it has been moved: one whose answer was lost knows itself.
     call: str
-
-
-class _Error(Struct, frozen=True):
-    err_code: int = 0
-    description: str = ""
-
-
-class _Ack(Struct, frozen=True):
-    error: _Error | None = None
 
 
 class Cursors:
@@ -127,8 +117,8 @@ class Cursors:
             return False
         if answer.status:
             raise Unavailable("JetStream is away")
-        error = msgspec.json.decode(answer.body, type=_Ack).error
-        if error is not None and error.err_code != _WRONG_LAST:
+        error = ack_of(answer.body).error
+        if error is not None and error.err_code != WRONG_LAST:
             raise Unavailable(f"JetStream cannot take it: {error.description}")
         return error is None
 

@@ -325,9 +325,14 @@ class _Parts:
         self.publishing = Publishing(self.link, self.streams, places, self.listening, run)
         self.cursors = Cursors(self.link, self.streams, self.reader, places.prefix)
         self.rooms = Rooms(self.link, self.streams, places.prefix, node, engine._lease, listener.gone)
-        self.link.away = self.publishing.away
+        self.link.away = self._away
         self.streams.lost = self._lost
         self.link.subscribe(places.control, self._told)
+
+    def _away(self) -> None:
+        """There is no connection any more."""
+        self.reader.away()
+        self.publishing.away()
 
     def _lost(self, stream: Stream) -> None:
         """A stream is not the one that it was."""

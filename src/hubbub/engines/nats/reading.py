@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -28,7 +29,11 @@ __all__ = ["Ends", "Found", "Reader"]
 log = logging.getLogger("hubbub.engines.nats")
 
 # Bytes of one answer, beyond which JetStream cuts it short.
-_BYTES: Final = 4_194_304
+_BYTES: Final = 262_144
+# Answers of many messages that are on their way at once, and questions that wait for their turn. NATS cuts off whoever
+# has asked for more than it can take (64 MB); so after an interruption fewer are asked, and then more and more.
+_AT_ONCE: Final = 64
+_WAITING: Final = 50_000
 # Messages that are read rather than to look for the right place once more.
 _WASTE: Final = 200
 # Guesses at where a page begins.
@@ -78,6 +83,11 @@ class Reader:
         # What was in logs and could not be read.
         self.garbage = 0
 
+        # How many answers may be on their way, how many are, and what waits for its turn.
+        self._most = _AT_ONCE
+        self._under_way = 0
+        self._turn: deque[tuple[str, dict[str, Any], asyncio.Future[_Part]]] = deque()
+
     async def stream(self, channel: str) -> tuple[Stream, Place]:
         """The stream of a channel, which is there; raises `Unavailable`."""
         place = self._places.of(channel)
@@ -114,7 +124,7 @@ class Reader:
         notes = self._notes(answers[:limit], before)
         young = self._young(notes, place)
         complete = complete and len(young) == len(notes)
-        return Found(epoch, young, complete, len(answers) + part.pending > limit)
+        return Found(epoch, young, complete, len(answers) > limit or part.pending > 0)
 
     async def before(self, channel: str, seq: int, limit: int) -> Found:
         """The last `limit` messages before `seq`; raises `Unavailable`."""
@@ -201,11 +211,38 @@ class Reader:
         self._link.ask(_direct(stream), msgspec.json.encode(asked), partial(_one, partial(settle, found)))
         return found
 
+    def away(self) -> None:
+        """The connection has ended, perhaps because it could not take what was asked."""
+        self._most = max(1, self._most // 4)
+
     def _batch(self, stream: Stream, asked: dict[str, Any]) -> asyncio.Future[_Part]:
+        """Any number of messages; raises `Unavailable`, perhaps later."""
+        if len(self._turn) >= _WAITING:
+            raise Unavailable("too much waits to be read")
         found: asyncio.Future[_Part] = self._link.loop.create_future()
-        done = partial(_many, partial(settle, found))
-        self._link.ask(_direct(stream), msgspec.json.encode(asked), done, batch=True)
+        self._turn.append((_direct(stream), asked, found))
+        self._ask()
         return found
+
+    def _ask(self) -> None:
+        while self._turn and self._under_way < self._most:
+            subject, asked, found = self._turn.popleft()
+            if found.done():
+                # Nobody waits for it any more.
+                continue
+            try:
+                self._link.ask(subject, msgspec.json.encode(asked), partial(self._answered, found), batch=True)
+            except Unavailable as error:
+                settle(found, error)
+            else:
+                self._under_way += 1
+
+    def _answered(self, found: asyncio.Future[_Part], outcome: list[Answer] | Exception) -> None:
+        self._under_way -= 1
+        if isinstance(outcome, list):
+            self._most = min(_AT_ONCE, self._most + 1)
+        settle(found, _part_of(outcome))
+        self._ask()
 
     def _notes(self, answers: list[Answer], before: int) -> list[Note]:
         """The messages with their places; `before` is that of whatever precedes them."""
@@ -247,12 +284,10 @@ def _one(done: Callable[[Any], object], outcome: Answer | Exception) -> None:
         done(Unavailable("NATS does not answer"))
 
 
-def _many(done: Callable[[Any], object], outcome: list[Answer] | Exception) -> None:
+def _part_of(outcome: list[Answer] | Exception) -> _Part | Unavailable:
     if not isinstance(outcome, list):
-        done(Unavailable("NATS does not answer"))
-        return
+        return Unavailable("NATS does not answer")
     *answers, last = outcome
     if last.status not in (204, 404):
-        done(Unavailable("JetStream is away"))
-    else:
-        done(_Part(answers, pending_of(last.head)))
+        return Unavailable("JetStream is away")
+    return _Part(answers, pending_of(last.head))

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct, field
 
 from hubbub.core.log import HistoryLimits, Retention
+from hubbub.engines.nats.acks import Error
 from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.notes import stamp_of
 from hubbub.errors import ConfigError, HubbubError, Unavailable
@@ -38,12 +39,6 @@ _SHORTEST: Final = 0.1
 _SECOND: Final = 1_000_000_000
 
 
-class _Error(Struct, frozen=True):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
 class _State(Struct, frozen=True):
     first_seq: int = 0
     last_seq: int = 0
@@ -51,7 +46,7 @@ class _State(Struct, frozen=True):
 
 
 class _Stream(Struct, frozen=True):
-    error: _Error | None = None
+    error: Error | None = None
     config: dict[str, Any] = field(default_factory=dict)
     state: _State = field(default_factory=_State)
 
@@ -211,6 +206,9 @@ class Streams:
         if made.error is not None and made.error.err_code == _IN_USE:
             # By another node, in this moment.
             made = await self._api(f"STREAM.INFO.{stream.name}")
+        elif made.error is None and stream.epoch:
+            log.error("NATS has lost the stream %s: it begins anew", stream.name)
+            self._tell(stream)
         return self._good(made, stream)
 
     async def _replaced(self, stream: Stream, mark: int, stamp: bytes) -> bool:
@@ -233,9 +231,13 @@ class Streams:
         if metadata.get(_EPOCH, "") == epoch:
             metadata = {**metadata, _EPOCH: secrets.token_hex(8)}
             self._good(await self._api(f"STREAM.UPDATE.{stream.name}", {**found.config, "metadata": metadata}), stream)
-        self._link.tell(f"{self._prefix}.control", stream.kind.encode())
+        self._tell(stream)
         new: str = metadata[_EPOCH]
         return new
+
+    def _tell(self, stream: Stream) -> None:
+        """All nodes have to look at it."""
+        self._link.tell(f"{self._prefix}.control", stream.kind.encode())
 
     async def _api(self, what: str, said: Any = None) -> _Stream:
         return await self._link.api(what, said, _Stream)

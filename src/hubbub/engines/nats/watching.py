@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hubbub.engines.nats.acks import ack_of
 from hubbub.engines.nats.link import Answer, Link, settle
 from hubbub.engines.nats.nodes import Nodes
 from hubbub.engines.nats.notes import pending_of, seq_of
@@ -293,7 +294,7 @@ class Watching:
     def _stored(self, call: _Call, answer: Answer | Exception) -> None:
         if not isinstance(answer, Answer):
             settle(call.heard, Unavailable("NATS does not answer"))
-        elif answer.status or b'"error"' in answer.body:
+        elif answer.status or ack_of(answer.body).error is not None:
             settle(call.heard, Unavailable("JetStream cannot take it"))
         else:
             call.stored = self._loop.time()
