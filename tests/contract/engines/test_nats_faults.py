@@ -156,7 +156,7 @@ def test_who_reads_too_slowly_is_cut_off_and_catches_up(tmp_path: Path) -> None:
                 assert other.texts() == texts
                 assert other.lost_channels == []
 
-    run(main(), logs_errors=True)
+    run(main())
 
 
 def test_nats_is_killed_and_has_kept_everything(tmp_path: Path) -> None:
