@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from hubbub.core import record
 from hubbub.engines.redis.address import Address
-from hubbub.engines.redis.commands import about, settle
+from hubbub.engines.redis.commands import settle
 from hubbub.engines.redis.connection import Connection, Refused, pack
 from hubbub.engines.redis.supervised import Supervised
 from hubbub.errors import Unavailable
@@ -88,9 +88,6 @@ class Bus(Supervised):
         # Called when everything that was wanted is heard again after an interruption.
         self.again: Callable[[], None] = lambda: None
 
-        # The run of the server, see `Commands.run`.
-        self.run = ""
-
         # What is wanted, and what of it is being heard.
         self._wanted: set[str] = set()
         self._hears: set[str] = set()
@@ -150,10 +147,6 @@ class Bus(Supervised):
         elif now - self._last > _QUIET and not self._asked:
             self._asked = True
             self.connection.write(pack("PING"))
-
-    async def prepare(self, connection: Connection) -> None:
-        """See `Supervised.prepare`."""
-        self.run = about(await connection.ask("INFO", "server")).get("run_id", "")
 
     def begin(self, connection: Connection) -> None:
         """See `Supervised.begin`."""

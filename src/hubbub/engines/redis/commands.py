@@ -14,13 +14,13 @@ from functools import partial
 from typing import Any, Final
 
 from hubbub.engines.redis.address import Address
-from hubbub.engines.redis.connection import Connection, Refused, pack
+from hubbub.engines.redis.connection import Connection, Refused, pack, reason
 from hubbub.engines.redis.scripts import ADOPT, ALL, Script
 from hubbub.engines.redis.supervised import Supervised
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.codes import ErrorCode
 
-__all__ = ["Command", "Commands", "about", "settle", "unknown"]
+__all__ = ["Command", "Commands", "settle", "unknown"]
 
 log = logging.getLogger("hubbub.engines.redis")
 
@@ -98,8 +98,7 @@ class Commands(Supervised):
         self._control = control
         self._loop = asyncio.get_running_loop()
 
-        # The run of the server that this node was last on, and how many publications it had seen there.
-        self.run = ""
+        # How many publications the store had seen in this run of the server.
         self.count = 0
 
         # What this turn of the loop has asked for.
@@ -166,17 +165,15 @@ class Commands(Supervised):
 
     # ----------------------------------------------------------------------------------------- connecting
 
-    async def prepare(self, connection: Connection) -> None:
+    async def prepare(self, connection: Connection, said: dict[str, str]) -> None:
         """See `Supervised.prepare`: load the scripts, and see whether what was told is still there."""
-        said = about(await connection.ask("INFO"))
         self._inspect(said)
         for script in ALL:
             await connection.ask("SCRIPT", "LOAD", script.text)
         run = said.get("run_id", "")
-        count = await connection.ask(
+        self.count = await connection.ask(
             "EVALSHA", ADOPT.sha, 1, self._store, run, self._node, self.run, self.count, self._control
         )
-        self.run, self.count = run, count
 
     def begin(self, connection: Connection) -> None:
         """See `Supervised.begin`."""
@@ -253,24 +250,21 @@ class Commands(Supervised):
 
     def _refused(self, command: Command, error: Exception) -> bool:
         """Whether `command` was refused for a reason that goes away by starting over."""
-        word = str(error).partition(" ")[0]
-        if word in ("NOSCRIPT", "STALE"):
-            # Like everything that was sent behind it: once the last of them is refused, all go again, in order.
+        if reason(error) in ("NOSCRIPT", "STALE", "READONLY"):
+            # The last: it is a replica now. Like everything that was sent behind it: once the last of them is refused,
+            # all go again, in order, to what is the primary then.
             command.undone = True
             self._redo = self._redo or []
             self._redo.append(command)
             if not self._sent:
                 self._start_over()
             return True
-        if word == "READONLY" and self.connection is not None:
-            # It is a replica now.
-            self.connection.abort("it takes no writes any more")
         return False
 
     def _start_over(self) -> None:
         # Connecting does all that is needed: scripts are loaded, and what was lost is found out.
         if self.connection is not None:
-            self.connection.abort("its data or its scripts were removed")
+            self.connection.abort("its data or its scripts were removed, or it takes no writes any more")
 
     def _finish(self, command: Command, outcome: Any) -> None:
         self._waiting -= 1
@@ -291,17 +285,11 @@ def settle(future: asyncio.Future[Any], outcome: Any) -> None:
             future.set_result(outcome)
 
 
-def about(info: bytes) -> dict[str, str]:
-    """What the server says about itself."""
-    lines = info.decode(errors="replace").splitlines()
-    return {name: value for name, _, value in (line.partition(":") for line in lines) if value}
-
-
 def _failure(error: Exception) -> Exception:
-    word = str(error).partition(" ")[0]
+    word = reason(error)
     if word in _PASSING:
         return Unavailable(_PASSING[word])
-    if word in ("NOAUTH", "NOPERM", "WRONGPASS", "READONLY"):
+    if word in ("NOAUTH", "NOPERM", "WRONGPASS"):
         log.error("Redis refuses what the engine needs: %s", error)
         return Unavailable("Redis refuses what the engine needs")
     return HubbubError(f"Redis failed: {error}")

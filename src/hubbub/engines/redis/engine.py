@@ -142,7 +142,8 @@ class RedisEngine:
         version = about.get("redis_version", "0")
         if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < (6, 2):
             raise ConfigError(f"Redis at {self._address} is version {version}: 6.2 or newer is needed")
-        if about.get("redis_mode") == "cluster":
+        # The one is Redis' word, the other Valkey's.
+        if "cluster" in (about.get("redis_mode"), about.get("server_mode")):
             raise ConfigError(f"Redis at {self._address} is a cluster, which is not supported: name a single Redis")
         policy = about.get("maxmemory_policy", "noeviction")
         if policy != "noeviction" and about.get("maxmemory", "0") != "0":
@@ -357,9 +358,19 @@ class RedisEngine:
         for part in (self._commands, self._bus, self._listening):
             if part is not None:
                 part.tick(now)
+        self._agree(now)
         if now - self._renewed > self._lease / 4 and (self._renewing is None or self._renewing.done()):
             self._renewed = now
             self._renewing = asyncio.get_running_loop().create_task(self._renew())
+
+    def _agree(self, now: float) -> None:
+        """See that both connections lead to one server: what leads there may have come to lead to another one."""
+        commands, bus = self._commands, self._bus
+        if commands is None or bus is None or commands.run == bus.run:
+            return
+        older = min(commands, bus, key=lambda one: one.since)
+        if commands.connection and bus.connection and older.connection and now - max(commands.since, bus.since) > 1:
+            older.connection.abort("the engine's other connection leads to another server")
 
     async def _renew(self) -> None:
         try:
