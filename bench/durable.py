@@ -133,9 +133,12 @@ async def _filled(folder: str, counts: dict[str, int], keep: int) -> SqliteEngin
         def lost(self, channel: str) -> None:
             pass
 
+        def gone(self, channel: str, user: str) -> None:
+            pass
+
     limits = HistoryLimits(history_size=keep, inbox_size=keep, history_bytes=2**40)
     engine = SqliteEngine(folder, Durability.NORMAL, limits)
-    await engine.start(Nobody())
+    await engine.start(Nobody(), "node.1")
     content = Raw(b'"' + b"hubbub " * 9 + b'h"')
     waiting = []
     for channel, count in counts.items():

@@ -37,7 +37,7 @@ async def publish() -> None:
     """Publish figures until nobody is there."""
     while True:
         await asyncio.sleep(INTERVAL)
-        looking = len(hub.sessions())
+        looking = len(hub.local_sessions())
         if not looking:
             return
         cpu = resource.getrusage(resource.RUSAGE_SELF).ru_utime

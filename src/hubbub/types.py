@@ -17,6 +17,7 @@ __all__ = [
     "Action",
     "Identity",
     "Packed",
+    "Place",
     "Position",
     "Publication",
     "inbox_channel",
@@ -59,6 +60,14 @@ class Position(NamedTuple):
 
     epoch: str
     seq: int
+
+
+class Place(Struct, frozen=True):
+    """Where one session of a user is: on which node, and since when (milliseconds since the Unix epoch)."""
+
+    session: str
+    node: str
+    since: int
 
 
 class Acknowledged(Struct, frozen=True):

@@ -403,7 +403,7 @@ def test_a_hook_that_names_no_user_has_failed(named: Any, caplog: pytest.LogCapt
                 assert (await late.closed())[0] == 1011
             async with connect(server.address, None, query="token=good") as alice:
                 assert (await alice.ask("auth", token="bad"))["code"] == "internal"
-                assert [session.user for session in server.hub.sessions()] == ["alice"]
+                assert [session.user for session in server.hub.local_sessions()] == ["alice"]
         assert "canary" not in caplog.text and "no user id" in caplog.text
 
     run(main(), logs_errors=True)

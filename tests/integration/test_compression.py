@@ -162,7 +162,7 @@ def test_what_waits_in_a_session_is_bounded_in_bytes(compressed: bool) -> None:
             writer.write(handshake("/ws?user_id=mallory", "Sec-WebSocket-Extensions: permessage-deflate"))
             writer.write((frame(TEXT, small, rsv=4) if compressed else frame(TEXT, text)) * 40)
             await eventually(lambda: count == 1)
-            (session,) = server.hub.sessions("mallory")
+            (session,) = server.hub.local_sessions("mallory")
             await eventually(lambda: session._paused)
             # Whoever came later has been answered, and nothing more has been taken of this one.
             await get(server.address, "/health")

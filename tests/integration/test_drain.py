@@ -233,7 +233,7 @@ def test_a_plain_message_that_was_not_written_is_not_acknowledged() -> None:
             bob = connect(server.address, "bob")
             async with bob as first:
                 await first.expect("chat")
-                (session,) = server.hub.sessions("bob")
+                (session,) = server.hub.local_sessions("bob")
                 # Two in one turn: the second waits for the turn's end, and the connection ends before it.
                 await server.hub.send_to("bob", "chat", 2)
                 await server.hub.send_to("bob", "chat", 3)

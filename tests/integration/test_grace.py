@@ -32,10 +32,10 @@ async def online(client: Client, *users: str) -> list[Message]:
 
 async def cut(hub: Hub, client: Client) -> None:
     """Lose the connection, and wait until the server has noticed."""
-    left = len(hub.sessions(client.user)) - 1
+    left = len(hub.local_sessions(client.user)) - 1
     client.cut()
     await client.closed()
-    await eventually(lambda: len(hub.sessions(client.user)) == left)
+    await eventually(lambda: len(hub.local_sessions(client.user)) == left)
 
 
 @pytest.mark.parametrize("full", [False, True], ids=["plain", "full"])
@@ -355,7 +355,7 @@ def test_without_a_sign_of_life_for_long_a_user_is_offline() -> None:
             while states[-1]["online"]:
                 states += await online(alice, "bob")
             await bob.raw.pong()
-            await eventually(lambda: server.hub.sessions("bob")[0].last_seen > server.hub.wheel.now - 0.3)
+            await eventually(lambda: server.hub.local_sessions("bob")[0].last_seen > server.hub.wheel.now - 0.3)
             states += await online(alice, "bob")
 
             assert states[0]["online"] is True and states[0].keys() == {"online", "since", "last_seen"}

@@ -313,7 +313,7 @@ def test_a_session_that_ends_while_its_handler_waits() -> None:
                 await alice.say("behind it")
                 await eventually(lambda: server.hub.statistics().messages_in == 2)
                 alice.cut()
-                await eventually(lambda: not server.hub.sessions("alice"))
+                await eventually(lambda: not server.hub.local_sessions("alice"))
             gate.set()
             await done.wait()
 
@@ -605,7 +605,7 @@ def test_messages_sent_while_on_connect_waits_are_handled_afterwards() -> None:
                 await alice.say(number)
             await eventually(lambda: server.hub.statistics().messages_in == 3)
 
-            assert alice.seen == [] and server.hub.sessions() == []
+            assert alice.seen == [] and server.hub.local_sessions() == []
             gate.set()
             await alice.sync()
 
@@ -919,7 +919,7 @@ def test_a_retry_shares_the_outcome_of_the_first_that_is_still_handled(outcome: 
                 await first.join("lobby")
                 await first.send(sent)
                 await eventually(lambda: calls)
-            await eventually(lambda: not server.hub.sessions("alice"))
+            await eventually(lambda: not server.hub.local_sessions("alice"))
             async with connect(server.address, "alice") as again, connect(server.address, "alice") as third:
                 for session in (again, third):
                     await session.join("lobby")
@@ -967,7 +967,7 @@ def test_what_an_overloaded_engine_refuses_is_answered_in_order(monkeypatch: pyt
             await alice.say(0, type="slow")
             for number in range(count):
                 await alice.say(number, id=f"m{number}")
-            (session,) = server.hub.sessions("alice")
+            (session,) = server.hub.local_sessions("alice")
             await eventually(lambda: len(session._queue or ()) == count)
             free.set()
             await alice.expect("error", id=f"m{count - 1}")

@@ -133,7 +133,7 @@ def test_a_bad_greeting_ends_the_handshake(codec: Codec) -> None:
                     check_error(await client.expect("error"))
 
                     assert (await client.closed())[0] == 4500
-            assert server.hub.sessions() == []
+            assert server.hub.local_sessions() == []
 
     run(main())
 

@@ -314,7 +314,7 @@ def test_a_bad_resume_ends_the_handshake(resume: object) -> None:
             check_error(await client.expect("error"))
 
             assert (await client.closed())[0] == 4500
-            assert server.hub.sessions() == []
+            assert server.hub.local_sessions() == []
 
     run(main())
 

@@ -134,11 +134,11 @@ def test_members_and_sessions_are_as_the_clients_see_them() -> None:
             assert [(m.user, m.sessions) for m in await hub.members("lobby")] == [("bob", 1), ("alice", 2)]
             assert [m.user for m in await hub.members("lobby", 1)] == ["bob"]
             assert await hub.members("nowhere") == []
-            assert sorted(session.user for session in hub.sessions()) == ["alice", "alice", "bob"]
-            by_way = {session.full: session for session in hub.sessions("alice")}
+            assert sorted(session.user for session in hub.local_sessions()) == ["alice", "alice", "bob"]
+            by_way = {session.full: session for session in hub.local_sessions("alice")}
             assert by_way[True].rooms == {"lobby", "den"} and by_way[False].rooms == {"lobby"}
             assert by_way[True].id == phone.welcome["session"] and by_way[True].device == "test/1"
-            assert hub.sessions("nobody") == []
+            assert hub.local_sessions("nobody") == []
             statistics = hub.statistics()
 
             assert (statistics.connections, statistics.users, statistics.rooms) == (3, 2, 2)
@@ -163,7 +163,7 @@ def test_disconnect_ends_every_session_of_a_user() -> None:
             assert phone.seen[-1] == {"type": "goodbye", "code": 4504, "reason": "enough"}
             assert await hub.disconnect("alice") == await hub.disconnect("nobody") == 0
             await bob.sync()
-            assert hub.sessions("alice") == []
+            assert hub.local_sessions("alice") == []
 
     run(main())
 
@@ -181,7 +181,7 @@ def test_disconnect_finds_a_session_that_is_still_reading_its_backlog() -> None:
                 alice.stall()
                 await eventually(lambda: hub.statistics().blocked)
 
-                assert len(hub.sessions("alice")) == 1
+                assert len(hub.local_sessions("alice")) == 1
                 assert (await bob.ask("users", ids=["alice"]))["users"]["alice"]["online"] is True
                 assert await hub.disconnect("alice") == 1
                 alice.resume()
@@ -199,7 +199,7 @@ def test_a_hub_that_does_not_run_says_so() -> None:
             with pytest.raises(HubbubError, match="not running"):
                 await call
         with pytest.raises(HubbubError, match="not running"):
-            hub.sessions()
+            hub.local_sessions()
         await hub.stop()
         async with serving(hub):
             with pytest.raises(HubbubError, match="already"):

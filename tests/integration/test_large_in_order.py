@@ -84,7 +84,7 @@ def test_more_acks_than_may_wait_end_the_session(monkeypatch: pytest.MonkeyPatch
                 await bob.say(number, room="room", echo=False)
                 await alice.expect("chat", content=number)
             async with asyncio.timeout(PATIENCE):
-                while server.hub.sessions("bob"):
+                while server.hub.local_sessions("bob"):
                     await alice.sync()
             bob.resume()
 

@@ -502,7 +502,7 @@ def test_a_reader_that_takes_nothing_of_a_large_message_is_gone_at_the_write_dea
             for chunk in chunks({"type": "doc", "content": "x" * 10 * MEGABYTE}, "t1"):
                 await alice.send(chunk)
             await alice.sync()
-            (session,) = server.hub.sessions("bob")
+            (session,) = server.hub.local_sessions("bob")
             waiting = session.outbox.statistics().held_bytes + session.unsent
 
             assert waiting < 100_000

@@ -74,7 +74,7 @@ def test_connections_of_a_user_are_exact(full: bool) -> None:
             assert isinstance(await attempt(server, "bob", stack, full=full), Client)
             assert isinstance(tried[0], Client)
             tried[0].cut()
-            await eventually(lambda: len(server.hub.sessions("alice")) == 2)
+            await eventually(lambda: len(server.hub.local_sessions("alice")) == 2)
             assert isinstance(await attempt(server, "alice", stack, full=full), Client)
 
     run(main())
@@ -97,7 +97,7 @@ def test_a_users_connections_are_counted_again_at_hello() -> None:
 
                 assert error["retry_after"] > 0
                 assert (await client.closed())[0] == 1013
-            assert len(server.hub.sessions("alice")) == 2
+            assert len(server.hub.local_sessions("alice")) == 2
 
     run(main())
 
@@ -120,7 +120,7 @@ def test_a_users_connections_are_counted_again_when_a_hook_has_waited() -> None:
             codes = [(await client.closed())[0] for client in clients if client.heard("error")]
 
             assert codes == [1013] * 3
-            assert len(server.hub.sessions("alice")) == 2
+            assert len(server.hub.local_sessions("alice")) == 2
 
     run(main())
 

@@ -29,7 +29,7 @@ def test_a_plain_client_is_pinged_and_closed_when_it_is_silent() -> None:
     async def main() -> None:
         async with serving(**QUICK) as server, connect(server.address, "alice") as alice:
             mute(alice.raw)
-            await eventually(lambda: not server.hub.sessions("alice"))
+            await eventually(lambda: not server.hub.local_sessions("alice"))
             received = alice.raw.protocol
             await eventually(lambda: received.close_rcvd)
 
@@ -66,9 +66,9 @@ def test_a_part_of_a_frame_is_no_sign_of_life(full: bool) -> None:
             reader, writer = await asyncio.open_connection(host, int(port))
             writer.write(handshake("/ws?user_id=mallory", *([f"Sec-WebSocket-Protocol: {FULL}"] if full else [])))
             writer.write((frame(TEXT, b'{"type":"hello"}') if full else b"") + frame(TEXT, b"x" * 60_000)[:30_000])
-            await eventually(lambda: server.hub.sessions("mallory"))
+            await eventually(lambda: server.hub.local_sessions("mallory"))
             dribbled = 0
-            while server.hub.sessions("mallory"):
+            while server.hub.local_sessions("mallory"):
                 writer.write(b"x")
                 dribbled += 1
                 await asyncio.sleep(0.02)
@@ -142,6 +142,6 @@ def test_a_peer_that_vanishes_without_a_word_is_noticed() -> None:
                 await bob.expect("member-left", user="alice")
             await asyncio.sleep(0)
 
-            assert server.hub.sessions("alice") == []
+            assert server.hub.local_sessions("alice") == []
 
     run(main())

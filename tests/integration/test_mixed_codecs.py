@@ -319,7 +319,7 @@ def test_a_session_may_come_back_in_another_codec() -> None:
                     await alice.say(f"live {number}", room="r")
                     last = await bob.expect("chat", content=f"live {number}")
                     position = [bob.welcome["positions"]["rooms"]["r"][0], last["seq"]]
-                await eventually(lambda: len(server.hub.sessions("bob")) == 0)
+                await eventually(lambda: len(server.hub.local_sessions("bob")) == 0)
                 await alice.say(f"missed {number + 1}", room="r")
                 await alice.expect("chat", content=f"missed {number + 1}")
 

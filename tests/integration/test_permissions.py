@@ -335,7 +335,7 @@ def test_where_nobody_can_say_a_new_token_takes_the_session_out() -> None:
 
             assert [(await bob.expect("left"))["room"] for _ in range(2)] == ["r1", "r2"]
             assert [message["type"] for message in bob.seen if message.get("id") == "a1"] == ["ack"]
-            (session,) = server.hub.sessions("bob")
+            (session,) = server.hub.local_sessions("bob")
 
             assert session.rooms == {"r3"}
 

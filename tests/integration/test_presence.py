@@ -131,7 +131,7 @@ def test_capacity_is_exact_under_concurrency() -> None:
             for client in members[10:20]:
                 await client.ask("leave", room="small")
             answers = await asyncio.gather(*(client.ask("join", room="small") for client in others))
-            await eventually(lambda: len(server.hub.sessions()) == 70)
+            await eventually(lambda: len(server.hub.local_sessions()) == 70)
             more = await asyncio.gather(
                 *(client.ask("join", room="small") for client in others if not client.heard("joined"))
             )
@@ -180,9 +180,9 @@ def test_users_says_who_is_online() -> None:
                 assert told["bob"]["online"] is True and told["alice"]["online"] is True
                 assert told["bob"].keys() == {"online", "since", "last_seen"}
                 phone.cut()
-                await eventually(lambda: len(server.hub.sessions("bob")) == 1)
+                await eventually(lambda: len(server.hub.local_sessions("bob")) == 1)
                 assert (await ask())["bob"]["online"] is True
-            await eventually(lambda: not server.hub.sessions("bob"))
+            await eventually(lambda: not server.hub.local_sessions("bob"))
             gone = (await ask())["bob"]
 
             assert gone.keys() == {"online", "last_seen"} and gone["online"] is False

@@ -42,7 +42,7 @@ def test_behind_a_trusted_proxy_the_clients_address_is_the_clients() -> None:
                 await stack.enter_async_context(connect(server.address, "x", **behind(client, **headers)))
 
             assert seen == [("203.0.113.5", True), ("203.0.113.6", False), ("203.0.113.5", False)]
-            assert [session.ip for session in server.hub.sessions("alice")] == [ip for ip, _ in seen]
+            assert [session.ip for session in server.hub.local_sessions("alice")] == [ip for ip, _ in seen]
             # Two connections are as many as that address may have, and the fourth handshake its last.
             for retry_after in (10, 10, 15):
                 status = await refused(server.address, "x", **behind("203.0.113.5"))
@@ -65,7 +65,7 @@ def test_the_word_of_somebody_else_is_not_believed() -> None:
                 await stack.enter_async_context(client)
 
             assert await refused(server.address, **behind("203.0.113.9")) == (429, 10)
-            assert {session.ip for session in server.hub.sessions("alice")} == {"127.0.0.1"}
+            assert {session.ip for session in server.hub.local_sessions("alice")} == {"127.0.0.1"}
 
     run(main())
 

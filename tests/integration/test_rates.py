@@ -282,7 +282,7 @@ def test_a_session_that_ends_leaves_no_message_waiting(how: str) -> None:
             alice = await open_client(server.address, "alice")
             await burst(alice, 20)
             await alice.expect("ack", id="m0")
-            (session,) = server.hub.sessions("alice")
+            (session,) = server.hub.local_sessions("alice")
             delay = session._delay
             assert delay is not None
             if how == "leaves":
@@ -293,7 +293,7 @@ def test_a_session_that_ends_leaves_no_message_waiting(how: str) -> None:
                 await server.hub.disconnect("alice")
             else:
                 await server.hub.drain(0.5)
-            await eventually(lambda: not server.hub.sessions("alice"))
+            await eventually(lambda: not server.hub.local_sessions("alice"))
 
             assert delay.cancelled()
             assert len(bob.heard("chat")) <= 1

@@ -30,7 +30,7 @@ def contents(messages: list[Message]) -> list[Any]:
 async def cut(server: Server, client: Client) -> None:
     """Lose the client's network, and wait until the server has noticed."""
     client.cut()
-    await eventually(lambda: not server.hub.sessions(client.user))
+    await eventually(lambda: not server.hub.local_sessions(client.user))
 
 
 def test_nothing_is_lost_or_doubled_over_a_cut() -> None:
@@ -280,7 +280,7 @@ def test_an_inbox_waits_for_a_plain_user() -> None:
                 await speak(alice, 301, 301, to="bob")
 
                 assert contents(await bob.sync()) == list(range(1, 302))
-            await eventually(lambda: not server.hub.sessions("bob"))
+            await eventually(lambda: not server.hub.local_sessions("bob"))
             await speak(alice, 302, 302, to="bob")
             async with connect(server.address, "bob") as again:
                 assert contents(await again.sync()) == [302]

@@ -83,7 +83,7 @@ def test_stalled_readers_are_gone_at_the_bound_and_a_hundred_healthy_get_everyth
             await publish(server, count)
             await asyncio.gather(*(client.expect("chat", seq=count) for client in healthy))
 
-            assert {session.user for session in server.hub.sessions()} == {f"h{n}" for n in range(100)}
+            assert {session.user for session in server.hub.local_sessions()} == {f"h{n}" for n in range(100)}
             for client in healthy:
                 assert [message["seq"] for message in client.heard("chat")] == list(range(1, count + 1))
             for client in slow:
@@ -103,13 +103,13 @@ def test_a_goodbye_that_is_too_much_ends_the_session_once(caplog: pytest.LogCapt
 
     async def main() -> None:
         async with serving(sndbuf=SNDBUF, outbox_messages=20) as server, stalled(server, "bob", full=True) as bob:
-            (session,) = server.hub.sessions("bob")
+            (session,) = server.hub.local_sessions("bob")
             while session.outbox.statistics().held < 20:
                 await server.hub.publish("chat", PADDING)
             await server.hub.disconnect("bob")
 
             assert session.ending
-            assert server.hub.sessions("bob") == []
+            assert server.hub.local_sessions("bob") == []
             bob.resume()
             await bob.closed()
 
@@ -129,8 +129,8 @@ def test_a_reader_that_takes_nothing_is_gone_at_the_write_deadline() -> None:
         ):
             await publish(server, 100)
 
-            assert server.hub.sessions("bob")
-            await eventually(lambda: not server.hub.sessions("bob"))
+            assert server.hub.local_sessions("bob")
+            await eventually(lambda: not server.hub.local_sessions("bob"))
             await publish(server, 1)
             await alice.expect("chat", seq=101)
             bob.resume()
@@ -151,7 +151,7 @@ def test_a_slow_reader_that_keeps_reading_stays() -> None:
         ):
             await publish(server, count)
             breaths = 0
-            while len(bob.heard("chat")) < count and server.hub.sessions("bob"):
+            while len(bob.heard("chat")) < count and server.hub.local_sessions("bob"):
                 # So little at a time that all of it takes several deadlines.
                 bob.resume()
                 await asyncio.sleep(0)
@@ -220,7 +220,7 @@ def test_a_disconnected_reader_resumes_without_a_gap() -> None:
             epoch = bob.heard("joined")[0]["position"][0]
             await publish(server, count, room="lobby")
 
-            assert not server.hub.sessions("bob")
+            assert not server.hub.local_sessions("bob")
             bob.resume()
             code, _ = await bob.closed()
             came, _, position = account(bob.heard("chat"), 0)
@@ -327,7 +327,7 @@ def test_nothing_of_all_and_inboxes_is_ever_dropped(policy: str, fields: dict[st
             for number in range(200):
                 await alice.say([number, PADDING], **fields)
                 await alice.sync()
-            await eventually(lambda: not server.hub.sessions("bob"))
+            await eventually(lambda: not server.hub.local_sessions("bob"))
             bob.resume()
 
             assert (await bob.closed())[0] == 4000
@@ -350,7 +350,7 @@ def test_a_publication_waits_for_nobody() -> None:
                     publishing = server.hub.publish("chat", [number, PADDING], room=target)
                     with pytest.raises(StopIteration):
                         publishing.send(None)
-            await eventually(lambda: not server.hub.sessions())
+            await eventually(lambda: not server.hub.local_sessions())
 
     run(main())
 
@@ -401,7 +401,7 @@ def test_answers_to_a_stalled_reader_are_bounded_too() -> None:
     async def main() -> None:
         async with serving(sndbuf=SNDBUF, outbox_messages=50) as server, stalled(server, "bob") as bob:
             async with asyncio.timeout(PATIENCE):
-                while server.hub.sessions("bob"):
+                while server.hub.local_sessions("bob"):
                     await bob.send({"type": "ping", "content": PADDING})
                     await asyncio.sleep(0)
 

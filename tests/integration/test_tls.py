@@ -543,7 +543,7 @@ class TestStrangers:
 
                 assert answer.count(b"HTTP/1.1 ") == 1
                 await eventually(lambda: port.statistics().waiting == 0, patience=5)
-                assert port.statistics().accepted == 0 and not server.hub.sessions("eve")
+                assert port.statistics().accepted == 0 and not server.hub.local_sessions("eve")
 
         run(main())
 
@@ -645,7 +645,7 @@ class TestStrangers:
 
                 await asyncio.to_thread(forge)
                 await bob.expect("chat", content="before")
-                await eventually(lambda: not server.hub.sessions("alice"))
+                await eventually(lambda: not server.hub.local_sessions("alice"))
 
         run(main())
 
@@ -667,7 +667,7 @@ async def stalled(server: Server) -> AsyncIterator[ssl.SSLSocket]:
         return tls
 
     with await asyncio.to_thread(open_it) as tls:
-        await eventually(lambda: server.hub.sessions("bob"))
+        await eventually(lambda: server.hub.local_sessions("bob"))
         yield tls
 
 
@@ -689,7 +689,7 @@ class TestSlowReaders:
                 await self.publish(server, 100)
 
                 assert server.hub.statistics().blocked == 1
-                await eventually(lambda: not server.hub.sessions("bob"))
+                await eventually(lambda: not server.hub.local_sessions("bob"))
                 assert (4000).to_bytes(2) in await asyncio.to_thread(self.all_of, bob)
 
         run(main())
@@ -719,7 +719,7 @@ class TestSlowReaders:
                     breaths += 1
 
                 assert breaths > 15
-                assert server.hub.sessions("bob") and server.hub.statistics().blocked == 0
+                assert server.hub.local_sessions("bob") and server.hub.statistics().blocked == 0
                 assert [json.loads(message)["content"][0] for message in split(got)] == list(range(80))
 
         run(main())

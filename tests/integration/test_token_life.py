@@ -418,7 +418,7 @@ class TestTickets:
                 assert 29 < given["expires"] / 1000 - time.time() <= 30
                 async with connect(server.address, None, query=f"ticket={given['ticket']}", full=True) as alice:
                     assert alice.welcome["user"] == "alice" and alice.welcome["expires"] == ends
-                    (session,) = server.hub.sessions("alice")
+                    (session,) = server.hub.local_sessions("alice")
 
                     assert session.identity is not None and session.identity.roles == ("member",)
                 await refused(server.address, f"ticket={given['ticket']}")

@@ -143,7 +143,7 @@ async def closing_time(reason: str) -> int:
     assert_type(await hub.send_with_ack({user for user in told.missing if user != "nobody"}, "x"), Acknowledgements)
     members = await hub.members("shop")
     assert_type(members, list[Member])
-    sessions = hub.sessions("alice")
+    sessions = hub.local_sessions("alice")
     assert_type(sessions, list[Session])
     ended = await hub.disconnect("alice", "closed")
     assert_type(ended, int)

@@ -120,7 +120,7 @@ def test_a_hub_can_be_started_by_hand() -> None:
         await hub.start(MemoryEngine(), HubOptions(dev=True))
         try:
             accepted = await hub.publish("note", "hi", room="lobby")
-            return [accepted.seq, await hub.members("lobby"), hub.sessions()]
+            return [accepted.seq, await hub.members("lobby"), hub.local_sessions()]
         finally:
             await hub.stop()
 

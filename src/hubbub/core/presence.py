@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 
-from msgspec import Struct
-
 from hubbub.core.wheel import Timer, Wheel
 from hubbub.errors import RoomFull
 from hubbub.protocol.envelope import Member
+from hubbub.types import Place, user_of
 
-__all__ = ["Grace", "LastSeen", "Members", "OnlineUsers"]
+__all__ = ["Grace", "LastSeen", "Members"]
 
 
 class Members:
@@ -22,8 +21,10 @@ class Members:
     """
 
     def __init__(self) -> None:
-        # By room and user: since when, and with which sessions; users in the order of coming.
-        self._rooms: dict[str, dict[str, tuple[int, set[str]]]] = {}
+        # By room and user: since when, and with which sessions, each since when; users in the order of coming.
+        self._rooms: dict[str, dict[str, tuple[int, dict[str, int]]]] = {}
+
+        self._seen = LastSeen()
 
     def __len__(self) -> int:
         """How many rooms have somebody in them."""
@@ -37,26 +38,31 @@ class Members:
         room = self._rooms.get(channel, {})
         member = room.get(user)
         if member is not None:
-            member[1].add(session)
+            member[1].setdefault(session, now)
             return False
         if len(room) >= capacity:
             raise RoomFull
-        room[user] = (now, {session})
+        room[user] = (now, {session: now})
         self._rooms[channel] = room
         return True
 
-    def leave(self, channel: str, user: str, session: str) -> bool:
-        """Take a session out of the room; whether that was the last of its user's."""
+    def leave(self, channel: str, user: str, session: str, seen: int = 0) -> bool:
+        """Take a session out of the room; whether that was the last of its user's.
+
+        Then `seen` is remembered, where it is given and the channel is the user's inbox.
+        """
         room = self._rooms.get(channel)
         member = None if room is None else room.get(user)
         if room is None or member is None:
             return False
-        member[1].discard(session)
+        member[1].pop(session, None)
         if member[1]:
             return False
         del room[user]
         if not room:
             del self._rooms[channel]
+        if seen and user_of(channel) == user:
+            self._seen.note(user, seen)
         return True
 
     def of(self, channel: str, limit: int) -> tuple[list[Member], int]:
@@ -64,6 +70,15 @@ class Members:
         room = self._rooms.get(channel, {})
         first = islice(room.items(), limit)
         return [Member(user, len(sessions), since) for user, (since, sessions) in first], len(room)
+
+    def places(self, channel: str, user: str, node: str) -> list[Place]:
+        """The sessions by which `user` is in the room, in the order of coming; all of them are on `node`."""
+        member = self._rooms.get(channel, {}).get(user)
+        return [] if member is None else [Place(session, node, since) for session, since in member[1].items()]
+
+    def last_seen(self, user: str) -> int | None:
+        """When the user was last seen who has left the inbox, or None where that is not known."""
+        return self._seen.get(user)
 
 
 class Grace:
@@ -111,70 +126,14 @@ class Grace:
             found[1].cancel()
 
 
-class _Online(Struct, gc=False):
-    """One user who is online."""
-
-    # Open sessions; 0 during the grace after the last.
-    sessions: int
-    # Milliseconds since the Unix epoch: since when, and when something last came by a session that has ended.
-    since: int
-    seen: int = 0
-
-
-class OnlineUsers:
-    """Who is online on this node, since when, and when those who are not were last seen.
-
-    Times are milliseconds since the Unix epoch. A user whose last session has ended stays until `gone`.
-    """
-
-    def __init__(self, last_seen: LastSeen) -> None:
-        self._last_seen = last_seen
-        self._online: dict[str, _Online] = {}
-
-    def __contains__(self, user: str) -> bool:
-        return user in self._online
-
-    def opened(self, user: str, now: int) -> bool:
-        """A session of `user` has opened; whether the user was not online before."""
-        online = self._online.get(user)
-        if online is None:
-            self._online[user] = _Online(1, now)
-            return True
-        online.sessions += 1
-        return False
-
-    def ended(self, user: str, seen: int) -> bool:
-        """A session has ended by which something last came at `seen`; whether it was the last of its user's."""
-        online = self._online[user]
-        online.sessions -= 1
-        online.seen = max(online.seen, seen)
-        return not online.sessions
-
-    def gone(self, user: str) -> int:
-        """`user` is not online any more; returns when something last came."""
-        seen = self._online.pop(user).seen
-        self._last_seen.note(user, seen)
-        return seen
-
-    def since(self, user: str) -> int:
-        """Since when `user` is online; raises `KeyError` for one who is not."""
-        return self._online[user].since
-
-    def last_seen(self, user: str, now: int) -> int | None:
-        """When something last came by a session of `user` that has ended; None where that is not known any more."""
-        online = self._online.get(user)
-        return (online.seen or None) if online is not None else self._last_seen.get(user, now)
-
-
 class LastSeen:
-    """When users that are offline were last seen, for `age`; beyond `size` the longest gone are forgotten first.
+    """When users that have gone were last seen; beyond `size` the longest gone are forgotten first.
 
     Times are milliseconds since the Unix epoch.
     """
 
-    def __init__(self, size: int = 100_000, age: int = 1_800_000) -> None:
+    def __init__(self, size: int = 100_000) -> None:
         self._size = size
-        self._age = age
         # In the order of going.
         self._times: dict[str, int] = {}
 
@@ -185,10 +144,9 @@ class LastSeen:
         while len(self._times) > self._size:
             del self._times[next(iter(self._times))]
 
-    def get(self, user: str, now: int) -> int | None:
-        """When `user` was last seen; None where that is unknown or too long ago."""
-        seen = self._times.get(user)
-        return seen if seen is not None and seen > now - self._age else None
+    def get(self, user: str) -> int | None:
+        """When `user` was last seen; None where that is unknown."""
+        return self._times.get(user)
 
     def __len__(self) -> int:
         return len(self._times)

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from hubbub.core.log import Page
 from hubbub.protocol.envelope import Member
-from hubbub.types import Position, Publication
+from hubbub.types import Place, Position, Publication
 
 __all__ = ["Accepted", "Capabilities", "Engine", "Listener"]
 
@@ -59,6 +59,12 @@ class Listener(Protocol):
         from where it goes on.
         """
 
+    def gone(self, channel: str, user: str) -> None:
+        """The last session of `user` in `channel` came by a node that has died, and has been taken out.
+
+        One of the nodes that live is told, at most once, and not before its `start` has returned.
+        """
+
 
 class Engine(Protocol):
     """Where channels live.
@@ -72,8 +78,11 @@ class Engine(Protocol):
 
     capabilities: Capabilities
 
-    async def start(self, listener: Listener) -> None:
-        """Be ready for everything below; `listener` hears what comes into the channels listened to."""
+    async def start(self, listener: Listener, node: str) -> None:
+        """Be ready for everything below; `listener` hears what comes into the channels listened to.
+
+        `node` names this start of this node, as no other has been named: letters, digits, `.`, `-` and `_`.
+        """
 
     async def stop(self) -> None:
         """Release everything; the listener is not called after this returns. Stopping twice is harmless."""
@@ -149,11 +158,23 @@ class Engine(Protocol):
         within `Capabilities.lease` seconds.
         """
 
-    async def leave(self, channel: str, user: str, session: str) -> bool:
-        """Take a session out of the room; whether that was the last of its user's."""
+    async def leave(self, channel: str, user: str, session: str, seen: int = 0) -> bool:
+        """Take a session out of the room; whether that was the last of its user's.
+
+        Where it was, and the channel is the user's inbox, `seen` is remembered for `last_seen`.
+        """
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
         """The first `limit` users in the room, in the order of coming, and how many there are."""
+
+    async def places(self, channel: str, user: str) -> list[Place]:
+        """The sessions by which `user` is in the room, in the order of coming, and on which nodes they are."""
+
+    async def last_seen(self, user: str) -> int | None:
+        """When the user was seen last, as the last `leave` of the inbox has said; for an hour, where there is room.
+
+        None where that is not known; without meaning while the user is in the inbox.
+        """
 
     async def cursor(self, user: str) -> int | None:
         """How far the user's inbox has been acknowledged by any of the devices; None before the first time."""

@@ -14,7 +14,7 @@ from hubbub.core.presence import Members
 from hubbub.engines.base import Accepted, Capabilities, Listener
 from hubbub.errors import Unavailable
 from hubbub.protocol.envelope import Member
-from hubbub.types import Position, Publication, inbox_channel, user_of
+from hubbub.types import Place, Position, Publication, inbox_channel, user_of
 
 __all__ = ["MemoryEngine", "MemoryStatistics"]
 
@@ -66,6 +66,7 @@ class MemoryEngine:
         self._generation = 0
 
         self._members = Members()
+        self._node = ""
 
         self._cursors: dict[str, int] = {}
 
@@ -79,9 +80,10 @@ class MemoryEngine:
         """The epoch that a log begun now would have."""
         return f"{self._start}.{self._generation}"
 
-    async def start(self, listener: Listener) -> None:
+    async def start(self, listener: Listener, node: str) -> None:
         """See `Engine.start`."""
         self._listener = listener
+        self._node = node
 
     async def stop(self) -> None:
         """See `Engine.stop`."""
@@ -176,13 +178,21 @@ class MemoryEngine:
         """See `Engine.enter`."""
         return self._members.enter(channel, user, session, now, capacity)
 
-    async def leave(self, channel: str, user: str, session: str) -> bool:
+    async def leave(self, channel: str, user: str, session: str, seen: int = 0) -> bool:
         """See `Engine.leave`."""
-        return self._members.leave(channel, user, session)
+        return self._members.leave(channel, user, session, seen)
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
         """See `Engine.members`."""
         return self._members.of(channel, limit)
+
+    async def places(self, channel: str, user: str) -> list[Place]:
+        """See `Engine.places`."""
+        return self._members.places(channel, user, self._node)
+
+    async def last_seen(self, user: str) -> int | None:
+        """See `Engine.last_seen`."""
+        return self._members.last_seen(user)
 
     async def cursor(self, user: str) -> int | None:
         """See `Engine.cursor`."""

@@ -12,7 +12,7 @@ from hubbub.eager import in_task
 from hubbub.errors import NotJoined, Reject, Unavailable
 from hubbub.hub.authorization import authorize, may
 from hubbub.hub.identity import Shown, check, identify, not_shown, record_failure
-from hubbub.hub.presence import came, keep_place, put_in, take_out, take_over, tell_members, user_online, went
+from hubbub.hub.presence import come, go, keep_place, put_in, take_out, take_over, tell_members, user_online
 from hubbub.hub.recovery import Recovery
 from hubbub.hub.routing import fault_of
 from hubbub.hub.transfers import answer, bring, chunk
@@ -57,6 +57,7 @@ __all__ = [
     "hello",
     "history",
     "join",
+    "kick_out",
     "leave",
     "leave_room",
     "open_plain",
@@ -105,6 +106,7 @@ async def open_plain(node: Node, session: Session) -> None:
         _open(node, session)
         # At once: the client has its 101, and need not have been told anything before it hears others.
         node.channels[ALL].listen(session.outbox)
+        await come(node, session)
         recovery = await _recover_inbox(node, session, None)
         start = recovery.seq
         if recovery.missing is not None:
@@ -135,6 +137,7 @@ async def hello(node: Node, session: Session, request: Hello) -> None:
         if session.ending:
             return
         _open(node, session)
+        await come(node, session)
         await _welcome(node, session, request)
     except Exception as error:
         fault = fault_of(error, request, session)
@@ -151,7 +154,6 @@ def _open(node: Node, session: Session) -> None:
     if node.counts.user_full(session.user):
         raise Reject(ErrorCode.RATE_LIMITED, "this user has too many connections", retry_after=10)
     session.open()
-    came(node, session)
 
 
 def _close_code(error: Exception) -> CloseCode:
@@ -263,7 +265,7 @@ async def depart(node: Node, session: Session, code: int, reason: str) -> None:
         node.acknowledge_written()
     if session.since:
         node.counts.remove_user(session.user)
-        went(node, session)
+        go(node, session)
     await _unlisten_own(node, session)
     if not session.since:
         return
@@ -332,7 +334,7 @@ async def _enter(node: Node, session: Session, room: str, since: Position | None
     name = room_channel(room)
     new_user = await put_in(node, session, room)
     try:
-        await take_over(node, session, room)
+        await take_over(node, name, session.user)
         await node.channel(name)
         recovery = Recovery(node, session, name)
         await session.ended(name)
@@ -403,6 +405,13 @@ async def _part(node: Node, session: Session, room: str, *, later: bool) -> bool
     else:
         await take_out(node, session.user, session.id, room)
     return True
+
+
+async def kick_out(node: Node, session: Session, room: str) -> None:
+    """Take the session out of `room`, unasked, and say so; harmless where it is not in it."""
+    if session.room_names is not None and room in session.room_names:
+        await leave_room(node, session, room)
+        session.send(Left(room, code=ErrorCode.FORBIDDEN), room_channel(room))
 
 
 @_answers
@@ -479,7 +488,7 @@ async def users(node: Node, session: Session, request: Users) -> None:
         for user in request.ids:
             if user != session.user:
                 await authorize(node, session, Action.SEND, user)
-    found = {user: user_online(node, user) for user in request.ids}
+    found = {user: await user_online(node, user) for user in request.ids}
     session.send(UsersOnline(found, request.id))
 
 
@@ -533,8 +542,7 @@ async def _leave_forbidden(node: Node, session: Session) -> None:
             log.exception("nobody could say whether session %s may stay in a room: it is taken out", session.id)
             allowed = False
         if not allowed:
-            await leave_room(node, session, room)
-            session.send(Left(room, code=ErrorCode.FORBIDDEN), room_channel(room))
+            await kick_out(node, session, room)
 
 
 HANDLERS: Final[dict[type[Request], Command]] = {

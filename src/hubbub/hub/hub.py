@@ -19,6 +19,7 @@ from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import AckTimeout, HubbubError, Unavailable
 from hubbub.hub import admission
 from hubbub.hub.admission import Ticket
+from hubbub.hub.control import CONTROL, KEPT, disconnect, kick
 from hubbub.hub.door import over_tls, screen
 from hubbub.hub.hooks import (
     AuthenticateHook,
@@ -33,15 +34,16 @@ from hubbub.hub.hooks import (
 from hubbub.hub.node import Node, jitter
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Handler, Middleware, Threads, encode_content, is_binary
+from hubbub.hub.presence import is_kept
 from hubbub.hub.receipts import Acknowledgements
-from hubbub.hub.revocation import LOG_SIZE, MARGIN, REVOCATIONS, keep_out, revoke_token, revoke_user
+from hubbub.hub.revocation import LOG_SIZE, MARGIN, REVOCATIONS, revoke_token, revoke_user
 from hubbub.hub.session import Session
 from hubbub.protocol.codec import UNFIT
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode
 from hubbub.protocol.content import pack_bytes
 from hubbub.protocol.envelope import Member
 from hubbub.transports.base import Accept, Handshake, Refuse
-from hubbub.types import ALL, Acknowledged, Packed, Publication, inbox_channel, room_channel, token_id
+from hubbub.types import ALL, Acknowledged, Packed, Place, Publication, inbox_channel, room_channel, token_id
 
 __all__ = ["Hub", "HubStatistics"]
 
@@ -294,7 +296,12 @@ class Hub:
         members, _ = await self._running.engine.members(room_channel(room), limit)
         return members
 
-    def sessions(self, user: str | None = None) -> list[Session]:
+    async def sessions(self, user: str) -> list[Place]:
+        """The open sessions of `user` on all nodes, in the order of coming: on which node each is, and since when."""
+        places = await self._running.engine.places(inbox_channel(user), user)
+        return [place for place in places if not is_kept(place.session)]
+
+    def local_sessions(self, user: str | None = None) -> list[Session]:
         """The open sessions on this node, of one user or of all."""
         node = self._running
         if user is None:
@@ -302,18 +309,24 @@ class Hub:
         return node.sessions_of(user)
 
     async def disconnect(self, user: str, reason: str = "disconnected by an operator") -> int:
-        """End every session of `user` with 4504, which clients do not come back from; returns how many.
+        """End every session of `user`, on all nodes, with 4504, which clients do not come back from; returns how many.
 
         The tokens that they came with stay out until they would have expired; with a new one the user may come
-        back. Raises `Unavailable` where that could not be told to everybody; the sessions have ended all the same.
+        back. Raises `Unavailable` where that could not be told to everybody; the sessions on this node have ended all
+        the same.
         """
-        node = self._running
-        # Those too that are still on their way in: they have a user, and listen to nothing yet.
-        found = [session for session in node.sessions.values() if session.user == user]
-        for session in found:
-            session.close(CloseCode.DISCONNECTED, reason)
-        await keep_out(node, found)
-        return len(found)
+        _check("name", user, 128)
+        return await disconnect(self._running, user, reason)
+
+    async def kick(self, user: str, room: str) -> int:
+        """Take every session of `user` out of `room`, on all nodes; returns how many were in it.
+
+        They are told, with a `left` whose code is `forbidden`; whether they may come back is for policies and hooks
+        to say. Raises `Unavailable` where that could not be told to everybody.
+        """
+        _check("name", user, 128)
+        _check("name", room, 128)
+        return await kick(self._running, user, room)
 
     async def revoke(self, *, user: str | None = None, token: str | None = None) -> int:
         """Let `token`, or every token of `user` that was made until now, be good no more; returns how many it ends.
@@ -375,10 +388,13 @@ class Hub:
         Raises `ConfigError` where two room patterns contradict each other.
         """
         patterns = self._room_patterns(options)
-        revocations = Retention(size=LOG_SIZE, age=options.token_age + MARGIN / 1000, pinned=True)
+        own = {
+            REVOCATIONS: Retention(size=LOG_SIZE, age=options.token_age + MARGIN / 1000, pinned=True),
+            CONTROL: KEPT,
+        }
 
         def retention(channel: str) -> Retention:
-            return revocations if channel == REVOCATIONS else patterns.retention(channel, limits)
+            return own.get(channel) or patterns.retention(channel, limits)
 
         return retention
 
@@ -399,7 +415,7 @@ class Hub:
         """
         if self._node is not None:
             raise HubbubError("the hub is running already")
-        node = Node(engine, options, self._room_patterns(options), authenticator)
+        node = Node(engine, options, self._room_patterns(options), self._hooks, authenticator)
         await node.start()
         self._hooks.pipeline.threads = Threads(options.handler_threads, options.handler_queue)
         self._node = node

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import platform
 import random
+import re
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -14,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from hubbub.core.channel import Channel
 from hubbub.core.limits import ConnectionCounts
 from hubbub.core.metering import Metering
-from hubbub.core.outbox import Overflow, Turn
+from hubbub.core.outbox import Held, Overflow, Turn
 from hubbub.core.permissions import Policies
-from hubbub.core.presence import Grace, LastSeen, OnlineUsers
+from hubbub.core.presence import Grace, LastSeen
 from hubbub.core.retries import Retries
 from hubbub.core.revocations import Revocations
 from hubbub.core.rooms import RoomPatterns
@@ -26,9 +30,11 @@ from hubbub.eager import step
 from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import HubbubError, Unavailable
 from hubbub.hub.arrivals import Arrivals
+from hubbub.hub.control import CONTROL, hear_control
 from hubbub.hub.formats import Framed
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Outcome
+from hubbub.hub.presence import tell_members, went
 from hubbub.hub.receipts import SERVER_INBOX, Receipts
 from hubbub.hub.records import INTERVAL, Records
 from hubbub.hub.recovery import fan_out_large
@@ -40,7 +46,7 @@ from hubbub.protocol.envelope import Ack
 from hubbub.types import ALL, Publication, inbox_channel, room_of, user_of
 
 if TYPE_CHECKING:
-    from hubbub.hub.hooks import Authenticator
+    from hubbub.hub.hooks import Authenticator, Hooks
     from hubbub.hub.session import Session
     from hubbub.transports.base import Writer
 
@@ -57,13 +63,26 @@ def jitter(spread: float) -> float:
     return round(random.uniform(0.5, 0.5 + spread), 2)  # noqa: S311  # jitter is no secret
 
 
+def _name(given: str) -> str:
+    host = re.sub(r"[^A-Za-z0-9_-]", "-", platform.node().partition(".")[0])[:32]
+    return f"{given or host or 'node'}.{os.getpid()}.{secrets.token_hex(4)}"
+
+
 class Node:
     """One process's share of the hub: it is the engine's ear, and it owns everything that runs."""
 
     def __init__(
-        self, engine: Engine, options: HubOptions, patterns: RoomPatterns, authenticator: Authenticator | None = None
+        self,
+        engine: Engine,
+        options: HubOptions,
+        patterns: RoomPatterns,
+        hooks: Hooks,
+        authenticator: Authenticator | None = None,
     ) -> None:
+        # As no other start of any node is called.
+        self.name = _name(options.node_name)
         self.engine = engine
+        self.hooks = hooks
         self.authenticator = authenticator
         self.options = options
         self.patterns = patterns
@@ -104,12 +123,12 @@ class Node:
         # What strangers do, in the audit.
         self.records = Records(self.loop.time)
 
-        # Who is online, and whose session has ended and may be back in a moment.
-        self.online = OnlineUsers(LastSeen(age=int(options.presence_ttl * 1000)))
+        # Whose session has ended and may be back in a moment; and when something last came by one that has ended.
+        self.last_seen = LastSeen()
         self.grace = Grace(self.wheel, options.presence_grace)
 
-        # Users about whom online and offline hooks are being called, and when each was last seen.
-        self.telling: dict[str, int] = {}
+        # Users about whom online and offline hooks are being called: whether each is online, and was last seen.
+        self.telling: dict[str, tuple[bool, int]] = {}
 
         # What the application did with messages that did not go into a log as they came.
         self.retries = Retries[Outcome](options.dedupe_window, options.dedupe_size)
@@ -152,8 +171,8 @@ class Node:
 
     async def start(self) -> None:
         """Start the engine and the clock."""
-        await self.engine.start(self)
-        await self.engine.listen([ALL, REVOCATIONS])
+        await self.engine.start(self, self.name)
+        await self.engine.listen([ALL, REVOCATIONS, CONTROL])
         await learn_revocations(self)
         self._tell_records()
         self._tick()
@@ -195,6 +214,8 @@ class Node:
                 self.receipts.came(publication)
             elif channel == REVOCATIONS:
                 hear_revocation(self, publication)
+            elif channel == CONTROL:
+                hear_control(self, publication)
             return
         self.publications += 1
         skip = None
@@ -224,6 +245,14 @@ class Node:
         spread = max(1.0, len(concerned) / 500)
         for session in concerned:
             session.close(CloseCode.TRY_LATER, "messages were lost: resume", retry_after=jitter(spread))
+
+    def gone(self, channel: str, user: str) -> None:
+        """Somebody has gone with another node: see `hubbub.engines.base.Listener`."""
+        room = room_of(channel)
+        if room is not None:
+            self.run(tell_members(self, room, user, "member-left"))
+        elif user_of(channel) == user:
+            went(self, user)
 
     def _to_inbox(self, inbox: Channel[Session], publication: Publication, skip: object) -> None:
         """A plain client says nothing about what it handled: what is written to it counts as acknowledged."""
@@ -381,6 +410,14 @@ class Node:
             session.send(ack, name, ack.seq)
         elif not hold.stand_in(ack):
             session.close(CloseCode.SLOW_CONSUMER, "reading too slowly: too many acks wait for their place")
+
+    def note_unblocked(self, user: str, written: list[Held]) -> None:
+        """What was held for a plain client has been written: its inbox is acknowledged as far as that."""
+        inbox = inbox_channel(user)
+        seqs = [entry.publication.seq for entry in written if entry.publication and entry.channel == inbox]
+        handled = max((seq for seq in seqs if seq is not None), default=0)
+        if handled:
+            self.run(self.note_read(user, handled))
 
     def call_off(self, session: Session, channel: Channel[Session]) -> None:
         """What is kept aside for `session` does not come; the acks among it that were asked for come at once."""

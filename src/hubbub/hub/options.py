@@ -25,6 +25,12 @@ class HubOptions(Struct, frozen=True, kw_only=True):
         bool,
         Meta(description="anyone may name themselves with ?user_id=, with a chat page and /echo: for trying out"),
     ] = False
+    node_name: Annotated[
+        str,
+        Meta(
+            pattern="^[A-Za-z0-9_-]{0,32}$", description="what this node is called among others; empty: its host's name"
+        ),
+    ] = ""
     require_tls: Annotated[
         bool, Meta(description="refuse who came without TLS, to this server or to a trusted proxy; not /health, /ready")
     ] = False
@@ -47,7 +53,12 @@ class HubOptions(Struct, frozen=True, kw_only=True):
         Meta(ge=0, description="seconds in which who was cut off may come back and nobody hears of it; 0: none"),
     ] = 10.0
     presence_ttl: Annotated[
-        _Seconds, Meta(description="seconds without a sign of life after which a user is offline, and not remembered")
+        float,
+        Meta(
+            gt=0,
+            le=3600,
+            description="seconds without a sign of life after which a user is offline, and not remembered",
+        ),
     ] = 1800.0
     rooms: Annotated[
         dict[str, RoomOptions], Meta(description="options of the rooms that match a pattern, by pattern")

@@ -9,18 +9,29 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hubbub.eager import in_task
 from hubbub.protocol.envelope import Online
 from hubbub.types import Publication, inbox_channel, room_channel
 
 if TYPE_CHECKING:
-    from hubbub.hub.hooks import Hooks
     from hubbub.hub.node import Node
     from hubbub.hub.session import Session
 
-__all__ = ["came", "keep_place", "put_in", "take_out", "take_over", "tell_members", "user_online", "went"]
+__all__ = [
+    "come",
+    "give_up_place",
+    "go",
+    "is_kept",
+    "keep_place",
+    "put_in",
+    "take_out",
+    "take_over",
+    "tell_members",
+    "user_online",
+    "went",
+]
 
 log = logging.getLogger("hubbub.hub")
 
@@ -39,14 +50,13 @@ async def put_in(node: Node, session: Session, room: str) -> bool:
     return new_user
 
 
-async def take_over(node: Node, session: Session, room: str) -> None:
-    """A membership that was kept for the user has served: the session is in the room itself."""
-    name, user = room_channel(room), session.user
-    kept = node.grace.kept(name, user)
+async def take_over(node: Node, channel: str, user: str) -> None:
+    """A place that was kept for the user has served: a session is in the channel itself."""
+    kept = node.grace.kept(channel, user)
     if kept is not None:
-        await node.engine.leave(name, user, kept)
+        await node.engine.leave(channel, user, kept)
         # Only now: where the engine is away it ends by itself.
-        node.grace.release(name, user, kept)
+        node.grace.release(channel, user, kept)
 
 
 async def take_out(node: Node, user: str, session: str, room: str) -> None:
@@ -69,6 +79,14 @@ def _lapse(node: Node, user: str, session: str, room: str) -> None:
     node.run(take_out(node, user, session, room))
 
 
+async def give_up_place(node: Node, user: str, room: str) -> None:
+    """A place in the room that is kept for the user is kept no more."""
+    kept = node.grace.kept(room_channel(room), user)
+    if kept is not None:
+        node.grace.release(room_channel(room), user, kept)
+        await take_out(node, user, kept, room)
+
+
 def _is_in(node: Node, user: str, room: str) -> bool:
     """Whether a session of the user on this node is in the room."""
     channel = node.channels.get(inbox_channel(user))
@@ -84,37 +102,82 @@ async def tell_members(node: Node, room: str, user: str, event: str, session: st
 
 
 # ---------------------------------------------------------------------------------------------------- users
+# Who is online is who is in the inbox, on whichever node.
+
+# Nobody is turned away from an inbox.
+_ANY: Final = 1_000_000_000
+
+# What stands before the name of a session that has ended, where the user's place is kept for a while. Since the name is
+# another one, nobody takes it for a session that is open.
+_KEPT: Final = "kept:"
 
 
-def came(node: Node, session: Session) -> None:
-    """The session has opened: is that its user's first?"""
+def is_kept(session: str) -> bool:
+    """Whether a place in an inbox is no session's, but kept for a user who may come back."""
+    return session.startswith(_KEPT)
+
+
+async def come(node: Node, session: Session) -> None:
+    """The session has opened: is that its user's first, on all nodes?"""
     user, inbox = session.user, inbox_channel(session.user)
-    kept = node.grace.kept(inbox, user)
-    if kept is not None:
-        node.grace.release(inbox, user, kept)
-    if node.online.opened(user, session.since):
-        _tell(node, session.hooks, user)
+    news = await node.engine.enter(inbox, user, session.id, session.since, _ANY)
+    if session.ending:
+        # It has gone meanwhile, perhaps before it came.
+        go(node, session)
+        return
+    await take_over(node, inbox, user)
+    if news:
+        _tell(node, user, True)
 
 
-def went(node: Node, session: Session) -> None:
+def go(node: Node, session: Session) -> None:
     """The session has ended: if it was its user's last, the user is offline when the grace is over."""
-    user = session.user
-    if node.online.ended(user, _seen(node, session)):
-        node.grace.keep(inbox_channel(user), user, session.id, partial(_gone, node, session.hooks, user))
+    user, seen = session.user, _seen(node, session)
+    node.last_seen.note(user, seen)
+    if any(other is not session for other in node.sessions_of(user)):
+        # It leaves no gap: another device is there.
+        node.run(_go(node, user, session.id, seen))
+    else:
+        node.run(_keep(node, user, session.id, seen))
 
 
-def user_online(node: Node, user: str) -> Online:
+async def _keep(node: Node, user: str, session: str, seen: int) -> None:
+    inbox, kept = inbox_channel(user), _KEPT + session
+    if node.options.presence_grace:
+        await node.engine.enter(inbox, user, kept, node.now_ms(), _ANY)
+        node.grace.keep(inbox, user, kept, lambda: node.run(_go(node, user, kept, seen)))
+    await _go(node, user, session, seen)
+
+
+async def _go(node: Node, user: str, session: str, seen: int) -> None:
+    if await node.engine.leave(inbox_channel(user), user, session, seen):
+        _tell(node, user, False, seen)
+
+
+def went(node: Node, user: str) -> None:
+    """The last node that `user` was on has died."""
+    # Nobody can say when exactly: the node was alive until a lease ago.
+    lease = node.engine.capabilities.lease or 0.0
+    _tell(node, user, False, node.now_ms() - int(lease * 1000))
+
+
+async def user_online(node: Node, user: str) -> Online:
     """Whether `user` is online, and since or until when."""
-    now = node.now_ms()
-    last_seen = node.online.last_seen(user, now)
-    if user not in node.online:
-        return Online(False, last_seen=last_seen)
-    for session in node.sessions_of(user):
-        last_seen = max(last_seen or 0, _seen(node, session))
-    if last_seen is None or last_seen <= now - node.options.presence_ttl * 1000:
+    inbox, oldest = inbox_channel(user), node.now_ms() - int(node.options.presence_ttl * 1000)
+    members, _ = await node.engine.members(inbox, 1)
+    if not members:
+        seen = await node.engine.last_seen(user) or 0
+        return Online(False, last_seen=seen if seen > oldest else None)
+    here = node.sessions_of(user)
+    kept = node.grace.kept(inbox, user) is not None
+    seen = max((_seen(node, session) for session in here), default=node.last_seen.get(user) or 0)
+    if seen > oldest:
+        return Online(True, members[0].since, seen)
+    if members[0].sessions <= len(here) + kept:
         # It is there, and nobody has moved for so long that nobody can be.
         return Online(False)
-    return Online(True, node.online.since(user), last_seen)
+    # On another node, which watches over it.
+    return Online(True, members[0].since)
 
 
 def _seen(node: Node, session: Session) -> int:
@@ -122,33 +185,29 @@ def _seen(node: Node, session: Session) -> int:
     return node.now_ms() - int((node.wheel.now - session.last_seen) * 1000)
 
 
-def _gone(node: Node, hooks: Hooks, user: str) -> None:
-    _tell(node, hooks, user, node.online.gone(user))
-
-
-def _tell(node: Node, hooks: Hooks, user: str, seen: int = 0) -> None:
+def _tell(node: Node, user: str, online: bool, seen: int = 0) -> None:
     """Call the hooks about a user who has come or gone."""
-    if not hooks.online and not hooks.offline:
+    if not node.hooks.online and not node.hooks.offline:
         return
     telling = user in node.telling
-    node.telling[user] = seen
+    node.telling[user] = (online, seen)
     # Whoever is at it looks again when the hook is done: those of one user are called one after the other.
     if not telling:
-        node.run(_call_hooks(node, hooks, user))
+        node.run(_call_hooks(node, user))
 
 
-async def _call_hooks(node: Node, hooks: Hooks, user: str) -> None:
-    told = user not in node.online
+async def _call_hooks(node: Node, user: str) -> None:
+    hooks, told = node.hooks, None
     try:
-        while (online := user in node.online) != told:
-            told = online
+        while node.telling[user][0] is not told:
+            told, seen = node.telling[user]
             await in_task()
             try:
-                if online:
+                if told:
                     await hooks.call(hooks.online, node.options.hook_timeout, user)
                 else:
-                    await hooks.call(hooks.offline, node.options.hook_timeout, user, node.telling[user])
+                    await hooks.call(hooks.offline, node.options.hook_timeout, user, seen)
             except Exception:
-                log.exception("an %s hook failed", "online" if online else "offline")
+                log.exception("an %s hook failed", "online" if told else "offline")
     finally:
         del node.telling[user]

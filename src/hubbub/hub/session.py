@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from hubbub import audit
 from hubbub.core.metering import Allowance, Metering
-from hubbub.core.outbox import Held, Outbox
+from hubbub.core.outbox import Outbox
 from hubbub.core.rates import Refused
 from hubbub.core.wheel import Timer
 from hubbub.eager import step
@@ -18,7 +18,7 @@ from hubbub.hub import commands
 from hubbub.hub.routing import route
 from hubbub.hub.state import State
 from hubbub.hub.transfers import SessionTransfers
-from hubbub.hub.waiting import Waiting
+from hubbub.hub.waiting import First, Waiting
 from hubbub.protocol.codes import CloseCode, ErrorCode
 from hubbub.protocol.conversation import BadChunk, Conversation, Violation
 from hubbub.protocol.envelope import (
@@ -32,7 +32,7 @@ from hubbub.protocol.envelope import (
     Request,
     ServerPing,
 )
-from hubbub.types import Identity, Publication, inbox_channel
+from hubbub.types import Identity, Publication
 
 if TYPE_CHECKING:
     from hubbub.core.permissions import Permissions
@@ -150,7 +150,6 @@ class Session:
 
         # When the last `ping` envelope went out, on the node's clock.
         self._pinged = 0.0
-
         # Set while somebody waits for the socket to take bytes again.
         self._writable: asyncio.Future[None] | None = None
 
@@ -158,7 +157,6 @@ class Session:
         self._closing: tuple[int, str] | None = None
 
         self._timer: Timer | None = None
-
         # Ends the session when its token ends.
         self._expiry: Timer | None = None
 
@@ -284,7 +282,7 @@ class Session:
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         if not self.full and written:
-            self._acknowledge(written)
+            self._node.note_unblocked(self.user, written)
 
     def closed(self, code: int, reason: str) -> None:
         """The connection is gone."""
@@ -305,11 +303,18 @@ class Session:
         if metering is None or self._may(metering, event, arrived):
             self._do(event)
 
-    def received_whole(self, event: Envelope | Request | Fault) -> None:
-        """A message that has come in chunks, and is decoded: the next to be handled, when `go_on` is called."""
+    def put_first(self, item: First) -> None:
+        """What is to be handled next, when `go_on` is called."""
         if self._queue is None:
             self._queue = Waiting()
-        self._queue.add_first(event, self._node.loop.time())
+        self._queue.add_first(item, self._node.loop.time())
+
+    def in_turn(self, command: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `command` as if the client had asked for it: not while something else is being handled."""
+        if self._busy:
+            self.put_first(command)
+        else:
+            self._run(command())
 
     def _do(self, event: Envelope | Request | Fault | Violation) -> None:
         if type(event) is Envelope or type(event) is PackedEnvelope:
@@ -413,7 +418,11 @@ class Session:
             if self._closing is not None:
                 self._queue = None
                 return
-            self._handle(*queue.take())
+            message, arrived = queue.take()
+            if callable(message):
+                self._run(message())
+            else:
+                self._handle(message, arrived)
         if not queue:
             self._queue = None
             if self._paused and self._writer is not None and not self._node.draining:
@@ -466,14 +475,6 @@ class Session:
                 self._writable = self._node.loop.create_future()
             await self._writable
         return self._closing is None
-
-    def _acknowledge(self, written: list[Held]) -> None:
-        """A plain client's inbox is acknowledged as far as it was written, now that it was."""
-        inbox = inbox_channel(self.user)
-        seqs = [entry.publication.seq for entry in written if entry.publication and entry.channel == inbox]
-        handled = max((seq for seq in seqs if seq is not None), default=0)
-        if handled:
-            self._node.run(self._node.note_read(self.user, handled))
 
     # ----------------------------------------------------------------------------- how it lives and ends
 

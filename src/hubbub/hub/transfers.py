@@ -349,7 +349,7 @@ async def chunk(node: Node, session: Session, request: Chunk) -> None:
         event = await node.large.aside(read_whole, format_of(session).codec, whole, request.id)
     finally:
         transfers.let_go(whole)
-    session.received_whole(event)
+    session.put_first(event)
 
 
 async def answer(node: Node, session: Session, message: HistoryPage | PongAnswer) -> None:

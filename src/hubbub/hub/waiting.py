@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from hubbub.protocol.envelope import Envelope, Fault, Request
 
-__all__ = ["Waiting"]
+__all__ = ["First", "Waiting"]
+
+First = Envelope | Request | Fault | Callable[[], Coroutine[Any, Any, None]]
+"""What comes before all that waits: a message that came in chunks, or what the server does in the session's turn."""
 
 # How many messages of the largest size may wait, whatever the bound in number says: that is one of small ones.
 _LARGE_ONES = 4
@@ -20,7 +25,7 @@ class Waiting:
 
     def __init__(self) -> None:
         # Each with when it came; one that came in chunks has been decoded already.
-        self._messages: deque[tuple[str | bytes | Envelope | Request | Fault, float]] = deque()
+        self._messages: deque[tuple[str | bytes | First, float]] = deque()
 
         # Bytes of those that have not been decoded.
         self.size = 0
@@ -34,11 +39,13 @@ class Waiting:
         # In memory a character may take four bytes.
         self.size += sys.getsizeof(message)
 
-    def add_first(self, whole: Envelope | Request | Fault, arrived: float) -> None:
-        """Put one before all others: it has been there, in parts, before they came."""
-        self._messages.appendleft((whole, arrived))
+    def add_first(
+        self, item: Envelope | Request | Fault | Callable[[], Coroutine[Any, Any, None]], arrived: float
+    ) -> None:
+        """Put one before all others: it has been there, in parts, before they came, or is the server's."""
+        self._messages.appendleft((item, arrived))
 
-    def take(self) -> tuple[str | bytes | Envelope | Request | Fault, float]:
+    def take(self) -> tuple[str | bytes | First, float]:
         """Take the first one, and when it came."""
         message, arrived = self._messages.popleft()
         if isinstance(message, str | bytes):

@@ -38,7 +38,7 @@ def running(test: Callable[[MemoryEngine, FakeClock], Awaitable[None]], **limits
     async def run() -> None:
         clock = FakeClock()
         engine = MemoryEngine(HistoryLimits(**limits), clock=clock)  # type: ignore[arg-type]  # numbers, as each needs
-        await engine.start(Ear())
+        await engine.start(Ear(), "node.1")
         async with asyncio.timeout(10):
             await test(engine, clock)
         await engine.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import secrets
 import shutil
 import signal
 from collections.abc import AsyncIterator
@@ -27,11 +28,16 @@ from support.redis import Redis, serving_redis
 APPEND: Final = ("--appendonly", "yes", "--appendfsync", "always")
 
 
+def a_node() -> str:
+    """A name that no other node has."""
+    return f"node.{secrets.token_hex(4)}"
+
+
 @contextlib.asynccontextmanager
 async def node(redis: Redis, *, lease: float = 10.0) -> AsyncIterator[tuple[RedisEngine, Ear]]:
     """A node that listens to the lobby."""
     engine, ear = RedisEngine(redis.url, lease=lease), Ear()
-    await engine.start(ear)
+    await engine.start(ear, a_node())
     try:
         await engine.listen([LOBBY])
         yield engine, ear
@@ -379,7 +385,7 @@ def test_what_cannot_be_used_is_said_in_a_sentence(
         with serving_redis(tmp_path, *options) as redis:
             engine = RedisEngine(url.format(port=redis.port))
             with pytest.raises(HubbubError, match=said) as caught:
-                await engine.start(Ear())
+                await engine.start(Ear(), a_node())
 
             assert f"127.0.0.1:{redis.port}" in str(caught.value)
             assert "wrong" not in str(caught.value)
@@ -394,7 +400,7 @@ def test_a_redis_that_is_not_there(tmp_path: Path) -> None:
         with serving_redis(tmp_path) as redis:
             redis.kill()
             with pytest.raises(HubbubError, match="HUBBUB_ENGINE"):
-                await RedisEngine(redis.url).start(Ear())
+                await RedisEngine(redis.url).start(Ear(), a_node())
 
     run(main())
 
@@ -408,7 +414,7 @@ def test_a_right_password_and_another_database(tmp_path: Path) -> None:
             engines = [RedisEngine(url + database) for database in ("0", "3")]
             ears = [Ear(), Ear()]
             for engine, ear in zip(engines, ears, strict=True):
-                await engine.start(ear)
+                await engine.start(ear, a_node())
                 await engine.listen([LOBBY])
             for engine, text in zip(engines, ("zero", "three"), strict=True):
                 await engine.publish(LOBBY, a_publication(text))
@@ -434,7 +440,7 @@ def test_no_more_rights_than_the_documentation_says(tmp_path: Path) -> None:
                 redis.command("ACL", "SETUSER", "hub", "on", ">secret", "resetchannels", *rights.split()) == b"+OK\r\n"
             )
             engine, ear = RedisEngine(f"redis://hub:secret@127.0.0.1:{redis.port}/0"), Ear()
-            await engine.start(ear)
+            await engine.start(ear, a_node())
             await engine.listen([LOBBY])
             await engine.publish(LOBBY, a_publication("one", id="a1"))
             await engine.publish(LOBBY, a_publication("moment"), volatile=True)

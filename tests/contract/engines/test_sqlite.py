@@ -60,7 +60,7 @@ NOW = 1_766_200_000.0
 async def opened(folder: Path, clock: FakeClock | None = None, **limits: Any) -> AsyncIterator[SqliteEngine]:
     """An engine that runs on `folder`."""
     engine = SqliteEngine(str(folder), Durability.FULL, HistoryLimits(**limits), clock=clock or FakeClock(NOW))
-    await engine.start(Ear())
+    await engine.start(Ear(), "node.1")
     try:
         yield engine
     finally:
@@ -315,7 +315,7 @@ class TestWriting:
             clock, ear = FakeClock(NOW), Ear()
             limits = HistoryLimits(history_bytes=400_000, history_size=30, history_age=1000)
             engine = SqliteEngine(str(tmp_path), Durability.FULL, limits, clock=clock)
-            await engine.start(ear)
+            await engine.start(ear, "node.1")
             await engine.listen([LOBBY])
             accepted = 0
             with contextlib.suppress(Unavailable):
@@ -441,7 +441,7 @@ class TestPowerCut:
 
         async def test() -> None:
             engine = SqliteEngine(str(tmp_path / "a"), durability, clock=FakeClock(NOW))
-            await engine.start(Ear())
+            await engine.start(Ear(), "node.1")
             await say(engine, "one", "two")
             before = await everything(engine, LOBBY)
             shutil.copytree(tmp_path / "a", tmp_path / "b")
@@ -507,7 +507,7 @@ class TestPowerCut:
 
         async def test() -> None:
             engine = SqliteEngine(str(tmp_path / "a"), durability, clock=FakeClock(NOW))
-            await engine.start(Ear())
+            await engine.start(Ear(), "node.1")
             await say(engine, "one")
             before = await engine.position(LOBBY)
             shutil.copytree(tmp_path / "a", tmp_path / "b")

@@ -33,7 +33,7 @@ Store = tuple[Path, Found]
 async def opened(folder: Path) -> AsyncIterator[SqliteEngine]:
     """An engine that runs on `folder`."""
     engine = SqliteEngine(str(folder))
-    await engine.start(Ear())
+    await engine.start(Ear(), "node.1")
     try:
         yield engine
     finally:

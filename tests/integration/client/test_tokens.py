@@ -45,13 +45,13 @@ def test_it_renews_its_token_without_reconnecting() -> None:
 
         async with serving(**KEYS) as server, connect(server.address, token=renewed) as alice:
             seen = states(alice)
-            (session,) = server.hub.sessions("alice")
+            (session,) = server.hub.local_sessions("alice")
             assert session.identity is not None
             first = session.identity.expires or 0
             await eventually(lambda: session.identity is not None and (session.identity.expires or 0) > first)
             await alice.send("chat", "still here", to="alice")
 
-            assert server.hub.sessions("alice") == [session]
+            assert server.hub.local_sessions("alice") == [session]
             assert seen == []
 
     run(main())
@@ -74,7 +74,7 @@ def test_it_comes_back_with_a_new_token_and_what_it_missed() -> None:
 
         async with serving(**KEYS) as server, connect(server.address, token=late) as alice:
             await alice.send("chat", 1, to="alice")
-            await eventually(lambda: not server.hub.sessions("alice"))
+            await eventually(lambda: not server.hub.local_sessions("alice"))
             await server.hub.send_to("alice", "chat", 2)
             missed.set()
             async with asyncio.timeout(PATIENCE):

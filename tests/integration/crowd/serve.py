@@ -53,7 +53,7 @@ async def main(rooms: int, rate: int) -> None:
         await publish(hub, f"r{number % rooms}")
     print("each", -(-count // rooms), flush=True)
     # Until the readers have left.
-    while hub.sessions():
+    while hub.local_sessions():
         await asyncio.sleep(0.05)
     watching.cancel()
     await server.stop()

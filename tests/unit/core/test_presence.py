@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hubbub.core.presence import Grace, LastSeen, Members, OnlineUsers
+from hubbub.core.presence import Grace, LastSeen, Members
 from hubbub.core.wheel import Wheel
 from hubbub.errors import RoomFull
 from hubbub.protocol.envelope import Member
@@ -16,11 +16,11 @@ def test_it_tells_when_a_user_went() -> None:
     seen = LastSeen()
     seen.note("alice", 1000)
 
-    assert seen.get("alice", 2000) == 1000
+    assert seen.get("alice") == 1000
 
 
 def test_it_knows_nothing_of_strangers() -> None:
-    assert LastSeen().get("mallory", 1000) is None
+    assert LastSeen().get("mallory") is None
 
 
 def test_the_last_time_counts() -> None:
@@ -28,17 +28,8 @@ def test_the_last_time_counts() -> None:
     seen.note("alice", 1000)
     seen.note("alice", 3000)
 
-    assert seen.get("alice", 4000) == 3000
+    assert seen.get("alice") == 3000
     assert len(seen) == 1
-
-
-def test_what_is_too_old_is_forgotten() -> None:
-    """To the millisecond: as old as the age is too old."""
-    seen = LastSeen(age=500)
-    seen.note("alice", 1000)
-
-    assert seen.get("alice", 1499) == 1000
-    assert seen.get("alice", 1500) is None
 
 
 def test_the_longest_gone_is_forgotten_first() -> None:
@@ -46,7 +37,7 @@ def test_the_longest_gone_is_forgotten_first() -> None:
     for now, user in enumerate(["alice", "bob", "alice", "carol"]):
         seen.note(user, now)
 
-    assert [seen.get(user, 4) for user in ("alice", "bob", "carol")] == [2, None, 3]
+    assert [seen.get(user) for user in ("alice", "bob", "carol")] == [2, None, 3]
     assert len(seen) == 2
 
 
@@ -157,34 +148,3 @@ class TestGrace:
 def turn(wheel: Wheel, now: float) -> None:
     for callback in wheel.advance(now):
         callback()
-
-
-class TestOnlineUsers:
-    """From the first session until somebody says that the user has gone."""
-
-    def test_the_first_session_brings_a_user_online(self) -> None:
-        users = OnlineUsers(LastSeen())
-
-        assert [users.opened("alice", 1000), users.opened("alice", 2000)] == [True, False]
-        assert [users.ended("alice", 2500), users.ended("alice", 2400)] == [False, True]
-        assert "alice" in users
-        assert (users.since("alice"), users.last_seen("alice", 3000)) == (1000, 2500)
-
-    def test_who_comes_back_before_being_gone_is_online_since_then(self) -> None:
-        users = OnlineUsers(LastSeen())
-        users.opened("alice", 1000)
-        users.ended("alice", 1500)
-
-        assert users.opened("alice", 2000) is False
-        assert users.since("alice") == 1000
-
-    def test_who_has_gone_is_remembered(self) -> None:
-        users = OnlineUsers(LastSeen(age=500))
-        users.opened("alice", 1000)
-        users.ended("alice", 1500)
-
-        assert users.gone("alice") == 1500
-        assert "alice" not in users
-        assert (users.last_seen("alice", 1900), users.last_seen("alice", 2000)) == (1500, None)
-        assert users.opened("alice", 3000) is True
-        assert users.since("alice") == 3000

@@ -31,7 +31,7 @@ from hubbub.engines.redis.rooms import Rooms
 from hubbub.engines.redis.scripts import ACCEPTED, ACKNOWLEDGE, PUBLISH
 from hubbub.errors import ConfigError, Unavailable
 from hubbub.protocol.envelope import Member
-from hubbub.types import Position, Publication, inbox_channel
+from hubbub.types import Place, Position, Publication, inbox_channel
 
 __all__ = ["RedisEngine", "RedisStatistics"]
 
@@ -76,8 +76,8 @@ class RedisEngine:
         self._prefix = prefix
         self._lease = lease
 
-        # This start of this node, which no other has or had.
-        self._node = secrets.token_hex(6)
+        # What `start` was given.
+        self._node = ""
         self._submitted = 0
 
         # What there is from `start` on.
@@ -94,21 +94,22 @@ class RedisEngine:
 
     # ------------------------------------------------------------------------------- starting and stopping
 
-    async def start(self, listener: Listener) -> None:
+    async def start(self, listener: Listener, node: str) -> None:
         """See `Engine.start`; raises `ConfigError`."""
-        places, node = self._places, self._node
+        places = self._places
+        self._node = node
         commands = self._commands = Commands(self._address, node, places.store, places.control, self._inspect)
         bus = self._bus = Bus(self._address, node)
         reader = self._reader = Reader(commands, places)
         listening = self._listening = Listening(commands, bus, reader, places)
-        rooms = self._rooms = Rooms(commands, self._prefix, places.store, node, self._lease)
+        rooms = self._rooms = Rooms(commands, self._prefix, places.store, node, self._lease, listener.gone)
         self._runs = True
         try:
             await commands.open()
             await bus.open()
             self._ticking = asyncio.get_running_loop().create_task(self._tick())
             await bus.subscribe([places.control])
-            await rooms.renew()
+            await rooms.begin()
             await listening.listen([canary(node)])
         except (OSError, Refused, Unavailable) as error:
             await self.stop()
@@ -125,11 +126,6 @@ class RedisEngine:
             return
         self._runs = False
         listening.listener = None
-        try:
-            await rooms.go()
-        except Unavailable:
-            # The lease ends by itself.
-            log.warning("Redis could not be told that this node ends: others see it in %d seconds", self._lease)
         for task in (self._ticking, self._renewing):
             if task is not None:
                 task.cancel()
@@ -313,13 +309,21 @@ class RedisEngine:
         """See `Engine.enter`."""
         return await self._in_rooms().enter(channel, user, session, now, capacity)
 
-    async def leave(self, channel: str, user: str, session: str) -> bool:
+    async def leave(self, channel: str, user: str, session: str, seen: int = 0) -> bool:
         """See `Engine.leave`."""
-        return await self._in_rooms().leave(channel, user, session)
+        return await self._in_rooms().leave(channel, user, session, seen)
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
         """See `Engine.members`."""
         return await self._in_rooms().members(channel, limit)
+
+    async def places(self, channel: str, user: str) -> list[Place]:
+        """See `Engine.places`."""
+        return await self._in_rooms().places(channel, user)
+
+    async def last_seen(self, user: str) -> int | None:
+        """See `Engine.last_seen`."""
+        return await self._in_rooms().last_seen(user)
 
     async def cursor(self, user: str) -> int | None:
         """See `Engine.cursor`."""

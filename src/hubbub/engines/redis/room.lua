@@ -1,8 +1,9 @@
 -- Stands behind common.lua in every script about who is in a room:
 --   KEYS[2]  the nodes, a sorted set: until when each is taken for alive (ms)
 --   KEYS[3]  the room's users, a sorted set in the order of coming
---   KEYS[4]  the places, a hash: <user> to "<since> <sessions>", and <user>\0<session> to its node
+--   KEYS[4]  the places, a hash: <user> to "<since> <sessions>", and <user>\0<session> to "<node> <since>"
 --   KEYS[5]  the nodes that have somebody in the room, a hash: how many sessions; under no name, how many users ever came
+-- Each returns first whom it has found gone, for whoever called to tell.
 local milliseconds = math.floor(microseconds() / 1000)
 
 local function note(user, since, sessions)
@@ -40,9 +41,14 @@ local function take_out(user, session)
   return true
 end
 
--- Take out whoever came by a node that is dead.
+-- The node and the time in what is noted of a session.
+local function session_of(noted)
+  return string.match(noted, '^(%S+) (%d+)$')
+end
+
+-- Take out whoever came by a node that is dead; returns the users who are gone by that.
 local function clear()
-  local dead, some = {}, false
+  local dead, some, gone = {}, false, {}
   for _, node in ipairs(redis.call('HKEYS', KEYS[5])) do
     if node ~= '' and tonumber(redis.call('ZSCORE', KEYS[2], node) or '0') <= milliseconds then
       dead[node], some = true, true
@@ -53,9 +59,10 @@ local function clear()
     local places = redis.call('HGETALL', KEYS[4])
     for at = 1, #places, 2 do
       local user, session = string.match(places[at], '^(%Z+)%z(.*)$')
-      if user and dead[places[at + 1]] then
-        take_out(user, session)
+      if user and dead[session_of(places[at + 1])] and take_out(user, session) then
+        gone[#gone + 1] = user
       end
     end
   end
+  return gone
 end

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from hubbub.engines.redis.commands import Commands
-from hubbub.engines.redis.scripts import ENTER, LEASE, LEAVE, MEMBERS
+from hubbub.engines.redis.scripts import ENTER, LEASE, LEAVE, MEMBERS, PLACES, Script
 from hubbub.errors import RoomFull
 from hubbub.protocol.envelope import Member
+from hubbub.types import Place, inbox_channel
 
 __all__ = ["Rooms"]
 
@@ -15,12 +17,26 @@ __all__ = ["Rooms"]
 _MANY: Final = 100
 # Places in a room where nobody is turned away: who was in it before it was lost comes back.
 _ANY: Final = 1_000_000_000
+# Milliseconds for which it is known when somebody was seen last.
+_SEEN: Final = 3_600_000
 
 
 class Rooms:
-    """The rooms as this node sees and holds them."""
+    """The rooms as this node sees and holds them.
 
-    def __init__(self, commands: Commands, prefix: str, store: str, node: str, lease: float) -> None:
+    A node that stops keeps its lease to the end: whoever was on it has that long to come to another.
+    """
+
+    def __init__(
+        self,
+        commands: Commands,
+        prefix: str,
+        store: str,
+        node: str,
+        lease: float,
+        gone: Callable[[str, str], None],
+    ) -> None:
+        """`gone` is told of a channel and a user, as `Listener.gone` is."""
         self._commands = commands
         self._prefix = prefix
         self._node = node
@@ -28,6 +44,7 @@ class Rooms:
         self._store = store
         self._nodes = f"{prefix}nodes"
         self._mine = f"{prefix}rooms:{node}"
+        self._gone = gone
 
         # What this node has entered, so that it can do so again: by channel, user and session, since when.
         self._entered: dict[str, dict[tuple[str, str], int]] = {}
@@ -51,45 +68,63 @@ class Rooms:
         self._entered.setdefault(channel, {}).setdefault((user, session), now)
         return bool(news)
 
-    async def leave(self, channel: str, user: str, session: str) -> bool:
+    async def leave(self, channel: str, user: str, session: str, seen: int) -> bool:
         """See `Engine.leave`."""
         places = self._entered.get(channel, {})
         places.pop((user, session), None)
         if not places:
             self._entered.pop(channel, None)
         try:
-            return await self._leave(channel, user, session)
+            return await self._leave(channel, user, session, seen)
         except BaseException:
             self._ghosts.add((channel, user, session))
             raise
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
         """See `Engine.members`."""
-        count, *found = await self._commands.call(MEMBERS, self._keys(channel), limit)
+        count, *found = await self._call(MEMBERS, channel, (), limit)
         members = [
             Member(user.decode(), sessions, since)
             for user, since, sessions in zip(found[::3], found[1::3], found[2::3], strict=True)
         ]
         return members, count
 
+    async def places(self, channel: str, user: str) -> list[Place]:
+        """See `Engine.places`."""
+        found = await self._call(PLACES, channel, (), user)
+        places = [
+            Place(session.decode(), node.decode(), since)
+            for session, node, since in zip(found[::3], found[1::3], found[2::3], strict=True)
+        ]
+        return sorted(places, key=lambda place: place.since)
+
+    async def last_seen(self, user: str) -> int | None:
+        """See `Engine.last_seen`."""
+        seen = await self._commands.ask("GET", self._seen(inbox_channel(user)))
+        return None if seen is None else int(seen)
+
+    async def begin(self) -> None:
+        """Say that the node is alive, for the first time; raises `Unavailable`."""
+        await self._lease_anew()
+
     async def renew(self) -> None:
         """Say that the node is alive, and come back where it was taken for dead; raises `Unavailable`.
 
         Clears away what others have left behind.
         """
-        alive, *dead = await self._commands.call(LEASE, (self._store, self._nodes), int(self._lease * 1000))
+        alive, *dead = await self._lease_anew()
         if not alive:
             await self._come_back()
         for ghost in list(self._ghosts):
             if (ghost[1], ghost[2]) not in self._entered.get(ghost[0], {}):
-                await self._leave(*ghost)
+                await self._leave(*ghost, 0)
             self._ghosts.discard(ghost)
         for node in dead:
             await self._clear(node.decode())
 
-    async def go(self) -> None:
-        """The node ends, and with it its lease: whoever looks finds it gone. Raises `Unavailable`."""
-        await self._commands.ask("ZADD", self._nodes, 0, self._node)
+    async def _lease_anew(self) -> list[Any]:
+        found: list[Any] = await self._commands.call(LEASE, (self._store, self._nodes), int(self._lease * 1000))
+        return found
 
     async def _come_back(self) -> None:
         """The node was taken for dead, or the rooms are lost: enter them again, whatever their capacity."""
@@ -110,14 +145,26 @@ class Rooms:
         await self._commands.ask("ZREM", self._nodes, node)
 
     async def _enter(self, channel: str, user: str, session: str, now: int, capacity: int) -> int:
-        keys = (*self._keys(channel), self._mine)
-        news: int = await self._commands.call(ENTER, keys, user, session, now, capacity, channel)
+        found = await self._call(ENTER, channel, (self._mine,), user, session, now, capacity, channel)
+        news: int = found[0]
         return news
 
-    async def _leave(self, channel: str, user: str, session: str) -> bool:
-        keys = (*self._keys(channel), self._mine)
-        return bool(await self._commands.call(LEAVE, keys, user, session, channel))
+    async def _leave(self, channel: str, user: str, session: str, seen: int) -> bool:
+        keys = (self._mine, self._seen(channel))
+        if channel != inbox_channel(user):
+            seen = 0
+        found = await self._call(LEAVE, channel, keys, user, session, channel, seen, _SEEN)
+        return bool(found[0])
 
-    def _keys(self, channel: str) -> tuple[str, ...]:
+    async def _call(self, script: Script, channel: str, keys: tuple[str, ...], *args: str | int) -> list[Any]:
+        """Call a script about a room, and tell of whom it has found gone."""
         room = f"{self._prefix}{{{channel}}}:"
-        return self._store, self._nodes, room + "users", room + "places", room + "nodes"
+        its = (self._store, self._nodes, room + "users", room + "places", room + "nodes")
+        found: list[Any]
+        gone, *found = await self._commands.call(script, (*its, *keys), *args)
+        for user in gone:
+            self._gone(channel, user.decode())
+        return found
+
+    def _seen(self, channel: str) -> str:
+        return f"{self._prefix}{{{channel}}}:seen"

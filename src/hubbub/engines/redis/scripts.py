@@ -17,6 +17,7 @@ __all__ = [
     "LEASE",
     "LEAVE",
     "MEMBERS",
+    "PLACES",
     "PUBLISH",
     "READ",
     "Script",
@@ -48,6 +49,7 @@ ACKNOWLEDGE: Final = _read("channel", "acknowledge")
 ENTER: Final = _read("room", "enter")
 LEAVE: Final = _read("room", "leave")
 MEMBERS: Final = _read("room", "members")
+PLACES: Final = _read("room", "places")
 
-ALL: Final = (ADOPT, LEASE, PUBLISH, READ, ACCEPTED, ACKNOWLEDGE, ENTER, LEAVE, MEMBERS)
+ALL: Final = (ADOPT, LEASE, PUBLISH, READ, ACCEPTED, ACKNOWLEDGE, ENTER, LEAVE, MEMBERS, PLACES)
 """All of them, to be loaded before the first is called."""

@@ -28,7 +28,7 @@ from hubbub.engines.sqlite.worker import Worker
 from hubbub.engines.sqlite.writer import Writer
 from hubbub.errors import Unavailable
 from hubbub.protocol.envelope import Member
-from hubbub.types import Position, Publication
+from hubbub.types import Place, Position, Publication
 
 __all__ = ["SqliteEngine", "SqliteStatistics"]
 
@@ -105,8 +105,9 @@ class SqliteEngine:
 
         # Of one process, like the sessions themselves.
         self._members = Members()
+        self._node = ""
 
-    async def start(self, listener: Listener) -> None:
+    async def start(self, listener: Listener, node: str) -> None:
         """See `Engine.start`; raises `ConfigError`."""
         # In a thread: a large file takes seconds to be looked through.
         opening = asyncio.ensure_future(
@@ -127,6 +128,7 @@ class SqliteEngine:
         self._store = store
         self._told = store.about.commits
         self._listener = listener
+        self._node = node
         self._writes.start()
         self._reads.start()
 
@@ -218,13 +220,21 @@ class SqliteEngine:
         """See `Engine.enter`."""
         return self._members.enter(channel, user, session, now, capacity)
 
-    async def leave(self, channel: str, user: str, session: str) -> bool:
+    async def leave(self, channel: str, user: str, session: str, seen: int = 0) -> bool:
         """See `Engine.leave`."""
-        return self._members.leave(channel, user, session)
+        return self._members.leave(channel, user, session, seen)
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
         """See `Engine.members`."""
         return self._members.of(channel, limit)
+
+    async def places(self, channel: str, user: str) -> list[Place]:
+        """See `Engine.places`."""
+        return self._members.places(channel, user, self._node)
+
+    async def last_seen(self, user: str) -> int | None:
+        """See `Engine.last_seen`."""
+        return self._members.last_seen(user)
 
     async def cursor(self, user: str) -> int | None:
         """See `Engine.cursor`."""

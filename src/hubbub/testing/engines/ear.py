@@ -46,6 +46,8 @@ class Ear:
         self.told: list[Told] = []
         # The channels of which it was told that they do not go on.
         self.lost_channels: list[str] = []
+        # Who has gone with a node that died, and from which channel.
+        self.departed: list[tuple[str, str]] = []
         self._changed = asyncio.Event()
 
     def publication(self, channel: str, publication: Publication, origin: str | None, encoded: bytes | None) -> None:
@@ -56,6 +58,11 @@ class Ear:
     def lost(self, channel: str) -> None:
         """See `hubbub.engines.base.Listener`."""
         self.lost_channels.append(channel)
+        self._changed.set()
+
+    def gone(self, channel: str, user: str) -> None:
+        """See `hubbub.engines.base.Listener`."""
+        self.departed.append((channel, user))
         self._changed.set()
 
     def texts(self, channel: str = LOBBY) -> list[str]:

@@ -41,7 +41,7 @@ def case(keep: int = 1000) -> Callable[[Callable[[C, Engine, Ear], Awaitable[Non
     def decorate(test: Callable[[Any, Engine, Ear], Awaitable[None]]) -> Callable[[C], None]:
         async def main(contract: OneEngine) -> None:
             engine, ear = contract.engine(keep), Ear()
-            await engine.start(ear)
+            await engine.start(ear, "node.1")
             try:
                 async with asyncio.timeout(3 * PATIENCE):
                     await test(contract, engine, ear)

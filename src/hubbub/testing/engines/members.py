@@ -12,7 +12,7 @@ from hubbub.protocol import json
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines.ear import DEN, LOBBY, Ear, contents, raises, say
 from hubbub.testing.engines.engine import OneEngine, case
-from hubbub.types import Publication, inbox_channel
+from hubbub.types import Place, Publication, inbox_channel
 
 __all__ = ["Members"]
 
@@ -93,6 +93,33 @@ class Members(OneEngine):
 
         assert sum(1 for outcome in outcomes if outcome is True) == count == 10
         assert sum(1 for outcome in outcomes if isinstance(outcome, RoomFull)) == 40
+
+    @case()
+    async def test_each_session_of_a_user_has_a_place(self, engine: Engine, ear: Ear) -> None:
+        """With the node it is on and since when, in the order of coming; others have theirs."""
+        await engine.enter(LOBBY, "alice", "s1", 1, 10)
+        await engine.enter(LOBBY, "bob", "s2", 2, 10)
+        await engine.enter(LOBBY, "alice", "s3", 3, 10)
+        await engine.enter(DEN, "alice", "s4", 4, 10)
+        await engine.leave(LOBBY, "bob", "s2")
+
+        assert await engine.places(LOBBY, "alice") == [Place("s1", "node.1", 1), Place("s3", "node.1", 3)]
+        assert await engine.places(LOBBY, "bob") == []
+
+    @case()
+    async def test_it_is_known_when_a_user_was_seen_last(self, engine: Engine, ear: Ear) -> None:
+        """From the last session that left the inbox: neither from one before it, nor from a room."""
+        inbox = inbox_channel("alice")
+        known = [await engine.last_seen("alice")]
+        for session in ("s1", "s2"):
+            await engine.enter(inbox, "alice", session, 1, 10)
+        await engine.enter(LOBBY, "alice", "s1", 1, 10)
+        for channel, session, seen in ((LOBBY, "s1", 5), (inbox, "s1", 6), (inbox, "s2", 7), (inbox, "s2", 8)):
+            await engine.leave(channel, "alice", session, seen)
+            known.append(await engine.last_seen("alice"))
+
+        assert known == [None, None, None, 7, 7]
+        assert await engine.last_seen("bob") is None
 
     # ----------------------------------------------------------------------------------------- cursors
 

@@ -10,7 +10,7 @@ from hubbub.errors import RoomFull
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines.ear import LOBBY, Ear, a_publication, raises, say
 from hubbub.testing.engines.engine import OneEngine, case
-from hubbub.types import inbox_channel
+from hubbub.types import Place, inbox_channel
 
 __all__ = ["Nodes"]
 
@@ -60,8 +60,25 @@ class Nodes(OneEngine):
             await peer.stop()
 
     @case()
+    async def test_each_place_says_on_which_node_it_is(self, engine: Engine, ear: Ear) -> None:
+        """Wherever it is asked; and when somebody was seen last is known everywhere, too."""
+        peer, _ = await self._start_peer(engine)
+        inbox = inbox_channel("alice")
+        try:
+            await engine.enter(inbox, "alice", "s1", 1, 10)
+            await peer.enter(inbox, "alice", "s2", 2, 10)
+            places = [await node.places(inbox, "alice") for node in (engine, peer)]
+            await engine.leave(inbox, "alice", "s1", 3)
+            await peer.leave(inbox, "alice", "s2", 4)
+
+            assert places == [[Place("s1", "node.1", 1), Place("s2", "peer.1", 2)]] * 2
+            assert await engine.last_seen("alice") == 4
+        finally:
+            await peer.stop()
+
+    @case()
     async def test_a_dead_node_is_out_of_all_rooms_within_its_lease(self, engine: Engine, ear: Ear) -> None:
-        """Its people leave, and their places are free; who has a session on another node stays."""
+        """Its people leave, which is told, and their places are free; who has a session on another node stays."""
         peer, _ = await self._start_peer(engine)
         lease = engine.capabilities.lease
         assert lease is not None
@@ -71,13 +88,16 @@ class Nodes(OneEngine):
         await self.kill(peer)
         await self.time_passes(engine, lease)
         carol = await engine.enter(LOBBY, "carol", "s4", 4, 2)
+        places = await engine.places(LOBBY, "bob")
 
         assert carol
+        assert places == [Place("s3", "node.1", 3)]
+        assert ear.departed == [(LOBBY, "alice")]
         assert await engine.members(LOBBY, 10) == ([Member("bob", 1, 2), Member("carol", 1, 4)], 2)
 
     async def _start_peer(self, engine: Engine) -> tuple[Engine, Ear]:
         if not engine.capabilities.shared:
             raise unittest.SkipTest("the channels of this engine are not shared")
         peer, ear = self.peer(engine), Ear()
-        await peer.start(ear)
+        await peer.start(ear, "peer.1")
         return peer, ear
