@@ -14,7 +14,7 @@ from hubbub.core.log import HistoryLimits
 from hubbub.engines.base import Engine
 from hubbub.engines.redis.engine import RedisEngine
 from hubbub.testing.engines import EngineContract
-from support.redis import Redis, serving_redis
+from support.redis import KINDS, Redis, serving_redis
 
 _prefixes = itertools.count()
 
@@ -23,14 +23,14 @@ AGEING = Path(__file__).parents[2].joinpath("support/ageing.lua").read_text()
 STEP = 43_200.0
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with serving_redis(tmp_path_factory.mktemp("redis")) as running:
+@pytest.fixture(scope="module", params=KINDS)
+def redis(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    with serving_redis(tmp_path_factory.mktemp("redis"), kind=request.param) as running:
         yield running
 
 
 class TestRedisEngine(EngineContract):
-    """The contract, on one Redis: each test has a prefix of its own."""
+    """The contract, on each kind of Redis that there is: each test has a prefix of its own."""
 
     LEASE = 1.0
 
@@ -58,11 +58,13 @@ class TestRedisEngine(EngineContract):
             # In steps: a channel that is listened to is touched now and then.
             self._redis.command("EVAL", AGEING, "0", self._prefix, str(int(min(seconds, STEP) * 1000)))
             seconds -= STEP
-            for channel in list(engine._listening._live):  # type: ignore[attr-defined]  # of this engine alone
-                await engine.position(channel)
+            for one in engine._partitions:  # type: ignore[attr-defined]  # of this engine alone
+                for channel in list(one.listening._live):
+                    await engine.position(channel)
 
 
 async def kill(engine: Any) -> None:
     engine._ticking.cancel()
-    await engine._bus.close()
-    await engine._commands.close()
+    for one in engine._partitions:
+        await one.bus.close()
+        await one.commands.close()

@@ -15,10 +15,11 @@ __all__ = ["Address", "Endpoint"]
 
 _FORM: Final = (
     "write redis://user:password@host:6379/0, where all but the host may be missing (rediss: in TLS), "
-    "or redis+sentinel://user:password@host1:26379,host2:26379/name-of-the-primary/0"
+    "redis+sentinel://user:password@host1:26379,host2:26379/name-of-the-primary/0, "
+    "or redis+cluster://user:password@host1:6379,host2:6379"
 )
 _URL: Final = re.compile(
-    r"(?P<secure>rediss|redis)(?P<kind>\+sentinel)?://"
+    r"(?P<secure>rediss|redis)(?P<kind>\+sentinel|\+cluster)?://"
     r"(?:(?P<user>[^/?#:]*)(?::(?P<password>[^/?#]*))?@)?"
     r"(?P<hosts>[^/?#@]*)(?:/(?P<path>[^?#]*))?(?:\?(?P<query>[^#]*))?"
 )
@@ -43,8 +44,9 @@ class Endpoint(Struct, frozen=True):
 class Address(Struct, frozen=True, kw_only=True):
     """Where Redis is; its text is without the passwords."""
 
-    # One Redis; or sentinels, which know where it is.
+    # One Redis; or sentinels, which know where it is; or some members of a cluster.
     endpoints: tuple[Endpoint, ...]
+    cluster: bool = False
     # What sentinels call the primary; nothing where there are none.
     primary: str = ""
     database: int = 0
@@ -65,7 +67,8 @@ class Address(Struct, frozen=True, kw_only=True):
         parts = _URL.fullmatch(url)
         if parts is None:
             raise ConfigError(f"the URL of the engine cannot be read: {_FORM}")
-        sentinels, secure = parts["kind"] == "+sentinel", parts["secure"] == "rediss"
+        sentinels, cluster = parts["kind"] == "+sentinel", parts["kind"] == "+cluster"
+        secure = parts["secure"] == "rediss"
         path = (parts["path"] or "").rstrip("/").split("/")
         primary = unquote(path.pop(0)) if sentinels else ""
         database = "/".join(path) or "0"
@@ -73,9 +76,12 @@ class Address(Struct, frozen=True, kw_only=True):
             raise ConfigError(f"the engine's URL does not say what the sentinels call the primary: {_FORM}")
         if not (database.isascii() and database.isdigit()):
             raise ConfigError(f"the engine's URL names no database: {_FORM}")
+        if cluster and int(database):
+            raise ConfigError(f"the engine's URL names a database, and a cluster has none: {_FORM}")
         more = _parameters(parts["query"], (*(_SECURE if secure else ()), *(_SENTINEL if sentinels else ())))
         return cls(
-            endpoints=_endpoints(parts["hosts"], sentinels=sentinels),
+            endpoints=_endpoints(parts["hosts"], 26379 if sentinels else 6379, many=sentinels or cluster),
+            cluster=cluster,
             primary=primary,
             database=int(database),
             user=unquote(parts["user"] or ""),
@@ -109,19 +115,21 @@ class Address(Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         places = ", ".join(map(str, self.endpoints))
-        return f"{self.primary} of the sentinels at {places}" if self.primary else places
+        if self.primary:
+            return f"{self.primary} of the sentinels at {places}"
+        return f"the cluster of {places}" if self.cluster else places
 
     def __repr__(self) -> str:
         return f"<Redis at {self}>"
 
 
-def _endpoints(hosts: str, *, sentinels: bool) -> tuple[Endpoint, ...]:
-    found = []
+def _endpoints(hosts: str, default: int, *, many: bool) -> tuple[Endpoint, ...]:
+    found: list[Endpoint] = []
     for text in hosts.split(","):
         host = _HOST.fullmatch(text)
-        if host is None or (found and not sentinels):
+        if host is None or (found and not many):
             raise ConfigError(f"the engine's URL names no host that can be read: {_FORM}")
-        port = int(host["port"] or (26379 if sentinels else 6379))
+        port = int(host["port"] or default)
         if not 0 < port < 65536:
             raise ConfigError(f"the engine's URL names a port that there is not: {_FORM}")
         found.append(Endpoint(host["six"] or host["host"], port))

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.connection import Connection, Refused, pack, reason
+from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.scripts import ADOPT, ALL, Script
 from hubbub.engines.redis.supervised import Supervised
 from hubbub.errors import HubbubError, Reject, Unavailable
@@ -40,7 +41,11 @@ _PASSING: Final = {
     "OOM": "Redis has no memory left",
     "MISCONF": "Redis cannot write to its disk",
     "CLUSTERDOWN": "the cluster is down",
+    "TRYAGAIN": "this part of the cluster is being moved",
+    "ASK": "this part of the cluster is being moved",
 }
+# And where it has done nothing, because the server is another one, lost what it had, or is the primary no more.
+_ELSEWHERE: Final = ("NOSCRIPT", "STALE", "READONLY", "MOVED")
 
 
 def unknown() -> Reject:
@@ -88,14 +93,13 @@ class Commands(Supervised):
     """The connection for commands."""
 
     def __init__(
-        self, address: Address, node: str, store: str, control: str, inspect: Callable[[dict[str, str]], None]
+        self, address: Address, places: Places, node: str, lease: float, inspect: Callable[[dict[str, str]], None]
     ) -> None:
         """`inspect` gets what the server says about itself, and raises `ConfigError` where it cannot be used."""
-        super().__init__(address, node)
+        super().__init__(address, places, node)
         self._inspect = inspect
         self._node = node
-        self._store = store
-        self._control = control
+        self._lease = int(lease * 1000)
         self._loop = asyncio.get_running_loop()
 
         # How many publications the store had seen in this run of the server.
@@ -170,10 +174,9 @@ class Commands(Supervised):
         self._inspect(said)
         for script in ALL:
             await connection.ask("SCRIPT", "LOAD", script.text)
-        run = said.get("run_id", "")
-        self.count = await connection.ask(
-            "EVALSHA", ADOPT.sha, 1, self._store, run, self._node, self.run, self.count, self._control
-        )
+        run, places = said.get("run_id", ""), self._places
+        last = (self.run, self.count, self._lease, places.publish, places.control)
+        self.count = await connection.ask("EVALSHA", ADOPT.sha, 2, places.store, places.nodes, run, self._node, *last)
 
     def begin(self, connection: Connection) -> None:
         """See `Supervised.begin`."""
@@ -250,9 +253,8 @@ class Commands(Supervised):
 
     def _refused(self, command: Command, error: Exception) -> bool:
         """Whether `command` was refused for a reason that goes away by starting over."""
-        if reason(error) in ("NOSCRIPT", "STALE", "READONLY"):
-            # The last: it is a replica now. Like everything that was sent behind it: once the last of them is refused,
-            # all go again, in order, to what is the primary then.
+        if reason(error) in _ELSEWHERE:
+            # Like everything that was sent behind it: once the last of them is refused, all go again, in order.
             command.undone = True
             self._redo = self._redo or []
             self._redo.append(command)
@@ -264,7 +266,7 @@ class Commands(Supervised):
     def _start_over(self) -> None:
         # Connecting does all that is needed: scripts are loaded, and what was lost is found out.
         if self.connection is not None:
-            self.connection.abort("its data or its scripts were removed, or it takes no writes any more")
+            self.connection.abort("its data or its scripts were removed, or another server is the primary")
 
     def _finish(self, command: Command, outcome: Any) -> None:
         self._waiting -= 1

@@ -1,4 +1,4 @@
-"""Finding the primary: the one server that takes writes, which is where the URL says, or where sentinels say."""
+"""Finding the primary: the one server that takes writes, which is where the URL says, or sentinels, or a cluster."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from typing import Final
 from hubbub.engines.redis.address import Address, Endpoint
 from hubbub.engines.redis.connection import Connection, Refused, connect
 
-__all__ = ["about", "has_moved", "reach"]
+__all__ = ["has_moved", "reach"]
 
-# Seconds for a sentinel: there are others.
+# Seconds for a sentinel, or a member of a cluster, to say what it knows: there are others.
 _PATIENCE: Final = 1.0
 
 
-async def reach(address: Address, name: str) -> tuple[Connection, dict[str, str]]:
-    """Connect to the primary as `name`, and hear what it says about itself; raises `OSError`, `Refused`, `ConfigError`."""
+async def reach(address: Address, slot: int | None, name: str) -> tuple[Connection, dict[str, str]]:
+    """Connect to the primary, in a cluster that of `slot`, as `name`; and hear what it says about itself.
+
+    Raises `OSError`, `Refused`, `ConfigError`.
+    """
     context = address.context()
-    if not address.primary:
+    if not address.primary and not address.cluster:
         return await _connect(address.endpoints[0], address, context, name)
     why: OSError | Refused | None = None
-    for sentinel in address.endpoints:
+    for guide in address.endpoints:
         try:
             # One that was cut off may name the primary of yesterday, which is a replica by now; the next knows better.
-            return await _connect(await _named(sentinel, address, context), address, context, name)
+            return await _connect(await _named(guide, address, slot, context), address, context, name)
         except (OSError, Refused) as error:
             why = error
     assert why is not None
@@ -33,11 +36,14 @@ async def reach(address: Address, name: str) -> tuple[Connection, dict[str, str]
 
 
 async def has_moved(address: Address, endpoint: Endpoint) -> bool:
-    """Whether the sentinels, if there are any, name another server than `endpoint`, which does take writes."""
+    """Whether the sentinels, if there are any, name another server than `endpoint`, which does take writes.
+
+    A cluster's primary that is cut off from the others stops by itself.
+    """
     context = address.context()
     for sentinel in address.endpoints if address.primary else ():
         with contextlib.suppress(OSError, Refused):
-            named = await _named(sentinel, address, context)
+            named = await _named(sentinel, address, None, context)
             if named == endpoint:
                 return False
             connection, _ = await _connect(named, address, context, "hubbub")
@@ -46,32 +52,46 @@ async def has_moved(address: Address, endpoint: Endpoint) -> bool:
     return False
 
 
-async def _named(sentinel: Endpoint, address: Address, context: ssl.SSLContext | None) -> Endpoint:
-    """What `sentinel` takes for the primary; raises `OSError`."""
+async def _named(guide: Endpoint, address: Address, slot: int | None, context: ssl.SSLContext | None) -> Endpoint:
+    """What a sentinel or a member of a cluster takes for the primary; raises `OSError`, `Refused`."""
+    ask = _ask_sentinel(guide, address, context) if slot is None else _ask_member(guide, slot, address, context)
     try:
         async with asyncio.timeout(_PATIENCE):
-            found = await _ask(sentinel, address, context)
-    except Refused as error:
-        raise OSError(
-            f"the sentinel at {sentinel} refuses: {error}; its password is sentinel_password in the URL"
-        ) from None
-    except OSError as error:
-        # A timeout is one, too, without a word.
-        raise OSError(f"the sentinel at {sentinel} cannot be asked: {error or 'it does not answer'}") from None
-    if not found:
-        raise OSError(f"the sentinel at {sentinel} knows no primary that is called {address.primary}")
-    return Endpoint(found[0].decode(), int(found[1]))
+            return await ask
+    except TimeoutError:
+        raise OSError(f"{guide} does not answer") from None
 
 
-async def _ask(sentinel: Endpoint, address: Address, context: ssl.SSLContext | None) -> list[bytes] | None:
+async def _ask_sentinel(sentinel: Endpoint, address: Address, context: ssl.SSLContext | None) -> Endpoint:
     connection = await connect(sentinel, context)
     try:
         if address.sentinel_password:
             await _authenticate(connection, address.sentinel_user, address.sentinel_password)
-        found: list[bytes] | None = await connection.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.primary)
-        return found
+        found = await connection.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.primary)
+    except Refused as error:
+        raise OSError(
+            f"the sentinel {sentinel} refuses ({error}): its password is sentinel_password in the URL"
+        ) from None
     finally:
         connection.abort("it has said what it knows")
+    if not found:
+        raise OSError(f"the sentinel {sentinel} knows no primary that is called {address.primary}")
+    return Endpoint(found[0].decode(), int(found[1]))
+
+
+async def _ask_member(member: Endpoint, slot: int, address: Address, context: ssl.SSLContext | None) -> Endpoint:
+    connection = await connect(member, context)
+    try:
+        if address.password:
+            await _authenticate(connection, address.user, address.password)
+        ranges = await connection.ask("CLUSTER", "SLOTS")
+    finally:
+        connection.abort("it has said what it knows")
+    for first, last, primary, *_ in ranges:
+        if first <= slot <= last:
+            # Without a name it is the one that was asked.
+            return Endpoint(primary[0].decode() if primary[0] else member.host, primary[1])
+    raise OSError(f"{member} knows of no server for a part of the cluster")
 
 
 async def _connect(
@@ -86,7 +106,7 @@ async def _connect(
             await connection.ask("CLIENT", "SETNAME", name)
         if address.database:
             await connection.ask("SELECT", address.database)
-        said = about(await connection.ask("INFO"))
+        said = _about(await connection.ask("INFO"))
         if said.get("role") == "slave":
             # The word of all versions of Redis.
             raise OSError(f"{endpoint} is a replica, which takes no writes")
@@ -100,7 +120,7 @@ async def _authenticate(connection: Connection, user: str, password: str) -> Non
     await connection.ask("AUTH", *([user] if user else []), password)
 
 
-def about(info: bytes) -> dict[str, str]:
+def _about(info: bytes) -> dict[str, str]:
     """What a server says about itself."""
     lines = info.decode(errors="replace").splitlines()
     return {name: value for name, _, value in (line.partition(":") for line in lines) if value}

@@ -9,6 +9,7 @@ from typing import Final
 
 from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.connection import Connection, Refused
+from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.primary import has_moved, reach
 from hubbub.errors import ConfigError
 
@@ -31,8 +32,9 @@ class Supervised:
     # For logs, and for whoever looks at the server's clients.
     role = "commands"
 
-    def __init__(self, address: Address, node: str) -> None:
+    def __init__(self, address: Address, places: Places, node: str) -> None:
         self._address = address
+        self._places = places
         self._name = f"hubbub-{node}-{self.role}"
         # None while there is none that serves.
         self.connection: Connection | None = None
@@ -72,7 +74,7 @@ class Supervised:
         """There is no connection any more."""
 
     async def _connect(self) -> Connection:
-        connection, said = await reach(self._address, self._name)
+        connection, said = await reach(self._address, self._places.slot, self._name)
         try:
             await self.prepare(connection, said)
             self.run = said.get("run_id", "")
