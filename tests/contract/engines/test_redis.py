@@ -14,7 +14,7 @@ from hubbub.core.log import HistoryLimits
 from hubbub.engines.base import Engine
 from hubbub.engines.redis.engine import RedisEngine
 from hubbub.testing.engines import EngineContract
-from support.redis import KINDS, Redis, serving_redis
+from support.redis import KINDS, Cluster, Redis, serving_cluster, serving_redis
 
 _prefixes = itertools.count()
 
@@ -23,10 +23,15 @@ AGEING = Path(__file__).parents[2].joinpath("support/ageing.lua").read_text()
 STEP = 43_200.0
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def redis(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with serving_redis(tmp_path_factory.mktemp("redis"), kind=request.param) as running:
-        yield running
+@pytest.fixture(scope="module", params=[*KINDS, "cluster"])
+def redis(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis | Cluster]:
+    folder = tmp_path_factory.mktemp("redis")
+    if request.param == "cluster":
+        with serving_cluster(folder) as cluster:
+            yield cluster
+    else:
+        with serving_redis(folder, kind=request.param) as running:
+            yield running
 
 
 class TestRedisEngine(EngineContract):
@@ -35,7 +40,7 @@ class TestRedisEngine(EngineContract):
     LEASE = 1.0
 
     @pytest.fixture(autouse=True)
-    def _use(self, redis: Redis) -> None:
+    def _use(self, redis: Redis | Cluster) -> None:
         self._redis = redis
         self._prefix = f"test{next(_prefixes)}:"
 
@@ -56,7 +61,9 @@ class TestRedisEngine(EngineContract):
             return
         while seconds > 0:
             # In steps: a channel that is listened to is touched now and then.
-            self._redis.command("EVAL", AGEING, "0", self._prefix, str(int(min(seconds, STEP) * 1000)))
+            servers = self._redis.primaries if isinstance(self._redis, Cluster) else [self._redis]
+            for server in servers:
+                server.command("EVAL", AGEING, "0", self._prefix, str(int(min(seconds, STEP) * 1000)))
             seconds -= STEP
             for one in engine._partitions:  # type: ignore[attr-defined]  # of this engine alone
                 for channel in list(one.listening._live):

@@ -17,7 +17,7 @@ from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import LOBBY, contents
 from support.loop import eventually, run
 from support.publisher import Publisher, a_node, all_told, node, usable
-from support.redis import KINDS, Redis, Sentinel, serving_redis, serving_sentinel
+from support.redis import KINDS, Redis, Sentinel, follows, serving_redis, serving_sentinel, stop_following
 
 PASSWORD: Final = "p/w"
 # The sentinel has a user of its own there.
@@ -44,17 +44,11 @@ class Trio:
 
     async def follows(self) -> None:
         """Wait until the replica has everything that the primary has."""
-
-        def same() -> bool:
-            offsets = (one.about("master_repl_offset", PASSWORD) for one in (self.primary, self.replica))
-            return self.replica.about("master_link_status", PASSWORD) == "up" and len({*offsets}) == 1
-
-        await eventually(same)
+        await eventually(lambda: follows(self.replica, self.primary, PASSWORD))
 
     def cut(self) -> None:
         """The replica gets nothing more, and does not know."""
-        self.replica.command("CONFIG", "SET", "masterauth", "wrong", password=PASSWORD)
-        self.primary.command("CLIENT", "KILL", "TYPE", "replica", password=PASSWORD)
+        stop_following(self.replica, self.primary, PASSWORD)
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +63,7 @@ async def watched(folder: Path, kind: str = "") -> AsyncIterator[Trio]:
             serving_redis(folders[1], *SECURE, *follow, kind=kind) as replica,
             serving_sentinel(
                 folders[2],
-                primary,
+                primary.port,
                 "sentinel auth-user mymaster watcher",
                 "sentinel auth-pass mymaster seen",
                 "requirepass watchword",

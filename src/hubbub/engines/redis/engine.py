@@ -124,8 +124,6 @@ class RedisEngine:
         cluster = "cluster" in (about.get("redis_mode"), about.get("server_mode"))
         if cluster and not self._address.cluster:
             raise ConfigError(f"Redis at {self._address} is a cluster: write redis+cluster:// in the engine's URL")
-        if self._address.cluster and not cluster:
-            raise ConfigError(f"Redis at {self._address} is no cluster: write redis:// in the engine's URL")
         if cluster and parts < (7,):
             raise ConfigError(f"Redis at {self._address} is version {version}: in a cluster 7.0 or newer is needed")
         policy = about.get("maxmemory_policy", "noeviction")
@@ -145,6 +143,8 @@ class RedisEngine:
             return f"{where} does not take the password: write redis://user:password@… in HUBBUB_ENGINE"
         if said.startswith("ERR DB index"):
             return f"{where} has no database {self._address.database}: choose another at the end of the URL"
+        if "cluster support disabled" in said:
+            return f"{where} is no cluster: write redis:// in the engine's URL"
         if said.startswith("NOPERM"):
             return f"{where} does not allow what the engine needs: {said}"
         return f"{where} cannot be used ({said}): start it, or name another with --engine or HUBBUB_ENGINE"
