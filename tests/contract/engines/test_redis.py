@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,10 @@ class TestRedisEngine(EngineContract):
     async def kill(self, engine: Engine) -> None:
         await kill(engine)
 
+    async def lose(self, engine: Engine) -> None:
+        for server in self._servers():
+            server.command("FLUSHALL")
+
     async def time_passes(self, engine: Engine, seconds: float) -> None:
         if seconds <= self.LEASE:
             # Of a lease, which really has to end.
@@ -61,13 +65,15 @@ class TestRedisEngine(EngineContract):
             return
         while seconds > 0:
             # In steps: a channel that is listened to is touched now and then.
-            servers = self._redis.primaries if isinstance(self._redis, Cluster) else [self._redis]
-            for server in servers:
+            for server in self._servers():
                 server.command("EVAL", AGEING, "0", self._prefix, str(int(min(seconds, STEP) * 1000)))
             seconds -= STEP
             for one in engine._partitions:  # type: ignore[attr-defined]  # of this engine alone
                 for channel in list(one.listening._live):
                     await engine.position(channel)
+
+    def _servers(self) -> Sequence[Redis]:
+        return self._redis.primaries if isinstance(self._redis, Cluster) else [self._redis]
 
 
 async def kill(engine: Any) -> None:

@@ -20,7 +20,7 @@ from hubbub.testing.engines.ear import LOBBY, a_publication, contents
 from hubbub.types import Position
 from support.loop import PATIENCE, eventually, run
 from support.publisher import Publisher, a_node, all_told, node, usable
-from support.redis import Redis, serving_redis
+from support.redis import KINDS, Redis, serving_redis
 
 # With every second, which is the default, the last moments are lost with the process.
 APPEND: Final = ("--appendonly", "yes", "--appendfsync", "always")
@@ -263,6 +263,32 @@ def test_garbage_on_the_bus_is_counted(tmp_path: Path) -> None:
                 assert engine.statistics().garbage >= 4
 
     run(main(), logs_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    # Redis 6.2 does not look at its replicas when it runs a script.
+    [*(("maxmemory", kind) for kind in KINDS), *(("min-replicas-to-write", kind) for kind in KINDS[1:])],
+)
+def test_redis_refuses_for_the_moment(tmp_path: Path, name: str, kind: str) -> None:
+    """Nothing is stored then, and that is said; each version has words of its own for it."""
+
+    async def main() -> None:
+        with serving_redis(tmp_path, kind=kind) as redis:
+            async with node(redis.url) as (engine, ear):
+                await engine.publish(LOBBY, a_publication("one"))
+                redis.command("CONFIG", "SET", name, "1")
+                for id in (None, "a1"):
+                    with pytest.raises(Unavailable, match="replicas|memory"):
+                        await engine.publish(LOBBY, a_publication("refused", id=id))
+                redis.command("CONFIG", "SET", name, "0")
+                await engine.publish(LOBBY, a_publication("two"))
+                await ear.hear("two")
+
+                assert ear.texts() == ["one", "two"]
+                assert (await engine.position(LOBBY)).seq == 2
+
+    run(main())
 
 
 def test_a_flood_is_refused_beyond_what_may_wait(tmp_path: Path) -> None:

@@ -22,15 +22,16 @@ if id ~= '' then
       -- The answer comes the way that all answers to a node that listens come, so that it is in order.
       tell('d', known, store[3] or '0', '')
     end
+    keep_head()
     return { head.epoch, known, 1, tonumber(store[3] or '0') }
   end
   if head.began + window <= milliseconds or redis.call('HLEN', KEYS[4]) >= tonumber(ARGV[7]) then
+    head.began = milliseconds
+    redis.call('HSET', KEYS[2], 'began', digits(milliseconds))
     redis.call('UNLINK', KEYS[5])
     if redis.call('EXISTS', KEYS[4]) == 1 then
       redis.call('RENAME', KEYS[4], KEYS[5])
     end
-    head.began = milliseconds
-    redis.call('HSET', KEYS[2], 'began', digits(milliseconds))
   end
 end
 
@@ -44,6 +45,7 @@ else
   redis.call('XADD', KEYS[3], 'MAXLEN', '=', ARGV[5], place, 'r', ARGV[14], 'o', ARGV[13])
 end
 redis.call('PEXPIRE', KEYS[3], ARGV[4])
+keep_head()
 redis.call('HSET', KEYS[2], 'seq', digits(seq), 'time', digits(time))
 if id ~= '' then
   redis.call('HSET', KEYS[4], id, digits(seq) .. ' ' .. digits(milliseconds))
