@@ -238,11 +238,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def serving_cluster(folder: Path, *, replicas: bool = False, kind: str = "") -> Iterator[Cluster]:
+def serving_cluster(folder: Path, *options: str, replicas: bool = False, kind: str = "") -> Iterator[Cluster]:
     """A cluster of three, or of three with a replica each."""
     kind = kind or next((name for name in KINDS[1:] if _found(name)), KINDS[1])
     with contextlib.ExitStack() as stack:
-        members = [Member(folder / str(number), kind=kind) for number in range(6 if replicas else 3)]
+        members = [Member(folder / str(number), *options, kind=kind) for number in range(6 if replicas else 3)]
         for one in members:
             stack.enter_context(_serving(one))
         cluster = Cluster(members, 3)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from hubbub.engines.redis.engine import RedisEngine
 from hubbub.engines.redis.slots import PARTITIONS, slot_of, tags
-from hubbub.errors import ConfigError, Unavailable
+from hubbub.errors import ConfigError, Reject, Unavailable
 from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import LOBBY, a_publication, contents
 from hubbub.types import room_channel
 from support.loop import eventually, run
 from support.publisher import Publisher, a_node, all_told, node
-from support.redis import Member, follows, serving_cluster, serving_redis, stop_following
+from support.redis import Cluster, Member, follows, serving_cluster, serving_redis, stop_following
 
 
 def slot(engine: RedisEngine, channel: str = LOBBY) -> int:
@@ -41,8 +42,7 @@ def test_a_primary_is_lost_with_what_its_replica_never_got(tmp_path: Path) -> No
             async with node(cluster.url) as (engine, ear), node(cluster.url) as (other, others):
                 publisher = Publisher(engine)
                 at = slot(engine)
-                rooms = (room_channel(f"away{number}") for number in range(100))
-                away = next(name for name in rooms if cluster.primary(slot(engine, name)) != cluster.primary(at))
+                away = elsewhere_than(engine, cluster, LOBBY)
                 elsewhere = await engine.publish(away, a_publication("elsewhere"))
                 primary, replica = cluster.primary(at), cluster.replica(at)
                 kept = await publisher.say("kept")
@@ -129,6 +129,44 @@ def move(source: Member, target: Member, at: int, most: int = 1000) -> None:
         source.command("MIGRATE", "127.0.0.1", str(target.port), "", "0", "5000", "KEYS", *found)
         if most == 1:
             return
+
+
+def test_one_primary_is_away(tmp_path: Path) -> None:
+    """Only its channels are, where the cluster is configured so; and no more rights are needed than are documented."""
+    page = (Path(__file__).parents[3] / "docs/operations/redis.md").read_text(encoding="utf-8")
+    (rights,) = re.findall(r"^\| an ACL \| `(.+)` is enough \|$", page, re.MULTILINE)
+    (besides,) = re.findall(r"^\| the same in a cluster \| `(.+)` besides \|$", page, re.MULTILINE)
+    user = [*rights.split(), besides.replace("\\|", "|")]
+
+    async def main() -> None:
+        with serving_cluster(tmp_path, "--cluster-require-full-coverage", "no") as cluster:
+            for one in cluster.members:
+                assert one.command("ACL", "SETUSER", "hub", "on", ">secret", "resetchannels", *user) == b"+OK\r\n"
+            url = cluster.url.replace("://", "://hub:secret@")
+            async with node(url) as (engine, ear):
+                away = elsewhere_than(engine, cluster, LOBBY)
+                await engine.listen([away])
+                await engine.publish(away, a_publication("one", id="a1"))
+                await engine.check()
+                cluster.primary(slot(engine, away)).kill()
+                with pytest.raises(Reject):
+                    await engine.publish(away, a_publication("two", id="a2"))
+                await engine.publish(LOBBY, a_publication("three", id="a3"))
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                await ear.hear("three")
+                with pytest.raises(Unavailable):
+                    await engine.check()
+
+                assert ear.texts(away) == ["one"] and ear.lost_channels == []
+
+    run(main(), logs_errors=True)
+
+
+def elsewhere_than(engine: RedisEngine, cluster: Cluster, channel: str) -> str:
+    """A room that is on another primary."""
+    rooms = (room_channel(f"room{number}") for number in range(100))
+    here = cluster.primary(slot(engine, channel))
+    return next(name for name in rooms if cluster.primary(slot(engine, name)) is not here)
 
 
 @pytest.mark.parametrize(

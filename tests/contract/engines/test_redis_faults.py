@@ -279,7 +279,7 @@ def test_redis_refuses_for_the_moment(tmp_path: Path, name: str, kind: str) -> N
                 await engine.publish(LOBBY, a_publication("one"))
                 redis.command("CONFIG", "SET", name, "1")
                 for id in (None, "a1"):
-                    with pytest.raises(Unavailable, match="replicas|memory"):
+                    with pytest.raises(Unavailable, match=r"replicas|memory"):
                         await engine.publish(LOBBY, a_publication("refused", id=id))
                 redis.command("CONFIG", "SET", name, "0")
                 await engine.publish(LOBBY, a_publication("two"))

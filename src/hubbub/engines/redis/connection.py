@@ -144,5 +144,7 @@ async def connect(endpoint: Endpoint, context: ssl.SSLContext | None) -> Connect
                 partial(Connection, endpoint), endpoint.host, endpoint.port, ssl=context
             )
     except TimeoutError:
-        raise OSError("it does not answer") from None
+        raise OSError(f"{endpoint} does not answer") from None
+    except OSError as error:
+        raise OSError(f"{endpoint} cannot be reached: {error}") from None
     return connection

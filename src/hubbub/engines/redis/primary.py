@@ -25,10 +25,14 @@ async def reach(address: Address, slot: int | None, name: str) -> tuple[Connecti
     if not address.primary and not address.cluster:
         return await _connect(address.endpoints[0], address, context, name)
     why: OSError | Refused | None = None
+    tried: set[Endpoint] = set()
     for guide in address.endpoints:
         try:
             # One that was cut off may name the primary of yesterday, which is a replica by now; the next knows better.
-            return await _connect(await _named(guide, address, slot, context), address, context, name)
+            named = await _named(guide, address, slot, context)
+            if named not in tried:
+                tried.add(named)
+                return await _connect(named, address, context, name)
         except (OSError, Refused) as error:
             why = error
     assert why is not None
