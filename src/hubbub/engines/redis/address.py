@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
+from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qs, unquote
 
@@ -97,21 +99,9 @@ class Address(Struct, frozen=True, kw_only=True):
         """How TLS is spoken, or None; raises `ConfigError` where a file cannot be read."""
         if self.authorities is None:
             return None
-        try:
-            context = ssl.create_default_context(cafile=self.authorities or None)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                f"the authorities in {self.authorities} cannot be read ({error}): name a PEM file in ssl_ca_certs"
-            ) from None
-        if self.certificate:
-            try:
-                context.load_cert_chain(self.certificate, self.key or None)
-            except (OSError, ssl.SSLError) as error:
-                raise ConfigError(
-                    f"the certificate in {self.certificate} cannot be used ({error}): "
-                    "name PEM files in ssl_certfile and ssl_keyfile"
-                ) from None
-        return context
+        names = self.authorities, self.certificate, self.key
+        changed = tuple(os.stat(name).st_mtime_ns for name in names if name and os.path.exists(name))
+        return _context(*names, changed)
 
     def __str__(self) -> str:
         places = ", ".join(map(str, self.endpoints))
@@ -121,6 +111,26 @@ class Address(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<Redis at {self}>"
+
+
+@lru_cache(4)
+def _context(authorities: str, certificate: str, key: str, changed: tuple[int, ...]) -> ssl.SSLContext:
+    """Made once for all connections, until a file has `changed`: those of the system are read for 20 ms."""
+    try:
+        context = ssl.create_default_context(cafile=authorities or None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"the authorities in {authorities} cannot be read ({error}): name a PEM file in ssl_ca_certs"
+        ) from None
+    if certificate:
+        try:
+            context.load_cert_chain(certificate, key or None)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"the certificate in {certificate} cannot be used ({error}): "
+                "name PEM files in ssl_certfile and ssl_keyfile"
+            ) from None
+    return context
 
 
 def _endpoints(hosts: str, default: int, *, many: bool) -> tuple[Endpoint, ...]:

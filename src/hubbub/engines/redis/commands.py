@@ -16,16 +16,17 @@ from typing import Any, Final
 from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.connection import Connection, Refused, pack, reason
 from hubbub.engines.redis.places import Places
+from hubbub.engines.redis.primary import run_of
 from hubbub.engines.redis.scripts import ADOPT, ALL, Script
 from hubbub.engines.redis.supervised import Supervised
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.codes import ErrorCode
 
-__all__ = ["Command", "Commands", "settle", "unknown"]
+__all__ = ["Command", "Commands", "Load", "settle", "unknown"]
 
 log = logging.getLogger("hubbub.engines.redis")
 
-# Commands on their way, and bytes of theirs; beyond, `Unavailable`.
+# Commands on their way, and bytes of theirs, to all partitions together; beyond, `Unavailable`.
 _MOST: Final = 20_000
 _MOST_BYTES: Final = 67_108_864
 # Seconds without any answer, where some are due; then the connection counts as lost. And for a command whose answer
@@ -89,11 +90,25 @@ class Command:
         return Unavailable("Redis is away") if self.undone else self.lost()
 
 
+class Load:
+    """What all partitions of a node have on their way: bounded together, for each of them may have a large message."""
+
+    def __init__(self) -> None:
+        self.commands = 0
+        self.bytes = 0
+
+
 class Commands(Supervised):
     """The connection for commands."""
 
     def __init__(
-        self, address: Address, places: Places, node: str, lease: float, inspect: Callable[[dict[str, str]], None]
+        self,
+        address: Address,
+        places: Places,
+        node: str,
+        lease: float,
+        load: Load,
+        inspect: Callable[[dict[str, str]], None],
     ) -> None:
         """`inspect` gets what the server says about itself, and raises `ConfigError` where it cannot be used."""
         super().__init__(address, places, node)
@@ -111,15 +126,9 @@ class Commands(Supervised):
         self._sent: deque[Command] = deque()
         # What has to be sent again, before anything else is; None while that is nothing.
         self._redo: list[Command] | None = None
-        self._waiting = 0
-        self._bytes = 0
+        self._load = load
         # When something was last answered, or asked where nothing was due.
         self._last = 0.0
-
-    @property
-    def waiting(self) -> int:
-        """Commands that are not answered yet."""
-        return self._waiting
 
     def call(self, script: Script, keys: Sequence[str], *args: str | bytes | int) -> asyncio.Future[Any]:
         """Run a script, which is harmless to run twice; raises `Unavailable` at once, or later out of the future."""
@@ -137,10 +146,11 @@ class Commands(Supervised):
         """Send `command`, and answer it; raises `Unavailable` where that cannot be, and then nothing is done."""
         if self.connection is None:
             raise Unavailable("Redis is away")
-        if self._waiting >= _MOST or self._bytes + command.size > _MOST_BYTES:
+        load = self._load
+        if load.commands >= _MOST or load.bytes + command.size > _MOST_BYTES:
             raise Unavailable("Redis is behind with what it has to do")
-        self._waiting += 1
-        self._bytes += command.size
+        load.commands += 1
+        load.bytes += command.size
         command.deadline = self._loop.time() + _TIMEOUT
         if not self._turn:
             self._loop.call_soon(self._flush)
@@ -174,7 +184,7 @@ class Commands(Supervised):
         self._inspect(said)
         for script in ALL:
             await connection.ask("SCRIPT", "LOAD", script.text)
-        run, places = said.get("run_id", ""), self._places
+        run, places = run_of(said), self._places
         last = (self.run, self.count, self._lease, places.publish, places.control)
         self.count = await connection.ask("EVALSHA", ADOPT.sha, 2, places.store, places.nodes, run, self._node, *last)
 
@@ -269,8 +279,8 @@ class Commands(Supervised):
             self.connection.abort("its data or its scripts were removed, or another server is the primary")
 
     def _finish(self, command: Command, outcome: Any) -> None:
-        self._waiting -= 1
-        self._bytes -= command.size
+        self._load.commands -= 1
+        self._load.bytes -= command.size
         try:
             command.done(outcome)
         except Exception:

@@ -21,7 +21,7 @@ from hubbub.core import record
 from hubbub.core.log import HistoryLimits, Page, Retention
 from hubbub.engines.base import Accepted, Capabilities, Listener
 from hubbub.engines.redis.address import Address
-from hubbub.engines.redis.commands import settle
+from hubbub.engines.redis.commands import Load, settle
 from hubbub.engines.redis.connection import Refused
 from hubbub.engines.redis.partition import Partition
 from hubbub.engines.redis.places import all_places
@@ -74,6 +74,7 @@ class RedisEngine:
 
         # What there is from `start` on, until `stop`.
         self._partitions: list[Partition] = []
+        self._load = Load()
         self._ticking: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
 
@@ -85,8 +86,9 @@ class RedisEngine:
 
     async def start(self, listener: Listener, node: str) -> None:
         """See `Engine.start`; raises `ConfigError`."""
+        load = self._load = Load()
         self._partitions = [
-            Partition(self._address, places, self._limits, node, self._lease, self._inspect, listener.gone)
+            Partition(self._address, places, self._limits, node, self._lease, load, self._inspect, listener.gone)
             for places in self._places
         ]
         self._ticking = asyncio.get_running_loop().create_task(self._tick())
@@ -301,7 +303,7 @@ class RedisEngine:
         """How much waits, and how much is heard."""
         parts = self._partitions
         return RedisStatistics(
-            sum(one.commands.waiting for one in parts),
+            self._load.commands,
             sum(len(one.listening) for one in parts),
             sum(len(one.rooms) for one in parts),
             sum(one.listening.fills for one in parts),

@@ -17,7 +17,7 @@ from hubbub.core.log import HistoryLimits
 from hubbub.engines.base import Accepted
 from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.bus import Bus, volatile_note
-from hubbub.engines.redis.commands import Command, Commands, settle, unknown
+from hubbub.engines.redis.commands import Command, Commands, Load, settle, unknown
 from hubbub.engines.redis.listening import Listening
 from hubbub.engines.redis.live import Entries, Live, Submission
 from hubbub.engines.redis.places import Places, canary
@@ -42,12 +42,13 @@ class Partition:
         limits: HistoryLimits,
         node: str,
         lease: float,
+        load: Load,
         inspect: Callable[[dict[str, str]], None],
         gone: Callable[[str, str], None],
     ) -> None:
-        """`inspect`: see `Commands`; `gone`: see `Rooms`."""
+        """`load` and `inspect`: see `Commands`; `gone`: see `Rooms`."""
         self.places = places
-        self.commands = Commands(address, places, node, lease, inspect)
+        self.commands = Commands(address, places, node, lease, load, inspect)
         self.bus = Bus(address, places, node)
         self.reader = Reader(self.commands, places)
         self.listening = Listening(self.commands, self.bus, self.reader, places)

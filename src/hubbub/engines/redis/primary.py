@@ -9,8 +9,9 @@ from typing import Final
 
 from hubbub.engines.redis.address import Address, Endpoint
 from hubbub.engines.redis.connection import Connection, Refused, connect
+from hubbub.errors import ConfigError
 
-__all__ = ["has_moved", "reach"]
+__all__ = ["has_moved", "reach", "run_of"]
 
 # Seconds for a sentinel, or a member of a cluster, to say what it knows: there are others.
 _PATIENCE: Final = 1.0
@@ -39,14 +40,20 @@ async def reach(address: Address, slot: int | None, name: str) -> tuple[Connecti
     raise why
 
 
+def run_of(said: dict[str, str]) -> str:
+    """A name for what a server is from its start, or from when it became the primary, on; out of what it has `said`."""
+    # A process that was a replica in between has the same run_id, and may have lost what it had.
+    return f"{said.get('run_id', '')}.{said.get('master_replid', '')}"
+
+
 async def has_moved(address: Address, endpoint: Endpoint) -> bool:
     """Whether the sentinels, if there are any, name another server than `endpoint`, which does take writes.
 
     A cluster's primary that is cut off from the others stops by itself.
     """
-    context = address.context()
     for sentinel in address.endpoints if address.primary else ():
-        with contextlib.suppress(OSError, Refused):
+        with contextlib.suppress(OSError, Refused, ConfigError):
+            context = address.context()
             named = await _named(sentinel, address, None, context)
             if named == endpoint:
                 return False

@@ -10,7 +10,7 @@ from typing import Final
 from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.connection import Connection, Refused
 from hubbub.engines.redis.places import Places
-from hubbub.engines.redis.primary import has_moved, reach
+from hubbub.engines.redis.primary import has_moved, reach, run_of
 from hubbub.errors import ConfigError
 
 __all__ = ["Supervised"]
@@ -77,7 +77,7 @@ class Supervised:
         connection, said = await reach(self._address, self._places.slot, self._name)
         try:
             await self.prepare(connection, said)
-            self.run = said.get("run_id", "")
+            self.run = run_of(said)
         except BaseException:
             connection.abort("it was not wanted")
             raise
