@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -78,7 +79,8 @@ class RedisEngine:
         self._ticking: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
 
-        self._renewed = 0.0
+        # When the lease was renewed last; never, before the engine runs.
+        self._renewed = math.inf
         # Whether it has been said that Redis drops what it has no memory for.
         self._warned = False
 
@@ -105,6 +107,7 @@ class RedisEngine:
             raise
         for one in self._partitions:
             one.listening.listener = listener
+        self._renewed = asyncio.get_running_loop().time()
 
     async def stop(self) -> None:
         """See `Engine.stop`: what was asked for is answered before."""
@@ -214,6 +217,9 @@ class RedisEngine:
     async def listen(self, channels: Sequence[str]) -> None:
         """See `Engine.listen`."""
         parts = self._apart(channels)
+        if len(parts) == 1:
+            (one,) = parts
+            return await one.listening.listen(channels)
         try:
             await asyncio.gather(*(one.listening.listen(its) for one, its in parts.items()))
         except BaseException:
@@ -277,7 +283,6 @@ class RedisEngine:
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        self._renewed = loop.time()
         while True:
             await asyncio.sleep(_TICK)
             try:
