@@ -346,6 +346,8 @@ def test_a_rolling_restart_under_connected_clients(program: str, tmp_path: Path)
                 "HUBBUB_REQUIRE_TLS": "true",
                 # All come from one address.
                 "HUBBUB_HANDSHAKE_RATE_IP": "off",
+                # As much as is said while somebody is away.
+                "HUBBUB_HISTORY_SIZE": "100000",
             }
             async with AsyncExitStack() as stack:
                 one, two = [
