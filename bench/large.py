@@ -5,15 +5,13 @@ import json
 import multiprocessing
 import os
 import select
-import socket
-import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 
+from client import Client, frame
 from harness import Bench, Budget, MeasurementError, Row, pinned, serving
 from hubbub.protocol.chunks import cut, parts_of
-from resuming import HANDSHAKE
 
 SIZE = 16 * 2**20
 # Seconds between two small messages; and for which they go on where nothing large is sent.
@@ -60,58 +58,17 @@ def _of_text(size: int) -> bytes:
     return json.dumps({"type": "doc", "to": "u2", "echo": False, "content": "large " * ((size - 200) // 6)}).encode()
 
 
-def _frame(message: object) -> bytes:
-    text = json.dumps(message, separators=(",", ":")).encode()
-    # Masked with zeros: RFC 6455 §5.3 asks for a mask, not for a good one, and this is loopback.
-    if len(text) < 126:
-        return struct.pack("!BB4x", 0x81, 0x80 | len(text)) + text
-    return struct.pack("!BBH4x", 0x81, 0x80 | 126, len(text)) + text
-
-
 def _frames(message: bytes) -> list[bytes]:
     total = parts_of(len(message))
     return [
-        _frame({"type": "chunk", "id": "t1", "index": index, "total": total, "data": base64.b64encode(part).decode()})
+        frame({"type": "chunk", "id": "t1", "index": index, "total": total, "data": base64.b64encode(part).decode()})
         for index, part in enumerate(cut(message))
     ]
 
 
-class _Client:
-    """One session, and the messages that come."""
-
-    def __init__(self, port: int, number: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), PATIENCE)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.sendall(HANDSHAKE.format(number=number).encode() + _frame({"type": "hello"}))
-        self._data = bytearray()
-        while b"\r\n\r\n" not in self._data:
-            self._data += self.socket.recv(4_096)
-        del self._data[: self._data.index(b"\r\n\r\n") + 4]
-        while b'"welcome"' not in self.receive():
-            pass
-
-    def receive(self) -> bytes:
-        """The next message."""
-        head = 2
-        while True:
-            if len(self._data) >= 2:
-                size = self._data[1]
-                head = {126: 4, 127: 10}.get(size, 2)
-                if head > 2 and len(self._data) >= head:
-                    size = int.from_bytes(self._data[2:head])
-                if len(self._data) >= head + size:
-                    message = bytes(self._data[head : head + size])
-                    del self._data[: head + size]
-                    return message
-            data = self.socket.recv(1_048_576)
-            if not data:
-                raise MeasurementError("the server closed a connection")
-            self._data += data
-
-
 def _transfer(port: int, frames: list[bytes], parts: int) -> float:
     """Send the frames to another client that waits for so many; seconds until it has the last."""
-    sender, receiver = _Client(port, 1), _Client(port, 2)
+    sender, receiver = Client(port, 1), Client(port, 2)
     if not parts:
         # From now on: who looks at the clock shares the core, and must not wait for this.
         os.nice(10)
@@ -140,7 +97,7 @@ class _Small:
     """Two clients, of which one sends the other a small message every millisecond."""
 
     def __init__(self, port: int) -> None:
-        self._sender, self._receiver = _Client(port, 3), _Client(port, 4)
+        self._sender, self._receiver = Client(port, 3), Client(port, 4)
         self._receiver.socket.setblocking(False)
 
     def exchange(self, until: "Future[float] | None") -> float:
@@ -156,7 +113,7 @@ class _Small:
                 return longest * 1_000
             if not over and now >= start + len(due) * PACE:
                 due.append(start + len(due) * PACE)
-                self._sender.socket.sendall(_frame({"type": "chat", "to": "u4", "volatile": True, "content": "hub"}))
+                self._sender.socket.sendall(frame({"type": "chat", "to": "u4", "volatile": True, "content": "hub"}))
             # Not by looking all the time: the others would have to share the core.
             select.select([self._receiver.socket], [], [], max(0.0, start + len(due) * PACE - time.perf_counter()))
             try:

@@ -1,23 +1,14 @@
 """Clients that come back all at once, each for what it has missed."""
 
-import json
 import select
 import socket
-import struct
 import time
 
+from client import HANDSHAKE, PATIENCE, frame
 from harness import MeasurementError
 
 # Connections that are being made at a time: below any server's backlog.
 SHAKING = 64
-# Seconds without progress after which it is given up.
-PATIENCE = 10.0
-
-HANDSHAKE = (
-    "GET /ws?user_id=u{number} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    "Sec-WebSocket-Protocol: hubbub.v1.json\r\n\r\n"
-)
 
 
 class _Client:
@@ -50,9 +41,7 @@ class _Client:
 
 def resume_all(port: int, clients: int, epoch: str, missed: int) -> float:
     """Let `clients` come and resume their inboxes; seconds until the last of them has all its `missed` messages."""
-    hello = json.dumps({"type": "hello", "resume": {"inbox": [epoch, 0]}}, separators=(",", ":")).encode()
-    # Masked with zeros: RFC 6455 §5.3 asks for a mask, not for a good one, and this is loopback.
-    frame = struct.pack("!BB4x", 0x81, 0x80 | len(hello)) + hello
+    hello = frame({"type": "hello", "resume": {"inbox": [epoch, 0]}})
     poll = select.epoll()
     coming: dict[int, _Client] = {}
     done: list[_Client] = []
@@ -61,7 +50,7 @@ def resume_all(port: int, clients: int, epoch: str, missed: int) -> float:
     number = 0
     while len(done) < clients:
         while number < clients and len(coming) < SHAKING:
-            client = _Client(port, number, frame)
+            client = _Client(port, number, hello)
             coming[client.socket.fileno()] = client
             poll.register(client.socket, select.EPOLLIN)
             number += 1

@@ -26,6 +26,7 @@ import idle
 import large
 import latency
 import limits
+import nodes
 import storm
 import unicast
 
@@ -40,6 +41,7 @@ QUESTIONS = {
     "durable": durable.ask,
     "handshakes": handshakes.ask,
     "storm": storm.ask,
+    "nodes": nodes.ask,
 }
 
 LINE = "{:<82} {:>9} {:>9}  {:<3} {:>7} {:>11}  {:<9} {}"

@@ -3,7 +3,7 @@
 from hubbub.errors import AckTimeout, ConfigError, HubbubError, NotJoined, Reject, RoomFull, Unavailable
 from hubbub.hub import Acknowledgements, Credentials, Hub, Message, Next, Session
 from hubbub.protocol.codes import CloseCode, ErrorCode
-from hubbub.types import Acknowledged, Action, Identity
+from hubbub.types import Acknowledged, Action, Identity, Place
 
 __all__ = [
     "AckTimeout",
@@ -20,6 +20,7 @@ __all__ = [
     "Message",
     "Next",
     "NotJoined",
+    "Place",
     "Reject",
     "RoomFull",
     "Session",

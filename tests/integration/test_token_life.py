@@ -14,6 +14,9 @@ from websockets.exceptions import InvalidStatus
 from hubbub import Action, Credentials, Hub, HubbubError, Identity, Message, Next, Session, Unavailable
 from hubbub.auth.jwt import JwtAuthenticator
 from hubbub.core.revocations import Revocations
+from hubbub.core.tickets import LIFE
+from hubbub.hub.tickets import redeem
+from hubbub.types import token_id
 from support.client import FULL, connect
 from support.loop import eventually, run
 from support.server import Answer, get, serving
@@ -436,13 +439,63 @@ class TestTickets:
 
         run(main())
 
-    @pytest.mark.parametrize("ticket", ["", "guess", "%00", "a" * 5_000])
+    @pytest.mark.parametrize(
+        "ticket",
+        [
+            "",
+            "guess",
+            "%00",
+            "a" * 5_000,
+            "1.",
+            "1.guess",
+            "0.x",
+            "-1.x",
+            "%C2%B2.x",
+            "9" * 30 + ".x",
+            "9007199254740991.x",
+        ],
+    )
     def test_a_guessed_ticket_is_none(self, ticket: str) -> None:
         """Nor does `?user_id=` help in dev mode: who shows a ticket means it."""
 
         async def main() -> None:
             async with serving(a_hub({"a": "alice"})) as server:
                 await refused(server.address, f"ticket={ticket}&user_id=mallory")
+
+        run(main())
+
+    def test_a_ticket_is_good_for_half_a_minute(self) -> None:
+        async def main() -> None:
+            async with serving(a_hub({"a": "alice"}), dev=False) as server:
+                given = [(await post(server.address, "/api/tickets", "Authorization: Bearer a")).json() for _ in "12"]
+                node = server.hub._running
+                for ticket, later, good in zip(given, (LIFE - 1, LIFE), (True, False), strict=True):
+                    now = ticket["expires"] - LIFE + later
+                    with pytest.MonkeyPatch.context() as patch:
+                        patch.setattr(node, "now_ms", lambda now=now: now)
+
+                        assert (await redeem(node, ticket["ticket"]) is not None) is good
+
+        run(main())
+
+    def test_a_ticket_of_another_place_is_none(self) -> None:
+        """The secret of one with the place of another, or of what says that one was used."""
+
+        async def main() -> None:
+            async with serving(a_hub({"a": "alice", "b": "bob"}), dev=False) as server:
+                given = [
+                    (await post(server.address, "/api/tickets", f"Authorization: Bearer {token}")).json()["ticket"]
+                    for token in "ab"
+                ]
+                node = server.hub._running
+                secrets = [ticket.partition(".")[2] for ticket in given]
+
+                assert await redeem(node, f"1.{secrets[1]}") is None
+                bob = await redeem(node, given[1])
+
+                assert bob is not None and (bob.user, bob.token_id) == ("bob", token_id("b"))
+                assert [await redeem(node, f"{place}.{secrets[1]}") for place in range(1, 5)] == [None] * 4
+                assert await redeem(node, given[0]) is not None
 
         run(main())
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -13,16 +11,9 @@ from hubbub import Hub
 from hubbub.server import Server
 from support.client import Client, connect, open_client
 from support.loop import PATIENCE, eventually, run
+from support.nodes import two
 from support.redis import Redis
 from support.server import Child, command, get, serving
-
-
-@contextlib.asynccontextmanager
-async def two(redis: Redis, **options: Any) -> AsyncIterator[tuple[Server, Server]]:
-    """Two servers that share `redis`, under keys that no other test has."""
-    shared = {"engine": redis.url, "redis_prefix": f"two{id(options)}:", **options}
-    async with serving(Hub(), **shared) as one, serving(Hub(), **shared) as other:
-        yield one, other
 
 
 def said(client: Client, **fields: Any) -> list[Any]:
@@ -225,12 +216,18 @@ def test_redis_is_emptied_and_clients_are_told(redis: Redis) -> None:
 
 
 def test_a_killed_node_is_out_of_its_rooms(redis: Redis) -> None:
-    """Within the lease its people are members no more."""
+    """Within the lease its people are members no more, the others are told, and they are offline."""
 
     async def main() -> None:
-        shared: dict[str, Any] = {"engine": redis.url, "redis_prefix": "killed:"}
+        shared: dict[str, Any] = {"engine": redis.url, "redis_prefix": "killed:", "presence_events": True}
+        hub, offline = Hub(), list[str]()
+
+        @hub.on_offline
+        async def went(user: str, last_seen: int) -> None:
+            offline.append(user)
+
         async with (
-            serving(Hub(), **shared) as one,
+            serving(hub, **shared) as one,
             Child.spawned("--dev", HUBBUB_ENGINE=redis.url, HUBBUB_REDIS_PREFIX="killed:") as child,
             connect(one.address, "alice", full=True) as alice,
             connect(child.address, "bob", full=True) as bob,
@@ -241,8 +238,12 @@ def test_a_killed_node_is_out_of_its_rooms(redis: Redis) -> None:
             await bob.closed()
             engine: Any = one._engine
             async with asyncio.timeout(engine.capabilities.lease + PATIENCE):
-                while (await alice.ask("presence", room="lobby"))["count"] != 1:
+                while not offline:
                     await asyncio.sleep(0.1)
+            await alice.expect("member-left", user="bob", room="lobby")
+
+            assert (await alice.ask("presence", room="lobby"))["count"] == 1
+            assert offline == ["bob"] and not (await alice.ask("users", ids=["bob"]))["users"]["bob"]["online"]
 
     run(main())
 

@@ -16,6 +16,7 @@ from hubbub import (
     Message,
     Next,
     NotJoined,
+    Place,
     Reject,
     RoomFull,
     Session,
@@ -145,7 +146,8 @@ async def closing_time(reason: str) -> int:
     assert_type(members, list[Member])
     sessions = hub.local_sessions("alice")
     assert_type(sessions, list[Session])
-    ended = await hub.disconnect("alice", "closed")
+    assert_type(await hub.sessions("alice"), list[Place])
+    ended = await hub.disconnect("alice", "closed") + await hub.kick("bob", "shop")
     assert_type(ended, int)
     assert_type(hub.statistics().connections, int)
     return ended + len(members) + len(sessions)

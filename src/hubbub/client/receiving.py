@@ -79,7 +79,8 @@ class Receiving:
     def ack(self, ack: wire.Ack, user: str, now: float) -> None:
         """The `ack` of a message without echo stands where the message would have come."""
         if ack.seq is not None and ack.to in (None, user):
-            self._receive(_channel_of(ack.to, ack.room), Item(ack.seq, ack.seq - 1), now)
+            prev = ack.seq - 1 if ack.prev is None else ack.prev
+            self._receive(_channel_of(ack.to, ack.room), Item(ack.seq, prev), now)
 
     def gap(self, gap: Gap, now: float) -> None:
         """The server dropped some."""

@@ -134,6 +134,8 @@ class Ack(Struct, kw_only=True):
     epoch: str | None = None
     # It had been accepted before; this was a retry.
     duplicate: bool = False
+    # As in a message; only where the ack stands for one.
+    prev: Integer | None = None
     # Only in the answer to `auth`: when the new token ends.
     expires: Integer | None = None
 

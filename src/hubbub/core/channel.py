@@ -69,7 +69,7 @@ class Hold:
     def stand_in(self, ack: Ack) -> bool:
         """Keep the `ack` that stands for a message of the listener's own; False where there are too many of them."""
         assert ack.seq is not None
-        self._note(ack.seq, None)
+        self._note(ack.seq, ack.prev)
         self._acks[ack.seq] = ack
         return len(self._acks) <= _MOST_ACKS
 

@@ -39,6 +39,8 @@ class Accepted(Struct, frozen=True, gc=False):
     seq: int | None
     # The same (`from`, `id`) had been accepted before; `seq` is that one's, and nothing was told.
     duplicate: bool = False
+    # The `seq` before it in the channel where that is not one less, and this node listens.
+    prev: int | None = None
 
 
 class Listener(Protocol):

@@ -17,6 +17,7 @@ from hubbub.hub.formats import CODECS, subprotocol_of
 from hubbub.hub.hooks import Hooks
 from hubbub.hub.identity import check, identify, not_shown, record_failure, shown_by
 from hubbub.hub.session import Session
+from hubbub.hub.tickets import give, redeem
 from hubbub.protocol import json
 from hubbub.protocol.codes import HANDSHAKE, RETRYABLE, ErrorCode
 from hubbub.protocol.conversation import is_name
@@ -116,10 +117,10 @@ async def give_ticket(node: Node, hooks: Hooks, handshake: Handshake) -> Ticket 
         identity, by = await _identify(node, hooks, handshake, tickets=False)
         if identity is None:
             raise not_shown()
-        ticket = secrets.token_urlsafe(24)
-        node.tickets.issue(ticket, identity, _clock(node))
+        expires = node.now_ms() + LIFE
+        ticket = await give(node, identity)
         audit.record("ticket", by=by, user=identity.user, ip=handshake.ip)
-        return Ticket(ticket, node.now_ms() + LIFE)
+        return Ticket(ticket, expires)
     except Reject as error:
         return _refusal(error)
     except TimeoutError:
@@ -164,11 +165,6 @@ def _no_place(node: Node, handshake: Handshake) -> Refuse | None:
     return None
 
 
-def _clock(node: Node) -> int:
-    """Milliseconds on a clock that is never set: half a minute of it is half a minute."""
-    return int(node.loop.time() * 1000)
-
-
 async def _identify(
     node: Node, hooks: Hooks, handshake: Handshake, *, tickets: bool = True
 ) -> tuple[Identity | None, str]:
@@ -180,7 +176,7 @@ async def _identify(
     ticket = handshake.query.get("ticket") if tickets else None
     # Before a cookie, which the browser sends whatever the page wants.
     if ticket is not None and (shown.token is None or shown.by == "cookie"):
-        return _redeem(node, ticket, handshake.ip), "ticket"
+        return await _redeem(node, ticket, handshake.ip), "ticket"
     named = ""
     if node.options.dev:
         named = handshake.query.get("user_id", "")
@@ -198,9 +194,9 @@ async def _identify(
     return identity, shown.by
 
 
-def _redeem(node: Node, ticket: str, ip: str) -> Identity:
+async def _redeem(node: Node, ticket: str, ip: str) -> Identity:
     try:
-        identity = node.tickets.redeem(ticket, _clock(node))
+        identity = await redeem(node, ticket)
         if identity is None:
             raise Reject(
                 ErrorCode.UNAUTHORIZED,

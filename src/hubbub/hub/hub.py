@@ -17,9 +17,9 @@ from hubbub.core.rooms import RoomOptions, RoomPatterns, room_options
 from hubbub.core.wheel import Wheel
 from hubbub.engines.base import Accepted, Engine
 from hubbub.errors import AckTimeout, HubbubError, Unavailable
-from hubbub.hub import admission
+from hubbub.hub import admission, control, tickets
 from hubbub.hub.admission import Ticket
-from hubbub.hub.control import CONTROL, KEPT, disconnect, kick
+from hubbub.hub.control import CONTROL, disconnect, kick
 from hubbub.hub.door import over_tls, screen
 from hubbub.hub.hooks import (
     AuthenticateHook,
@@ -38,6 +38,7 @@ from hubbub.hub.presence import is_kept
 from hubbub.hub.receipts import Acknowledgements
 from hubbub.hub.revocation import LOG_SIZE, MARGIN, REVOCATIONS, revoke_token, revoke_user
 from hubbub.hub.session import Session
+from hubbub.hub.tickets import TICKETS
 from hubbub.protocol.codec import UNFIT
 from hubbub.protocol.codes import RESERVED_FROM_CLIENT, RESERVED_FROM_SERVER, CloseCode
 from hubbub.protocol.content import pack_bytes
@@ -390,7 +391,8 @@ class Hub:
         patterns = self._room_patterns(options)
         own = {
             REVOCATIONS: Retention(size=LOG_SIZE, age=options.token_age + MARGIN / 1000, pinned=True),
-            CONTROL: KEPT,
+            CONTROL: control.KEPT,
+            TICKETS: tickets.KEPT,
         }
 
         def retention(channel: str) -> Retention:

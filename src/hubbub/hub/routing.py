@@ -139,7 +139,8 @@ def _acknowledge(
     stands_for_it = not envelope.echo and session.full and accepted.seq is not None and node.hears(session, channel)
     if id is not None or stands_for_it:
         epoch = None if accepted.seq is None else accepted.epoch
-        ack = Ack(id, envelope.to, envelope.room, accepted.seq, epoch, accepted.duplicate)
+        prev = accepted.prev if stands_for_it else None
+        ack = Ack(id, envelope.to, envelope.room, accepted.seq, epoch, accepted.duplicate, prev)
         if envelope.echo or accepted.duplicate:
             session.send(ack)
         else:

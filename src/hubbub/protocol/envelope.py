@@ -277,6 +277,8 @@ class Ack(_Answer, tag="ack"):
     seq: int | None = None
     epoch: str | None = None
     duplicate: bool = False
+    # As in a publication; only where the ack stands for one.
+    prev: int | None = None
     # Only in the answer to `auth`: when the new token ends, in milliseconds since the Unix epoch.
     expires: int | None = None
 

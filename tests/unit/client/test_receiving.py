@@ -148,6 +148,16 @@ def test_an_ack_stands_where_the_message_would_have_come() -> None:
     assert heard(player) == [42, 44]
 
 
+def test_an_ack_behind_a_jump_is_no_hole() -> None:
+    """protocol.md §5.4: it has the `prev` of its message."""
+    player = Player().to(State.OPEN)
+    player.send(id="m1", echo=False)
+    player.hear("ack", id="m1", room="lobby", seq=50, prev=41, epoch="p9")
+    player.chat(60, prev=50)
+
+    assert heard(player) == [60]
+
+
 def test_a_duplicates_ack_stands_nowhere() -> None:
     """The message is in the recovery, like those of others."""
     player = Player().to(State.OPEN)

@@ -281,6 +281,15 @@ class TestMerge:
 
         assert [told.seq for told in hold.merge(4) or ()] == [None, 5, 6, None]
 
+    @pytest.mark.parametrize(("read", "told"), [(40, [None, 50]), (41, [50])])
+    def test_a_volatile_one_before_an_ack_behind_a_jump(self, read: int, told: list[int | None]) -> None:
+        """Its place is behind the `prev` of the message that the ack stands for."""
+        hold = Hold()
+        hold.add(a_publication(None))
+        hold.stand_in(Ack("a1", seq=50, prev=40))
+
+        assert [message.seq for message in hold.merge(read) or ()] == told
+
     @pytest.mark.parametrize("read", [5, 7])
     def test_a_volatile_one_that_comes_too_late_does_not_come(self, read: int) -> None:
         """The backlog had what is behind it."""

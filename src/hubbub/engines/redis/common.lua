@@ -15,9 +15,9 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
--- A name that no epoch and no generation had before.
+-- A name that no epoch and no generation had before; clients see it, so it says nothing about the node.
 local function unique()
-  return ARGV[2] .. '.' .. digits(microseconds())
+  return string.sub(redis.sha1hex(ARGV[2] .. digits(microseconds())), 1, 16)
 end
 
 local store = redis.call('HMGET', KEYS[1], 'run', 'generation', 'count')
