@@ -587,7 +587,8 @@ class Session:
         elif silent >= options.ping_interval:
             if self._writer is not None:
                 self._writer.ping()
-            self._timer = node.wheel.after(options.silence_limit - silent, self._watch)
+            # Who answers is silent anew from then on: its next ping may be due long before the limit would be.
+            self._timer = node.wheel.after(min(options.ping_interval, options.silence_limit - silent), self._watch)
         else:
             self._timer = node.wheel.after(options.ping_interval - silent, self._watch)
 
