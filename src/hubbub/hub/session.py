@@ -155,7 +155,6 @@ class Session:
 
         # Why it ends, or ended; None before.
         self._closing: tuple[int, str] | None = None
-
         self._timer: Timer | None = None
         # Ends the session when its token ends.
         self._expiry: Timer | None = None
