@@ -22,8 +22,9 @@ from hubbub.core import record
 from hubbub.core.log import HistoryLimits, Page, Retention
 from hubbub.engines.base import Accepted, Capabilities, Listener
 from hubbub.engines.redis.address import Address
-from hubbub.engines.redis.commands import Load, settle
+from hubbub.engines.redis.commands import settle
 from hubbub.engines.redis.connection import Refused
+from hubbub.engines.redis.node import Load, Node
 from hubbub.engines.redis.partition import Partition
 from hubbub.engines.redis.places import all_places
 from hubbub.engines.redis.scripts import ACCEPTED, ACKNOWLEDGE
@@ -88,11 +89,9 @@ class RedisEngine:
 
     async def start(self, listener: Listener, node: str) -> None:
         """See `Engine.start`; raises `ConfigError`."""
-        load = self._load = Load()
-        self._partitions = [
-            Partition(self._address, places, self._limits, node, self._lease, load, self._inspect, listener.gone)
-            for places in self._places
-        ]
+        this = Node(node, self._lease, str(self._address), self._inspect, listener.gone)
+        self._partitions = [Partition(self._address, places, self._limits, this) for places in self._places]
+        self._load = this.load
         self._ticking = asyncio.get_running_loop().create_task(self._tick())
         try:
             opened = await asyncio.gather(*(one.open() for one in self._partitions), return_exceptions=True)
