@@ -27,6 +27,8 @@ from hubbub.core.outbox import OutboxLimits
 from hubbub.core.permissions import role_options
 from hubbub.core.rates import Rate, RateLimits
 from hubbub.core.rooms import room_options
+from hubbub.engines.nats.options import NatsOptions
+from hubbub.engines.options import EngineOptions
 from hubbub.engines.redis.options import RedisOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
@@ -73,7 +75,9 @@ class Config(Struct, frozen=True, kw_only=True):
     hub: HubOptions = msgspec.field(default_factory=HubOptions)
     history: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
     store: StoreOptions = msgspec.field(default_factory=StoreOptions)
+    engine: EngineOptions = msgspec.field(default_factory=EngineOptions)
     redis: RedisOptions = msgspec.field(default_factory=RedisOptions)
+    nats: NatsOptions = msgspec.field(default_factory=NatsOptions)
     auth: AuthOptions = msgspec.field(default_factory=AuthOptions)
 
 
@@ -111,7 +115,9 @@ _SECTIONS: tuple[type[Struct], ...] = (
     TransportLimits,
     CompressionOptions,
     StoreOptions,
+    EngineOptions,
     RedisOptions,
+    NatsOptions,
     HistoryLimits,
 )
 
@@ -177,7 +183,9 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         ),
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),
+        engine=_pick(EngineOptions, values),
         redis=_pick(RedisOptions, values),
+        nats=_pick(NatsOptions, values),
         auth=_pick(AuthOptions, values),
     )
 

@@ -35,6 +35,7 @@ from hubbub.worker import FOLDER, Worker
 
 if TYPE_CHECKING:
     from hubbub.auth.jwt import JwtAuthenticator
+    from hubbub.engines.nats.engine import NatsEngine
     from hubbub.engines.redis.engine import RedisEngine
 
 __all__ = ["Server", "announce", "bind", "run", "why_not"]
@@ -165,14 +166,21 @@ class Server:
         await self.hub.stop()
 
 
-def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine | RedisEngine:
+def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine | RedisEngine | NatsEngine:
     history, store = config.history, config.store
     retention = hub.retention(config.hub, history)
-    if config.redis.engine:
-        # Here: hiredis is an extra, and not everybody needs it.
+    url = config.engine.engine
+    if url.startswith(("nats:", "tls:")):
+        # Here, like the other: not everybody needs it.
+        from hubbub.engines.nats.engine import NatsEngine
+
+        prefix, replicas = config.nats.nats_prefix, config.nats.nats_replicas
+        return NatsEngine(url, history, prefix=prefix, replicas=replicas, retention=retention)
+    if url:
+        # Here: hiredis is an extra.
         from hubbub.engines.redis.engine import RedisEngine
 
-        return RedisEngine(config.redis.engine, history, prefix=config.redis.redis_prefix, retention=retention)
+        return RedisEngine(url, history, prefix=config.redis.redis_prefix, retention=retention)
     if not store.data:
         return MemoryEngine(history, retention=retention)
     if (Path(store.data) / FOLDER).exists():

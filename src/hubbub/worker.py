@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.config import Config
+from hubbub.engines.options import EngineOptions
 
 __all__ = ["FOLDER", "VARIABLE", "Worker"]
 
@@ -34,6 +35,8 @@ class Worker(Struct, frozen=True, kw_only=True):
     status: int
     # Ends when the supervisor does.
     lifeline: int
+    # The URL of what the workers share, where the configuration names none.
+    engine: str = ""
 
     @classmethod
     def inherited(cls, environment: MutableMapping[str, str]) -> Worker | None:
@@ -65,4 +68,6 @@ class Worker(Struct, frozen=True, kw_only=True):
         most = -(-hub.limits.connections // self.count)
         limits = msgspec.structs.replace(hub.limits, connections=most)
         name = f"{hub.node_name}-{self.number}" if hub.node_name else ""
-        return msgspec.structs.replace(config, hub=msgspec.structs.replace(hub, limits=limits, node_name=name))
+        hub = msgspec.structs.replace(hub, limits=limits, node_name=name)
+        engine = EngineOptions(engine=self.engine) if self.engine else config.engine
+        return msgspec.structs.replace(config, hub=hub, engine=engine)

@@ -74,8 +74,9 @@ class _Supervisor:
         self._config = config
         self._command = (sys.executable, "-m", "hubbub", *arguments)
         self._environment = dict(os.environ)
+        self._engine = ""
         self._slots: list[_Slot] = []
-        self._store = None if config.redis.engine else Store(config)
+        self._store = None if config.engine.engine else Store(config)
         # Held open as long as this process lives.
         self._lifeline = os.pipe()
         self._stopping = asyncio.Event()
@@ -91,7 +92,7 @@ class _Supervisor:
         try:
             await self._bind()
             if self._store is not None:
-                self._environment["HUBBUB_ENGINE"] = await self._store.start()
+                self._engine = await self._store.start()
             loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
             loop.add_signal_handler(signal.SIGINT, self._interrupted)
             loop.add_signal_handler(signal.SIGHUP, self._roll)
@@ -145,6 +146,7 @@ class _Supervisor:
             sockets=tuple(sock.fileno() for sock in slot.sockets),
             status=status,
             lifeline=self._lifeline[0],
+            engine=self._engine,
         )
         slot.listen()
         try:
