@@ -4,11 +4,13 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness import READY_WITHIN, MeasurementError, pinned
 from hubbub.engines.base import Engine
@@ -20,7 +22,7 @@ class Shared:
 
     name: str
     # Gives its URL while it runs.
-    run: Callable[[int], contextlib.AbstractContextManager[str]]
+    run: Callable[[int | None], contextlib.AbstractContextManager[str]]
     # The engine of a node, at that URL.
     make: Callable[[str], Engine]
 
@@ -29,10 +31,12 @@ def shared() -> Iterator[Shared]:
     """Those whose server and extra are installed."""
     if _redis_server() is not None:
         yield Shared("Redis", _redis, _make_redis)
+    if _nats_server() is not None:
+        yield Shared("NATS", _nats, _make_nats)
 
 
 @contextmanager
-def _redis(core: int) -> Iterator[str]:
+def _redis(core: int | None) -> Iterator[str]:
     program = _redis_server()
     assert program is not None
     port = _free_port()
@@ -43,10 +47,27 @@ def _redis(core: int) -> Iterator[str]:
             yield f"redis://127.0.0.1:{port}/0"
 
 
+@contextmanager
+def _nats(core: int | None) -> Iterator[str]:
+    program = _nats_server()
+    assert program is not None
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [program, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", folder]
+        with _running(command, port, core):
+            yield f"nats://127.0.0.1:{port}"
+
+
 def _make_redis(url: str) -> Engine:
     from hubbub.engines.redis.engine import RedisEngine
 
     return RedisEngine(url)
+
+
+def _make_nats(url: str) -> Engine:
+    from hubbub.engines.nats.engine import NatsEngine
+
+    return NatsEngine(url)
 
 
 def _redis_server() -> str | None:
@@ -58,6 +79,11 @@ def _redis_server() -> str | None:
     return shutil.which("redis-server")
 
 
+def _nats_server() -> str | None:
+    beside = Path(sys.executable).with_name("nats-server")
+    return str(beside) if beside.exists() else shutil.which("nats-server")
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
@@ -65,7 +91,7 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _running(command: list[str], port: int, core: int) -> Iterator[None]:
+def _running(command: list[str], port: int, core: int | None) -> Iterator[None]:
     with pinned(core):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

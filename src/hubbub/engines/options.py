@@ -15,8 +15,9 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     engine: Annotated[
         str,
         Meta(
-            description="redis://[user:password@]host:port/database or nats://[user:password@]host:port (rediss:, tls: "
-            "in TLS), which all nodes share; empty: this process alone, in memory or in `data`",
+            description="nats://[user:password@]host:port, redis://[user:password@]host:port/database, "
+            "redis+sentinel://…/name/database or redis+cluster://… (tls:, rediss: in TLS), which all nodes share; "
+            "empty: this process alone, in memory or in `data`",
             # It may hold a password.
             extra={"secret": True},
         ),

@@ -8,7 +8,10 @@ import random
 from typing import Final
 
 from hubbub.engines.redis.address import Address
-from hubbub.engines.redis.connection import Connection, Refused, connect
+from hubbub.engines.redis.connection import Connection, Refused
+from hubbub.engines.redis.node import Node
+from hubbub.engines.redis.places import Places
+from hubbub.engines.redis.primary import has_moved, reach, run_of
 from hubbub.errors import ConfigError
 
 __all__ = ["Supervised"]
@@ -20,6 +23,8 @@ _FIRST: Final = 0.05
 _MOST: Final = 2.0
 # Seconds that a connection must have stood for the next one to be tried at once.
 _AT_ONCE: Final = 1.0
+# Seconds between two questions to sentinels. A primary that only they are cut off from says nothing of their choice.
+_ASKED: Final = 5.0
 
 
 class Supervised:
@@ -28,15 +33,19 @@ class Supervised:
     # For logs, and for whoever looks at the server's clients.
     role = "commands"
 
-    def __init__(self, address: Address, node: str) -> None:
+    def __init__(self, address: Address, places: Places, node: Node) -> None:
         self._address = address
-        self._name = f"hubbub-{node}-{self.role}"
+        self._places = places
+        self._node = node
+        self._name = f"hubbub-{node.name}-{self.role}"
         # None while there is none that serves.
         self.connection: Connection | None = None
+        # Which run of which server it leads to; and since when it serves (the loop's clock).
+        self.run = ""
+        self.since = 0.0
         self._task: asyncio.Task[None] | None = None
-        # Tries in a row that failed, and whether it has been said that Redis is away.
+        # Tries in a row that failed.
         self._failed = 0
-        self._said = False
 
     async def open(self) -> None:
         """Connect for the first time, and stay connected from then on; raises `OSError`, `Refused`, `ConfigError`."""
@@ -53,8 +62,11 @@ class Supervised:
             await asyncio.gather(task, return_exceptions=True)
         self._drop("the engine was stopped")
 
-    async def prepare(self, connection: Connection) -> None:
-        """Ask what has to be known before `connection` serves; may raise as `open` does."""
+    async def prepare(self, connection: Connection, said: dict[str, str]) -> None:
+        """Do what has to be done before `connection` serves, to a server that has `said` so much about itself.
+
+        May raise as `open` does.
+        """
 
     def begin(self, connection: Connection) -> None:
         """`connection` serves from now on."""
@@ -63,9 +75,10 @@ class Supervised:
         """There is no connection any more."""
 
     async def _connect(self) -> Connection:
-        connection = await connect(self._address, self._name)
+        connection, said = await reach(self._address, self._places.slot, self._name)
         try:
-            await self.prepare(connection)
+            await self.prepare(connection, said)
+            self.run = run_of(said)
         except BaseException:
             connection.abort("it was not wanted")
             raise
@@ -81,12 +94,16 @@ class Supervised:
                 if connection is None:
                     connection = await self._connect()
                 await self._serve(connection)
-                log.warning("the connection to Redis for %s has ended: %s", self.role, connection.ended)
+                why = connection.ended or ""
+                self._node.outages.ended(self, why)
                 if connection.silent:
-                    self._tell(connection.ended or "", at_once=True)
+                    self._node.outages.away(self, why)
                 wait = _FIRST
             except (OSError, Refused, ConfigError) as error:
-                self._tell(str(error))
+                self._failed += 1
+                # Not at the first: one connection that is cut is no reason to wake anybody.
+                if self._failed > 1:
+                    self._node.outages.away(self, str(error))
             except Exception:
                 # A fault of ours: it must not end the one task that could go on.
                 log.exception("the connection for %s failed", self.role)
@@ -105,12 +122,28 @@ class Supervised:
         if connection.ended is not None:
             return
         self.connection = connection
+        self.since = asyncio.get_running_loop().time()
         self._failed = 0
         self.begin(connection)
-        if self._said:
-            self._said = False
-            log.warning("Redis at %s is back (%s)", self._address, self.role)
-        await over.wait()
+        self._node.outages.over(self)
+        watching = asyncio.get_running_loop().create_task(self._watch(connection)) if self._address.primary else None
+        try:
+            await over.wait()
+        finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    async def _watch(self, connection: Connection) -> None:
+        """See whether the sentinels have chosen another primary."""
+        while True:
+            await asyncio.sleep(_ASKED)
+            try:
+                if await has_moved(self._address, connection.endpoint):
+                    connection.abort("the sentinels have another primary")
+            except Exception:
+                # A fault of ours: the next question must be asked.
+                log.exception("the sentinels could not be asked")
 
     def _drop(self, why: str) -> None:
         connection, self.connection = self.connection, None
@@ -119,10 +152,3 @@ class Supervised:
             why = connection.ended or why
             connection.abort(why)
             self.end(why)
-
-    def _tell(self, why: str, *, at_once: bool = False) -> None:
-        self._failed += 1
-        # Not at the first: one connection that is cut is no reason to wake anybody.
-        if (self._failed > 1 or at_once) and not self._said:
-            self._said = True
-            log.error("Redis at %s is away (%s): %s", self._address, self.role, why)
