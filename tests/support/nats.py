@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +50,7 @@ class Nats:
         """What an engine is given."""
         return f"nats://127.0.0.1:{self.port}"
 
-    def part(self, name: str) -> dict[str, str]:
+    def part(self, name: str) -> dict[str, Any]:
         """The options of a server whose streams have `name` before them."""
         return {"engine": self.url, "nats_prefix": name}
 
@@ -72,6 +74,12 @@ class Nats:
             assert self._process.poll() is None, "the NATS of a test did not start"
             assert time.monotonic() < deadline, "the NATS of a test does not answer"
             time.sleep(0.01)
+
+    def empty(self, prefix: str = "") -> None:
+        """Take everything from it, though it runs: all streams whose names begin with `prefix`."""
+        _, _, names = self.ask("$JS.API.STREAM.NAMES").partition(b'"streams":[')
+        for name in re.findall(rb'"(%b[^"]*)"' % prefix.encode(), names.partition(b"]")[0]):
+            self.ask(f"$JS.API.STREAM.DELETE.{name.decode()}")
 
     def tell(self, subject: str, body: bytes) -> None:
         """Say something that nobody answers."""

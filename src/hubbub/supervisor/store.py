@@ -35,8 +35,9 @@ listen: "127.0.0.1:{port}"
 authorization {{ user: hubbub, password: "{password}" }}
 max_payload: 67108864
 max_pending: 268435456
-jetstream {{ store_dir: {folder}, sync_interval: {sync} }}
+jetstream {{ store_dir: {folder}, max_file: 1TB, sync_interval: {sync} }}
 """
+# Streams set aside what they may hold, for each kind of channel: that there is so much is for whoever runs this to say.
 
 
 # What it says about this, each time: nobody but us can read the password, and large messages are wanted.

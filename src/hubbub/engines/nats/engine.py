@@ -21,6 +21,7 @@ from hubbub.engines.base import Accepted, Capabilities, Listener
 from hubbub.engines.nats.address import Address
 from hubbub.engines.nats.connection import Refused
 from hubbub.engines.nats.cursors import Cursors
+from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Link, settle
 from hubbub.engines.nats.listening import Listening
 from hubbub.engines.nats.live import Submission
@@ -320,18 +321,19 @@ class _Parts:
         places, run = engine._places, engine._run
         self.link = Link(engine._address, f"hubbub-{node}", run)
         self.streams = Streams(self.link, places.prefix, engine._limits, engine._replicas)
-        self.reader = Reader(self.link, self.streams, places)
+        self.gets = Gets(self.link, self.streams)
+        self.reader = Reader(self.gets, self.streams, places)
         self.listening = Listening(self.link, self.reader, places, run)
         self.publishing = Publishing(self.link, self.streams, places, self.listening, run)
-        self.cursors = Cursors(self.link, self.streams, self.reader, places.prefix)
-        self.rooms = Rooms(self.link, self.streams, places.prefix, node, engine._lease, listener.gone)
+        self.cursors = Cursors(self.link, self.streams, self.gets, self.reader, places.prefix)
+        self.rooms = Rooms(self.link, self.streams, self.gets, places.prefix, node, engine._lease, listener.gone)
         self.link.away = self._away
         self.streams.lost = self._lost
         self.link.subscribe(places.control, self._told)
 
     def _away(self) -> None:
         """There is no connection any more."""
-        self.reader.away()
+        self.gets.away()
         self.publishing.away()
 
     def _lost(self, stream: Stream) -> None:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.engines.nats.acks import ack_of
+from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Answer, Link
 from hubbub.engines.nats.notes import seq_of
 from hubbub.engines.nats.places import token
@@ -27,6 +28,8 @@ log = logging.getLogger("hubbub.engines.nats")
 
 # How long it stands in the stream that a node has died: longer than anybody needs to hear of it.
 _DEAD_FOR: Final = "1h"
+# Nodes of which is read.
+_MOST: Final = 10_000
 
 
 class _Beat(Struct, frozen=True, gc=False):
@@ -50,8 +53,9 @@ class _Node(Struct):
 class Nodes:
     """The nodes as this one sees them."""
 
-    def __init__(self, link: Link, stream: Stream, prefix: str, node: str, lease: float) -> None:
+    def __init__(self, link: Link, gets: Gets, stream: Stream, prefix: str, node: str, lease: float) -> None:
         self._link = link
+        self._gets = gets
         self._stream = stream
         self._subject = f"{prefix}.places.nodes."
         self._bus = f"{prefix}.places-bus.nodes.*"
@@ -83,12 +87,8 @@ class Nodes:
 
     async def load(self) -> None:
         """Read what there is; raises `Unavailable`."""
-        asked = {"seq": 1, "next_by_subj": f"{self._subject}*", "batch": 10_000}
-        try:
-            answers = await self._link.read(f"$JS.API.DIRECT.GET.{self._stream.name}", msgspec.json.encode(asked))
-        except TimeoutError:
-            raise Unavailable("JetStream does not answer") from None
-        for answer in answers[:-1]:
+        part = await self._gets.many(self._stream, seq=1, next_by_subj=f"{self._subject}*", batch=_MOST)
+        for answer in part.answers:
             self._heard(answer.head, answer.body)
         now = self._link.loop.time()
         for node in self._nodes.values():
