@@ -14,7 +14,6 @@ from msgspec import Struct
 from hubbub.engines.nats.acks import WRONG_LAST, ack_of
 from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Link
-from hubbub.engines.nats.notes import seq_of
 from hubbub.engines.nats.places import token
 from hubbub.engines.nats.reading import Reader
 from hubbub.engines.nats.streams import Streams
@@ -100,8 +99,8 @@ class Cursors:
 
     async def _find(self, user: str) -> tuple[_Cursor | None, int]:
         """The cursor, and where it stands in its stream; raises `Unavailable`."""
-        answer = await self._gets.one(self._stream, last_by_subj=self._subject(user))
-        return (None, 0) if answer is None else (msgspec.json.decode(answer.body, type=_Cursor), seq_of(answer.head))
+        place, body = await self._gets.last(self._stream, self._subject(user))
+        return (msgspec.json.decode(body, type=_Cursor) if place else None), place
 
     async def _put(self, user: str, cursor: _Cursor, place: int) -> bool:
         """Replace the cursor that stands at `place`; whether nobody else has done so, as far as is known."""

@@ -41,6 +41,8 @@ log = logging.getLogger("hubbub.engines.nats")
 # Seconds between two looks at everything that has a deadline, and between two at the streams.
 _TICK: Final = 0.05
 _LOOK: Final = 5.0
+# Readings of a copy that is behind.
+_TRIES: Final = 20
 
 
 class NatsStatistics(Struct, frozen=True):
@@ -100,6 +102,10 @@ class NatsEngine:
         try:
             await parts.link.open()
             self._ticking = asyncio.get_running_loop().create_task(self._tick(parts))
+            # What is wrong with them is wrong with the options: better said now.
+            await asyncio.gather(
+                *(parts.streams.look(parts.streams.of(kind, kept)) for kind, kept in self._places.usual())
+            )
             await parts.rooms.begin()
             await parts.listening.listen([canary(self._run)])
             parts.link.look, parts.link.again = partial(self._look_again, parts), partial(self._again, parts)
@@ -189,13 +195,19 @@ class NatsEngine:
     async def after(self, channel: str, seq: int, limit: int) -> Page:
         """See `Engine.after`."""
         parts = self._running()
-        end = await parts.reader.end(channel)
+        end, found = await asyncio.gather(parts.reader.end(channel), parts.reader.after(channel, seq, limit))
+        for _ in range(_TRIES):
+            if found.more or not end.last or (found.notes[-1].seq or 0 if found.notes else seq) >= end.last:
+                break
+            # Of a copy that is behind.
+            await asyncio.sleep(_TICK)
+            found = await parts.reader.after(channel, seq, limit)
         if seq > end.seq:
             live = parts.listening.get(channel)
             # A quiet channel's place may be beyond what is there: where this node has heard that it is so.
             beyond = live is None or live.epoch != end.epoch or seq > live.told
             return Page([], Position(end.epoch, end.seq), complete=not beyond, more=False)
-        return await self._page(parts, channel, await parts.reader.after(channel, seq, limit), end.seq)
+        return await self._page(parts, channel, found, end.seq)
 
     async def before(self, channel: str, seq: int | None, limit: int) -> Page:
         """See `Engine.before`."""

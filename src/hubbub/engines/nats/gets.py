@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from hubbub.engines.nats.acks import Error
 from hubbub.engines.nats.link import Answer, Link, settle
 from hubbub.engines.nats.notes import pending_of, seq_of
 from hubbub.engines.nats.streams import Stream, Streams
@@ -51,6 +52,16 @@ class Part(Struct, frozen=True):
         return seq_of(self.answers[0].head) if self.answers else 0
 
 
+class _Message(Struct, frozen=True):
+    seq: int
+    data: bytes = b""
+
+
+class _Newest(Struct, frozen=True):
+    message: _Message | None = None
+    error: Error | None = None
+
+
 class _Gone(Unavailable):
     """Nobody answers for the stream."""
 
@@ -61,6 +72,8 @@ class Gets:
     def __init__(self, link: Link, streams: Streams) -> None:
         self._link = link
         self._streams = streams
+        # Any server that has a copy answers, and may be behind. Only the one that leads knows what is newest.
+        self.copies = streams.replicas > 1
         # How many answers may be on their way, how many are, and what waits for its turn.
         self._most = _AT_ONCE
         self._under_way = 0
@@ -70,10 +83,16 @@ class Gets:
         """One message, or None: at `seq`; from there on the `next_by_subj`; or the `last_by_subj`."""
         return await self._sure(stream, partial(self._one, stream, asked))
 
-    async def last(self, stream: Stream, subjects: str) -> int:
-        """Where the newest message under `subjects` stands, 0 where there is none."""
-        answer = await self.one(stream, last_by_subj=subjects)
-        return 0 if answer is None else seq_of(answer.head)
+    async def last(self, stream: Stream, subjects: str) -> tuple[int, bytes]:
+        """Where the newest message under `subjects` stands, and what is in it; 0 where there is none."""
+        if not self.copies:
+            answer = await self.one(stream, last_by_subj=subjects)
+            return (0, b"") if answer is None else (seq_of(answer.head), answer.body)
+        await self._streams.ready(stream)
+        found = await self._link.api(f"STREAM.MSG.GET.{stream.name}", {"last_by_subj": subjects}, _Newest)
+        if found.error is not None and found.error.code != _NOTHING:
+            raise Unavailable(f"JetStream cannot be read: {found.error.description}")
+        return (0, b"") if found.message is None else (found.message.seq, found.message.data)
 
     async def many(self, stream: Stream, **asked: Any) -> Part:
         """A `batch` of messages from `seq` on (`next_by_subj`), or the newest of each subject (`multi_last`)."""

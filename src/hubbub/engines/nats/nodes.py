@@ -72,6 +72,8 @@ class Nodes:
         # What this node entered before that place is over.
         self._bar = 0
         self._beaten = 0.0
+        # When it heard itself last: as long as it does not, it cannot know whether the others live.
+        self._echoed = 0.0
         # Those that are being declared dead; none before this node has been started.
         self._trying: set[str] = set()
         self.judges = False
@@ -90,10 +92,7 @@ class Nodes:
         part = await self._gets.many(self._stream, seq=1, next_by_subj=f"{self._subject}*", batch=_MOST)
         for answer in part.answers:
             self._heard(answer.head, answer.body)
-        now = self._link.loop.time()
-        for node in self._nodes.values():
-            # Nobody is judged by what could not be heard.
-            node.heard = now
+        self._forgive()
 
     def beat(self) -> None:
         """Say that this node lives."""
@@ -109,7 +108,7 @@ class Nodes:
         for name, node in list(self._nodes.items()):
             silent = now - node.heard
             # A little early: within the lease it has to be over.
-            if not self.judges or name == self.node or name in self._trying or silent < 0.9 * self._lease:
+            if not self._judges(now) or name == self.node or name in self._trying or silent < 0.9 * self._lease:
                 continue
             if node.state == "alive":
                 self._declare(name, node, tell=True)
@@ -118,6 +117,15 @@ class Nodes:
                 self._declare(name, node, tell=False)
             elif silent > 3_600:
                 del self._nodes[name]
+
+    def _judges(self, now: float) -> bool:
+        return self.judges and now - self._echoed < self._lease / 2
+
+    def _forgive(self) -> None:
+        """Nobody is judged by what could not be heard."""
+        now = self._link.loop.time()
+        for node in self._nodes.values():
+            node.heard = now
 
     def cleared(self, name: str, bar: int) -> None:
         """Nothing is left of it."""
@@ -164,9 +172,14 @@ class Nodes:
         node = self._nodes.get(beat.node)
         if node is not None and seq <= node.seq:
             return
+        now = self._link.loop.time()
+        if beat.node == self.node:
+            if now - self._echoed > self._lease / 2:
+                self._forgive()
+            self._echoed = now
         bar = seq if beat.state == "dead" else beat.bar
         before = self.bar(beat.node)
-        self._nodes[beat.node] = _Node(beat.state, seq, self._link.loop.time(), max(bar, before))
+        self._nodes[beat.node] = _Node(beat.state, seq, now, max(bar, before))
         if bar > before:
             self.died(beat.node, bar)
         if beat.node == self.node and beat.state != "alive" and bar > self._bar:

@@ -74,7 +74,7 @@ class Reader:
         stream, place = await self.stream(channel)
         # Seen before it is asked: so where the channel has nothing, it has nothing up to there.
         epoch, seen = stream.epoch, stream.seen
-        last = await self._gets.last(stream, place.subject)
+        last, _ = await self._gets.last(stream, place.subject)
         return Ends(epoch, last, last or seen)
 
     async def after(self, channel: str, seq: int, limit: int) -> Found:

@@ -148,8 +148,8 @@ class Rooms:
         if await self.places(inbox_channel(user), user):
             # Another session of the user has ended since.
             return None
-        answer = await self._gets.one(self._stream, last_by_subj=self._seen(user))
-        return None if answer is None else int(answer.body)
+        place, body = await self._gets.last(self._stream, self._seen(user))
+        return int(body) if place else None
 
     # ----------------------------------------------------------------------------------------- housekeeping
 

@@ -41,6 +41,8 @@ _PATIENCE: Final = 2.0
 _AT_ONCE: Final = 200
 _PAGE: Final = 1_000
 _MOST: Final = 10_000
+# Readings of a copy that is behind.
+_TRIES: Final = 10
 
 
 class _Call:
@@ -327,7 +329,7 @@ class Watching:
         if watched.kept is None:
             return
         try:
-            entries = await self.entries(f"{self._subject}{token(watched.channel)}.>")
+            entries = await self._all(watched)
         except Unavailable as error:
             self._fail(watched, error)
             # Read when it is asked for again, or when NATS is back.
@@ -353,6 +355,17 @@ class Watching:
         self._release(watched)
         self.known(watched.channel, watched.room)
 
+    async def _all(self, watched: Watched) -> list[Entry]:
+        """All entries about a room, as new as the question."""
+        least = await self._last(watched) if self._gets.copies else 0
+        for _ in range(_TRIES):
+            entries = await self.entries(f"{self._subject}{token(watched.channel)}.>")
+            if not least or (entries and entries[-1].seq >= least):
+                return entries
+            # Of a copy that is behind, or what was the newest has ended meanwhile.
+            await asyncio.sleep(_LATE)
+        raise Unavailable("the copies of JetStream are behind")
+
     async def _compare(self, watched: Watched) -> None:
         try:
             if await self._last(watched) > watched.room.seq and watched.kept is None:
@@ -364,7 +377,8 @@ class Watching:
             pass
 
     async def _last(self, watched: Watched) -> int:
-        return await self._gets.last(self._stream, f"{self._subject}{token(watched.channel)}.>")
+        seq, _ = await self._gets.last(self._stream, f"{self._subject}{token(watched.channel)}.>")
+        return seq
 
     async def entries(self, subjects: str) -> list[Entry]:
         """What is written under subjects, in the order of the stream; raises `Unavailable`."""
