@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hubbub.core.log import HistoryLimits, Page, Retention
 from hubbub.engines.base import Accepted, Capabilities, Listener
@@ -202,12 +203,13 @@ class NatsEngine:
             # Of a copy that is behind.
             await asyncio.sleep(_TICK)
             found = await parts.reader.after(channel, seq, limit)
-        if seq > end.seq:
-            live = parts.listening.get(channel)
-            # A quiet channel's place may be beyond what is there: where this node has heard that it is so.
-            beyond = live is None or live.epoch != end.epoch or seq > live.told
-            return Page([], Position(end.epoch, end.seq), complete=not beyond, more=False)
-        return await self._page(parts, channel, found, end.seq)
+        if seq > end.seq and seq > await parts.reader.extent(channel):
+            return Page([], Position(end.epoch, end.seq), complete=False, more=False)
+        live = parts.listening.get(channel)
+        if not found.complete and live is not None and live.follows(found.epoch, seq):
+            found = replace(found, complete=True)
+        # Who stands where nothing follows stands at the end.
+        return await self._page(parts, channel, found, max(end.seq, seq) if found.complete else end.seq)
 
     async def before(self, channel: str, seq: int | None, limit: int) -> Page:
         """See `Engine.before`."""

@@ -157,10 +157,16 @@ class Reader:
         before, first = await asyncio.gather(self._before(stream, place, seq), self.first(stream))
         return before or first <= seq + 1
 
+    async def extent(self, channel: str) -> int:
+        """How far the stream of the channel goes: nobody can stand beyond that. Raises `Unavailable`."""
+        stream, _ = await self.stream(channel)
+        _, last = await self._streams.extent(stream)
+        return last
+
     async def first(self, stream: Stream) -> int:
         """The first place in the stream where something is, or will be; raises `Unavailable`."""
         first = await self._gets.one(stream, seq=1, next_by_subj=">")
-        return seq_of(first.head) if first is not None else await self._streams.beginning(stream)
+        return seq_of(first.head) if first is not None else (await self._streams.extent(stream))[0]
 
     async def _before(self, stream: Stream, place: Place, seq: int) -> bool:
         """Whether a message of the channel is there that is not behind `seq`."""

@@ -227,9 +227,10 @@ class Streams:
         # One that is gone says nothing: retention may have dropped it.
         return answer.status == 0 and stamp_of(answer.head) != stamp
 
-    async def beginning(self, stream: Stream) -> int:
-        """The first place in the stream, also where there is nothing in it; raises `Unavailable`."""
-        return self._good(await self._api(f"STREAM.INFO.{stream.name}"), stream).state.first_seq
+    async def extent(self, stream: Stream) -> tuple[int, int]:
+        """The first place in the stream, also where there is nothing in it, and the last; raises `Unavailable`."""
+        state = self._good(await self._api(f"STREAM.INFO.{stream.name}"), stream).state
+        return state.first_seq, state.last_seq
 
     async def _change(self, stream: Stream, epoch: str) -> str:
         """Give the stream another epoch, unless somebody has done so already."""
