@@ -27,6 +27,16 @@ def children(pid: int) -> list[int]:
     return [int(row[0]) for row in rows if int(row[1]) == pid and not row[2].startswith("Z")]
 
 
+def command_of(pid: int) -> str:
+    """What a process was started with."""
+    return subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout
+
+
+def files(folder: Path) -> list[Path]:
+    """What is in a folder."""
+    return sorted(folder.iterdir())
+
+
 def lives(pid: int) -> bool:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, 0)
@@ -35,13 +45,15 @@ def lives(pid: int) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def workers(redis: Redis, *arguments: str, count: int = 3, cwd: Path | None = None) -> AsyncIterator[Child]:
-    """So many workers; none of them is left."""
+async def workers(
+    redis: Redis | None, *arguments: str, count: int = 3, cwd: Path | None = None, **variables: str
+) -> AsyncIterator[Child]:
+    """So many workers, on Redis or on what they bring themselves; none of them is left."""
     words = ("--workers", str(count), *(arguments or ("--dev",)))
-    prefix = f"workers{os.getpid()}.{id(words)}:"
-    async with Child.spawned(
-        *words, cwd=cwd, HUBBUB_ENGINE=redis.url, HUBBUB_REDIS_PREFIX=prefix, HUBBUB_HANDSHAKE_RATE_IP="off"
-    ) as child:
+    variables["HUBBUB_HANDSHAKE_RATE_IP"] = "off"
+    if redis is not None:
+        variables |= {"HUBBUB_ENGINE": redis.url, "HUBBUB_REDIS_PREFIX": f"workers{os.getpid()}.{id(words)}:"}
+    async with Child.spawned(*words, cwd=cwd, **variables) as child:
         mine = children(child.process.pid)
         try:
             yield child
@@ -234,6 +246,84 @@ def test_without_their_supervisor_they_end(redis: Redis) -> None:
 
 def _gone(pid: int) -> bool:
     return not lives(pid)
+
+
+class TestStore:
+    """Where no engine is named the workers share a nats-server of their own."""
+
+    def test_it_ends_with_them(self, tmp_path: Path) -> None:
+        """Also where the supervisor is killed; and nothing that was only for this run is left by one that was not."""
+
+        async def main() -> None:
+            async with workers(None, count=2, TMPDIR=str(tmp_path)) as child:
+                mine = children(child.process.pid)
+
+                assert len(mine) == 3
+                assert len(files(tmp_path)) == 1
+                child.signal(signal.SIGTERM)
+                assert await child.exit_status() == 0
+                assert files(tmp_path) == []
+            async with workers(None, count=2, TMPDIR=str(tmp_path)) as child:
+                mine = children(child.process.pid)
+                child.signal(signal.SIGKILL)
+                await child.exit_status()
+                for pid in mine:
+                    await eventually(partial(_gone, pid))
+
+        run(main())
+
+    def test_it_is_started_again(self) -> None:
+        """It is killed in the middle of what clients say: nobody loses anything, and nobody has to come back."""
+
+        async def main() -> None:
+            async with workers(None, count=2) as child, Crowd(child.address, 6) as crowd:
+                (store,) = [pid for pid in children(child.process.pid) if "nats-server" in command_of(pid)]
+
+                async def kill() -> None:
+                    os.kill(store, signal.SIGKILL)
+                    await eventually(lambda: len(children(child.process.pid)) == 3)
+                    await asyncio.sleep(0)
+                    await eventually(lambda: "is back" in child.errors())
+
+                await crowd.speak_while(kill)
+
+                assert crowd.said > 0 and all(heard == list(range(crowd.said)) for heard in crowd.heard)
+                assert "the nats-server that the workers share has ended: it is started again" in child.errors()
+
+        run(main())
+
+    @pytest.mark.parametrize("durability", ["full", "normal"])
+    def test_it_keeps_what_it_has(self, tmp_path: Path, durability: str) -> None:
+        """In `data`, from one run to the next; a message that was acknowledged is there."""
+
+        async def main() -> None:
+            words = ("--dev", "--data", str(tmp_path), "--durability", durability)
+            async with workers(None, *words, count=2) as child, connect(f"{child.address}/?user_id=alice") as alice:
+                await alice.join("lobby")
+                first = await alice.send("chat", "kept", room="lobby", id="m1")
+            async with workers(None, *words, count=2) as child, connect(f"{child.address}/?user_id=alice") as alice:
+                await alice.join("lobby")
+                page = await alice.history(room="lobby")
+                again = await alice.send("chat", "kept", room="lobby", id="m1")
+
+                assert [message.content for message in page.messages] == ["kept"]
+                assert (again.duplicate, again.seq, again.epoch) == (True, first.seq, first.epoch)
+
+        run(main())
+
+    def test_its_password_is_nobodys(self, tmp_path: Path) -> None:
+        """Neither in the list of processes nor in the log, nor in a file."""
+
+        async def main() -> None:
+            async with workers(None, count=2, TMPDIR=str(tmp_path)) as child:
+                seen = child.logged() + "".join(map(command_of, children(child.process.pid)))
+                (folder,) = files(tmp_path)
+
+                assert "nats-server" in seen and "nats://" not in seen and "password" not in seen
+                assert folder.stat().st_mode & 0o077 == 0
+                assert [found.name for found in files(folder)] == ["nats"]
+
+        run(main())
 
 
 class TestErrors:

@@ -53,7 +53,7 @@ class Store:
         self._temporary: Path | None = None
         self._port = 0
         self._password = secrets.token_urlsafe(24)
-        self._command: tuple[str, ...] = ()
+        self._program = self._settings = ""
         self._child: Child | None = None
         self._keeping: asyncio.Task[None] | None = None
 
@@ -63,19 +63,14 @@ class Store:
         self._temporary = Path(tempfile.mkdtemp(prefix="hubbub-"))
         folder = self._folder()
         self._port = await _free_port()
-        settings = self._temporary / "nats.conf"
-        # The folder is ours alone (0700), and so is the password.
-        settings.write_text(
-            _CONFIG.format(
-                port=self._port,
-                password=self._password,
-                folder=_quoted(str(folder)),
-                # Without a folder nothing outlives the machine's boot anyway.
-                sync="always" if self._full and self._data else '"1s"',
-            ),
-            encoding="utf-8",
+        self._settings = _CONFIG.format(
+            port=self._port,
+            password=self._password,
+            folder=_quoted(str(folder)),
+            # What is gone with the processes need not survive a power cut.
+            sync="always" if self._full and self._data else '"1s"',
         )
-        self._command = (program, "-c", str(settings))
+        self._program = program
         try:
             await self._run()
         except BaseException:
@@ -116,7 +111,18 @@ class Store:
 
     async def _run(self) -> None:
         """Start it, and wait until it takes connections."""
-        child = self._child = await Child.start(self._command, os.environ, stderr=asyncio.subprocess.PIPE)
+        assert self._temporary is not None
+        settings = self._temporary / "nats.conf"
+        # In a folder that is ours alone (0700), and only as long as it is read: it has the password.
+        settings.write_text(self._settings, encoding="utf-8")
+        try:
+            await self._run_with(settings)
+        finally:
+            settings.unlink()
+
+    async def _run_with(self, settings: Path) -> None:
+        command = (self._program, "-c", str(settings))
+        child = self._child = await Child.start(command, os.environ, stderr=asyncio.subprocess.PIPE)
         reading = asyncio.ensure_future(_log(child))
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _READY
