@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
+from asyncio.subprocess import DEVNULL
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from hubbub.client import Client, connect
+from support.client import open_client
 from support.loop import PATIENCE, eventually, run
 from support.redis import Redis
 from support.server import Child, command, get
@@ -35,13 +37,14 @@ def lives(pid: int) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def workers(redis: Redis, *arguments: str, count: int = 3, cwd: Path | None = None) -> AsyncIterator[Child]:
+async def workers(
+    redis: Redis, *arguments: str, count: int = 3, cwd: Path | None = None, stdin: int = DEVNULL, **variables: str
+) -> AsyncIterator[Child]:
     """So many workers; none of them is left."""
     words = ("--workers", str(count), *(arguments or ("--dev",)))
     prefix = f"workers{os.getpid()}.{id(words)}:"
-    async with Child.spawned(
-        *words, cwd=cwd, HUBBUB_ENGINE=redis.url, HUBBUB_REDIS_PREFIX=prefix, HUBBUB_HANDSHAKE_RATE_IP="off"
-    ) as child:
+    variables |= {"HUBBUB_ENGINE": redis.url, "HUBBUB_REDIS_PREFIX": prefix, "HUBBUB_HANDSHAKE_RATE_IP": "off"}
+    async with Child.spawned(*words, cwd=cwd, stdin=stdin, **variables) as child:
         mine = children(child.process.pid)
         try:
             yield child
@@ -301,6 +304,88 @@ class TestErrors:
             assert status == 1 and errors.count("ZeroDivisionError: ") == 1
 
         run(main())
+
+
+async def ready(address: str) -> int:
+    return (await get(address, "/ready")).status
+
+
+def test_while_they_drain_they_say_so(redis: Redis) -> None:
+    """Whoever asks meanwhile is answered with 503 and not left waiting."""
+
+    async def main() -> None:
+        async with workers(redis, "--dev", "--close-timeout", "20", count=2) as child:
+            slow = [await open_client(child.address, f"u{number}") for number in range(12)]
+            for client in slow:
+                client.stall()
+            child.signal(signal.SIGTERM)
+            async with asyncio.timeout(PATIENCE):
+                while (status := await ready(child.address)) == 200:
+                    await asyncio.sleep(0.01)
+
+            assert status == 503
+            assert {await ready(child.address) for _ in range(10)} == {503}
+            for client in slow:
+                client.resume()
+                assert (await client.closed())[0] == 1012
+            assert await child.exit_status() == 0
+
+    run(main())
+
+
+def test_the_end_of_a_roll_that_is_not_over(redis: Redis) -> None:
+    """Successors and those whom they succeed say goodbye alike, and the supervisor waits for both."""
+
+    async def main() -> None:
+        async with workers(redis, "--dev", "--close-timeout", "20", count=2) as child:
+            slow = [await open_client(child.address, f"u{number}") for number in range(12)]
+            for client in slow:
+                client.stall()
+            others = [await open_client(child.address, f"w{number}") for number in range(12)]
+            first = children(child.process.pid)
+            child.signal(signal.SIGHUP)
+            # The first of them drains, held up by those who do not answer; its successor takes whoever comes.
+            closed = [asyncio.ensure_future(client.closed()) for client in others]
+            await asyncio.wait(closed, return_when=asyncio.FIRST_COMPLETED)
+            late = [await open_client(child.address, f"v{number}", full=True) for number in range(12)]
+            child.signal(signal.SIGTERM)
+            for client in late:
+                code, _ = await client.closed()
+
+                assert code == 1012 and client.seen[-1]["type"] == "goodbye"
+            assert set(first) <= set(children(child.process.pid))
+            for client in slow:
+                client.resume()
+                assert (await client.closed())[0] == 1012
+            assert {code for code, _ in await asyncio.gather(*closed)} == {1012}
+            assert await child.exit_status() == 0
+
+    run(main())
+
+
+def test_who_closes_the_terminal_ends_it(redis: Redis) -> None:
+    """As every program that was started there: SIGHUP is a roll only where somebody can have asked for it."""
+
+    async def main() -> None:
+        ours, theirs = os.openpty()
+        async with workers(redis, count=2, stdin=theirs) as child:
+            os.close(theirs)
+            os.close(ours)
+            child.signal(signal.SIGHUP)
+
+            assert await child.exit_status() == 0
+
+    run(main())
+
+
+def test_what_all_would_say_one_says(redis: Redis) -> None:
+    """A warning about the environment is not there once for each worker."""
+
+    async def main() -> None:
+        async with workers(redis, HUBBUB_PROT="1") as child:
+            assert child.errors().count("HUBBUB_PROT is no option") == 1
+
+    run(main())
 
 
 def test_no_worker_takes_longer_than_it_may(redis: Redis) -> None:
