@@ -6,34 +6,21 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 from asyncio.subprocess import DEVNULL
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from hubbub.client import Client, connect
+from hubbub.client import connect
 from support.client import open_client
+from support.crowd import Crowd
 from support.loop import PATIENCE, eventually, run
+from support.processes import children, gone
 from support.redis import Redis
 from support.server import Child, command, get
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started, and that live."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in listed.splitlines()]
-    return [int(row[0]) for row in rows if int(row[1]) == pid and not row[2].startswith("Z")]
-
-
-def lives(pid: int) -> bool:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
 
 
 @contextlib.asynccontextmanager
@@ -54,7 +41,7 @@ async def workers(
                 child.signal(signal.SIGTERM)
                 await child.exit_status()
             for pid in mine:
-                await eventually(lambda pid=pid: not lives(pid))  # type: ignore[misc]  # mypy sees no type of it
+                await eventually(lambda pid=pid: gone(pid))  # type: ignore[misc]  # mypy sees no type of it
 
 
 def by_worker(child: Child) -> Counter[str]:
@@ -62,46 +49,6 @@ def by_worker(child: Child) -> Counter[str]:
     return Counter(
         line.partition("[")[2].partition("]")[0] for line in child.logged().splitlines() if '"event":"connect"' in line
     )
-
-
-class Crowd:
-    """Clients in a room, who write down what they hear, while one of them goes on speaking."""
-
-    def __init__(self, address: str, size: int) -> None:
-        self._clients = [connect(f"{address}/?user_id=u{number}") for number in range(size)]
-        self.heard: list[list[int]] = [[] for _ in self._clients]
-        self.said = 0
-        self._speaking = asyncio.Event()
-
-    async def __aenter__(self) -> Crowd:
-        for client in self._clients:
-            await client.open()
-            await client.join("lobby")
-        self._reading = [
-            asyncio.create_task(self._read(client, heard))
-            for client, heard in zip(self._clients, self.heard, strict=True)
-        ]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for task in self._reading:
-            task.cancel()
-        await asyncio.gather(*self._reading, return_exceptions=True)
-        for client in self._clients:
-            await client.close()
-
-    async def _read(self, client: Client, heard: list[int]) -> None:
-        async for message in client:
-            heard.append(message.content)  # noqa: PERF401  # others look at it meanwhile
-
-    async def speak_while(self, what: Callable[[], Awaitable[object]]) -> None:
-        """Let one speak until `what` is done, and wait until all have heard everything."""
-        doing = asyncio.ensure_future(what())
-        while not doing.done():
-            await self._clients[0].send("chat", self.said, room="lobby")
-            self.said += 1
-        await doing
-        await eventually(lambda: all(len(heard) >= self.said for heard in self.heard))
 
 
 def test_all_take_their_share(redis: Redis) -> None:
@@ -230,13 +177,9 @@ def test_without_their_supervisor_they_end(redis: Redis) -> None:
             child.signal(signal.SIGKILL)
             await child.exit_status()
             for pid in mine:
-                await eventually(partial(_gone, pid))
+                await eventually(partial(gone, pid))
 
     run(main())
-
-
-def _gone(pid: int) -> bool:
-    return not lives(pid)
 
 
 class TestErrors:

@@ -49,7 +49,7 @@ class Child:
 
         process = await asyncio.create_subprocess_exec(
             *command,
-            env=environment,
+            env=dict(environment),
             pass_fds=files,
             stdin=asyncio.subprocess.DEVNULL,
             stderr=stderr,
