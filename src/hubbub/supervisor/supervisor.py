@@ -19,13 +19,14 @@ from typing import Final
 from hubbub.config import Config
 from hubbub.errors import ConfigError
 from hubbub.server import announce, bind, why_not
+from hubbub.supervisor.cores import cores
 from hubbub.supervisor.pace import Pace
 from hubbub.supervisor.process import Child, how, said
 from hubbub.supervisor.store import Store
 from hubbub.telemetry.logs import set_up
 from hubbub.worker import LEAVE, VARIABLE, Worker
 
-__all__ = ["supervise"]
+__all__ = ["count", "supervise"]
 
 log = logging.getLogger("hubbub.supervisor")
 
@@ -35,6 +36,11 @@ _LONGER: Final = 5.0
 _READY: Final = 120.0
 # Connections that may wait in one socket.
 _BACKLOG: Final = 4096
+
+
+def count(config: Config) -> int:
+    """How many workers that is on this machine; 1: no supervisor."""
+    return config.server.workers or cores()
 
 
 def supervise(config: Config, arguments: Sequence[str]) -> int:
@@ -119,7 +125,7 @@ class _Supervisor:
             for sock in await bind(server.host, server.port):
                 sock.close()
             port = server.port
-            for number in range(1, self._config.server.processes + 1):
+            for number in range(1, count(self._config) + 1):
                 if number > 1 and sys.platform != "linux":
                     # Only there does the kernel spread connections: elsewhere all take from one socket.
                     sockets: Sequence[socket.socket] = self._slots[0].sockets
