@@ -7,7 +7,6 @@ together, read from outside, and documented out of their own annotations.
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import tomllib
 import typing
@@ -56,13 +55,6 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
     log_level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     ] = "info"
-
-    @property
-    def processes(self) -> int:
-        """How many workers that is, on this machine."""
-        # The cores that this process may use, where the system says it (Linux).
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.workers or cores
 
 
 class Config(Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import MutableMapping
 from typing import Final
@@ -13,11 +14,13 @@ from msgspec import Struct
 from hubbub.config import Config
 from hubbub.engines.options import EngineOptions
 
-__all__ = ["FOLDER", "VARIABLE", "Worker"]
+__all__ = ["FOLDER", "LEAVE", "VARIABLE", "Worker"]
 
 VARIABLE: Final = "_HUBBUB_WORKER"
 """The variable of the environment that holds it, from process to process."""
 
+LEAVE: Final = signal.SIGUSR1
+"""What a supervisor sends to a worker whose successor listens on the same sockets: drain, and take nobody new."""
 
 FOLDER: Final = "nats"
 """The folder within `data` in which workers keep what they share; a server alone keeps its files beside it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def test_each_room_goes_on_where_it_was(nats: Nats) -> None:
                     await bob.ask("chat", content="last", room=room)
                     await back.expect("chat", content="last", room=room)
 
-                assert any(later - earlier > 2 for earlier, later in zip(numbers, numbers[1:], strict=False))
+                assert any(later - earlier > 2 for earlier, later in pairwise(numbers))
                 assert heard == {room: [said for number in range(20) for said in (number, None)] for room in ROOMS}
                 assert back.welcome["recovered"]["rooms"] == dict.fromkeys(ROOMS, True)
                 for room in ROOMS:
