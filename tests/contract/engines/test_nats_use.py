@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -234,5 +236,38 @@ def test_a_right_password_and_another_prefix(tmp_path: Path) -> None:
             assert [ear.texts() for ear in ears] == [["zero"], ["three"]]
             for engine in engines:
                 await engine.stop()
+
+    run(main())
+
+
+def test_no_more_rights_than_the_documentation_says(tmp_path: Path) -> None:
+    """A user of NATS with exactly those is enough."""
+    page = (Path(__file__).parents[3] / "docs/operations/nats.md").read_text(encoding="utf-8")
+    ((publish, subscribe),) = re.findall(r"^publish +(.+)\nsubscribe +(.+)$", page, re.MULTILINE)
+    rights = f"publish: {json.dumps(publish.split())}, subscribe: {json.dumps(subscribe.split())}"
+
+    async def main() -> None:
+        user = f"{{ user: hub, password: secret, permissions: {{ {rights} }} }}"
+        with serving_nats(tmp_path, f"authorization {{ users: [{user}] }}\n") as nats:
+            engine, ear = NatsEngine(f"nats://hub:secret@{nats.place}", lease=0.5), Ear()
+            await engine.start(ear, "node.1")
+            await engine.listen([LOBBY])
+            other = NatsEngine(f"nats://hub:secret@{nats.place}", HistoryLimits(history_size=2), lease=0.5)
+            await other.start(Ear(), "node.2")
+            await other.enter(LOBBY, "bob", "s2", 1, 10)
+            await engine.publish(LOBBY, a_publication("one", id="a1"))
+            await engine.publish(LOBBY, a_publication("moment"), volatile=True)
+            await engine.enter(LOBBY, "alice", "s1", 1, 10)
+            await engine.set_cursor("alice", 0)
+            await engine.check()
+            # So that what is left of it is cleared away.
+            await other.stop()
+            await eventually(lambda: ear.departed)
+            await engine.leave(LOBBY, "alice", "s1")
+            page = await engine.before(LOBBY, None, 10)
+            await ear.hear("moment")
+            await engine.stop()
+
+            assert ear.texts() == ["one", "moment"] and contents(page.publications) == ["one"]
 
     run(main())
