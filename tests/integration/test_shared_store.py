@@ -17,6 +17,7 @@ import pytest
 
 from hubbub.config import load
 from hubbub.engines.nats.address import Address
+from hubbub.engines.sqlite.mark import Mark
 from hubbub.errors import ConfigError
 from hubbub.supervisor import store
 from hubbub.supervisor.store import Store
@@ -109,6 +110,38 @@ def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) -> None:
     run(main())
 
 
+def test_an_end_that_may_be_lost(tmp_path: Path) -> None:
+    """After a power cut in durability normal a number may be given again: clients are told that they cannot resume."""
+    data = tmp_path / "data"
+
+    async def main() -> None:
+        words = ("--data", str(data), "--durability", "normal")
+        async with workers(*words) as child, connect(child.address, "alice", full=True) as alice:
+            position = (await alice.join("lobby"))["position"]
+            mine = children(child.process.pid)
+            for pid in (child.process.pid, *mine):
+                os.kill(pid, signal.SIGKILL)
+            await child.exit_status()
+        as_of_another_boot(data / "nats.mark", "normal")
+        hello = {"resume": {"rooms": {"lobby": position}}}
+        async with workers(*words) as child, connect(child.address, "alice", full=True, hello=hello) as alice:
+            again = await alice.join("lobby")
+
+            assert alice.welcome["recovered"]["rooms"] == {"lobby": False}
+            assert again["position"][0] != position[0]
+            assert "may have lost its end" in child.errors()
+
+    run(main())
+
+
+def as_of_another_boot(file: Path, durability: str) -> None:
+    """Leave a mark as it is found after a power cut."""
+    mark = Mark(file, safe=durability == "full")
+    mark._boot = b"a boot before it"
+    mark.write(0)
+    mark.close()
+
+
 def test_without_its_supervisor_it_ends(tmp_path: Path) -> None:
     """The supervisor is killed, and cannot say so. Whoever starts another gets the port and the folder at once."""
 
@@ -158,7 +191,7 @@ class TestStore:
                 reader, writer = await asyncio.open_connection(host, port)
                 writer.write(b'CONNECT {"user":"hubbub","pass":"guessed"}\r\nPING\r\n')
                 said = (await reader.read()).decode()
-                writer.close()
+                await left(writer)
 
                 assert host == "127.0.0.1"
                 assert mode(settings) == 0o600
@@ -210,7 +243,7 @@ class TestStore:
                 filler.unlink()
                 await eventually(lambda: running._child is not child)
                 await answers(url)
-                writer.close()
+                await left(writer)
 
         run(main(), logs_errors=True)
 
@@ -223,6 +256,39 @@ class TestStore:
                 answer = await asked(url, b"STREAM.CREATE.s", made)
 
                 assert b'"max_bytes":1073741824' in answer and b"error" not in answer
+
+        run(main())
+
+    @pytest.mark.parametrize(
+        ("durability", "mark", "stays"),
+        [
+            ("normal", "closed in order", True),
+            ("normal", "killed", True),
+            ("normal", "another boot", False),
+            ("normal", "none", False),
+            ("full", "another boot", True),
+        ],
+    )
+    def test_when_an_epoch_stays(self, tmp_path: Path, durability: str, mark: str, stays: bool) -> None:
+        """Where it is certain that everything is there; and the rest of what describes a stream stays anyhow."""
+        file = tmp_path / "nats.mark"
+        made = b'{"name":"s","subjects":["s"],"storage":"file","metadata":{"hubbub-epoch":"e1","mine":"too"}}'
+
+        async def main() -> None:
+            async with self.running(data=str(tmp_path), durability=durability) as (running, url):
+                assert b"stream_create_response" in await asked(url, b"STREAM.CREATE.s", made)
+                if mark == "killed":
+                    assert running._child is not None
+                    running._child.signal(signal.SIGKILL)
+            if mark == "another boot":
+                as_of_another_boot(file, durability)
+            elif mark == "none":
+                file.unlink()
+            async with self.running(data=str(tmp_path), durability=durability) as (_, url):
+                found = await asked(url, b"STREAM.INFO.s", b"")
+
+                assert (b'"hubbub-epoch":"e1"' in found) is stays
+                assert b'"mine":"too"' in found
 
         run(main())
 
@@ -271,6 +337,13 @@ async def enter(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return reader, writer
 
 
+async def left(writer: asyncio.StreamWriter) -> None:
+    """Close the connection, which the other end may have done before."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
 async def asked(url: str, what: bytes, said: bytes) -> bytes:
     """What JetStream answers."""
     async with asyncio.timeout(PATIENCE):
@@ -278,7 +351,7 @@ async def asked(url: str, what: bytes, said: bytes) -> bytes:
         writer.write(b"SUB answer 1\r\nPUB $JS.API.%s answer %d\r\n%s\r\n" % (what, len(said), said))
         await reader.readuntil(b"MSG answer 1 ")
         answer = await reader.readexactly(int(await reader.readline()))
-        writer.close()
+        await left(writer)
     return answer
 
 
@@ -288,6 +361,6 @@ async def answers(url: str) -> None:
         while True:
             with contextlib.suppress(OSError):
                 _, writer = await enter(url)
-                writer.close()
+                await left(writer)
                 return
             await asyncio.sleep(0.05)

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from hubbub.config import Config
+from hubbub.engines.nats.connection import Refused
+from hubbub.engines.nats.doubt import doubt
+from hubbub.engines.sqlite.mark import Mark
 from hubbub.engines.sqlite.options import Durability
 from hubbub.engines.sqlite.store import lock
 from hubbub.errors import ConfigError
@@ -41,9 +44,9 @@ _ROOM: Final = 16_777_216
 # worker that tries to come back meanwhile cannot be given it as its own end.
 _PORTS: Final = range(20_000, 32_000)
 
-# The largest message of a client may have 16 MiB of content, and some more in another codec. Streams set aside what they
-# may hold, each `history_bytes`, and are refused where that is more than 3/4 of what is free: a small disk would do for
-# one that stores little, and one that has room today would not tomorrow.
+# The largest message of a client may have 16 MiB of content, and some more in another codec. Streams set aside what
+# they may hold, each `history_bytes`, and are refused where that is more than 3/4 of what is free: a small disk would
+# do for one that stores little, and one that has room today would not tomorrow.
 _CONFIG: Final = """
 listen: "127.0.0.1:{port}"
 authorization {{ user: hubbub, password: "{password}" }}
@@ -73,6 +76,8 @@ class Store:
         # Held by it, too: where it outlives us, nobody else opens what it has open.
         self._lock: int | None = None
         self._child: Child | None = None
+        # Says in the next run whether the end of what is stored now may be missing; None where nothing is to stay.
+        self._mark: Mark | None = None
         # Whether it has failed to write something.
         self._failed = False
         self._reading: asyncio.Task[str] | None = None
@@ -87,6 +92,10 @@ class Store:
             undo.push_async_callback(asyncio.to_thread, shutil.rmtree, temporary, ignore_errors=True)
             self._lock = self._hold(temporary)
             undo.callback(os.close, self._lock)
+            if self._data:
+                # Not inside of what is nats-server's.
+                self._mark = Mark(Path(self._data) / f"{FOLDER}.mark", safe=self._full)
+                undo.callback(self._mark.close)
             undo.push_async_callback(self._end)
             self._port = _free_port()
             settings = temporary / "nats.conf"
@@ -103,9 +112,12 @@ class Store:
             )
             self._command = (program, "-c", str(settings))
             await self._run()
+            url = f"nats://hubbub:{self._password}@127.0.0.1:{self._port}"
+            if self._mark is not None:
+                await _begin(self._mark, url, self._folder)
             self._keeping = asyncio.get_running_loop().create_task(self._keep())
             self._undo = undo.pop_all()
-        return f"nats://hubbub:{self._password}@127.0.0.1:{self._port}"
+        return url
 
     async def stop(self) -> None:
         """End it, and remove what was only for this run; harmless twice."""
@@ -117,7 +129,10 @@ class Store:
             await asyncio.gather(self._keeping, return_exceptions=True)
         if self._child is not None:
             self._child.signal(signal.SIGTERM)
-            await self._child.end(_END)
+            status = await self._child.end(_END)
+            if self._mark is not None and self._keeping is not None:
+                # Whoever ends in order has everything on disk.
+                self._mark.write(0, clean=status == 0, sync=True)
         if self._reading is not None:
             await self._reading
 
@@ -165,7 +180,7 @@ class Store:
                 try:
                     said = await reader.readline()
                 finally:
-                    writer.close()
+                    writer.transport.abort()
         except (OSError, TimeoutError, ValueError):
             return False
         return said.startswith(b"INFO ") and b'"jetstream":true' in said
@@ -227,6 +242,21 @@ class Store:
                 if text and text != told and not text.startswith(_KNOWN):
                     told = text
                     log.log(level, "nats-server: %s", text)
+
+
+async def _begin(mark: Mark, url: str, folder: Path) -> None:
+    """Look whether it may have lost its end, and say so to who comes; raises `ConfigError`."""
+    if mark.read().doubtful:
+        try:
+            if await doubt(url):
+                log.warning(
+                    "%s may have lost its end (a reboot in durability normal, or a copy without its mark): clients are "
+                    "told that they cannot resume",
+                    folder,
+                )
+        except (OSError, Refused) as error:
+            raise ConfigError(f"the nats-server that the workers share cannot be used: {error}") from None
+    mark.write(0, sync=True)
 
 
 def _program() -> str:

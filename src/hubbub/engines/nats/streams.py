@@ -20,12 +20,13 @@ from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.notes import stamp_of
 from hubbub.errors import ConfigError, HubbubError, Unavailable
 
-__all__ = ["Stream", "Streams"]
+__all__ = ["EPOCH", "Stream", "Streams"]
 
 log = logging.getLogger("hubbub.engines.nats")
 
-# Where the epoch stands in a stream's metadata.
-_EPOCH: Final = "hubbub-epoch"
+EPOCH: Final = "hubbub-epoch"
+"""Where the epoch stands in a stream's metadata."""
+
 # What JetStream says where a stream is not there, or has been made by somebody else meanwhile.
 _NOT_FOUND: Final = 10059
 _IN_USE: Final = 10058
@@ -172,7 +173,7 @@ class Streams:
         """Look whether `stream` is what it was, make it where it is missing, and say where it has lost something."""
         stream.doubted = False
         found = await self._find(stream)
-        epoch = found.config.get("metadata", {}).get(_EPOCH, "")
+        epoch = found.config.get("metadata", {}).get(EPOCH, "")
         if not epoch or (epoch == stream.epoch and await self._misses(stream, found.state.last_seq)):
             log.error("NATS has lost messages of the stream %s: it goes on in another epoch", stream.name)
             epoch = await self._change(stream, epoch)
@@ -194,7 +195,7 @@ class Streams:
         if found.error.err_code != _NOT_FOUND:
             return self._good(found, stream)
         made = await self._api(
-            f"STREAM.CREATE.{stream.name}", {**stream.config, "metadata": {_EPOCH: secrets.token_hex(8)}}
+            f"STREAM.CREATE.{stream.name}", {**stream.config, "metadata": {EPOCH: secrets.token_hex(8)}}
         )
         if made.error is not None and made.error.err_code == _IN_USE:
             # By another node, in this moment.
@@ -223,11 +224,11 @@ class Streams:
         """Give the stream another epoch, unless somebody has done so already."""
         found = self._good(await self._api(f"STREAM.INFO.{stream.name}"), stream)
         metadata = found.config.get("metadata", {})
-        if metadata.get(_EPOCH, "") == epoch:
-            metadata = {**metadata, _EPOCH: secrets.token_hex(8)}
+        if metadata.get(EPOCH, "") == epoch:
+            metadata = {**metadata, EPOCH: secrets.token_hex(8)}
             self._good(await self._api(f"STREAM.UPDATE.{stream.name}", {**found.config, "metadata": metadata}), stream)
         self._link.tell(f"{self._prefix}.control", stream.kind.encode())
-        new: str = metadata[_EPOCH]
+        new: str = metadata[EPOCH]
         return new
 
     async def _api(self, what: str, said: Any = None) -> _Stream:
