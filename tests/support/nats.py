@@ -32,9 +32,13 @@ def _program() -> str:
 class Nats:
     """A server that can be stopped, killed and started again on the same port."""
 
-    def __init__(self, folder: Path, settings: str = "") -> None:
+    def __init__(self, folder: Path, settings: str = "", *, jetstream: bool = True, limit: str = "1TB") -> None:
+        """`limit`: what its streams may set aside, together."""
         self.folder = folder
-        self._settings = settings
+        # Messages as large as Hubbub's own, which are more than NATS takes by itself.
+        self._settings = f"max_payload: 32MB\nmax_pending: 64MB\n{settings}"
+        if jetstream:
+            self._settings += f'jetstream {{ store_dir: "{self.store}", max_file: {limit} }}\n'
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,6 +48,10 @@ class Nats:
         """What an engine is given."""
         return f"nats://127.0.0.1:{self.port}"
 
+    def part(self, name: str) -> dict[str, str]:
+        """The options of a server whose streams have `name` before them."""
+        return {"engine": self.url, "nats_prefix": name}
+
     @property
     def store(self) -> Path:
         """Where it keeps what it is given."""
@@ -51,12 +59,8 @@ class Nats:
 
     def start(self) -> None:
         """Start it; returns when it lets somebody in."""
-        # Messages as large as Hubbub's own, which are more than NATS takes by itself.
-        settings = f"host: 127.0.0.1\nport: {self.port}\nmax_payload: 32MB\n"
-        # Streams set aside what they may hold: more than there is, for all tests together.
-        settings += f'jetstream {{ store_dir: "{self.store}", max_file: 1TB }}\n'
         file = self.folder / "nats.conf"
-        file.write_text(settings + self._settings)
+        file.write_text(f"host: 127.0.0.1\nport: {self.port}\n{self._settings}")
         self._process = subprocess.Popen(
             [_program(), "-c", str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -69,10 +73,36 @@ class Nats:
             assert time.monotonic() < deadline, "the NATS of a test does not answer"
             time.sleep(0.01)
 
+    def tell(self, subject: str, body: bytes) -> None:
+        """Say something that nobody answers."""
+        with self._line() as line:
+            line.sendall(b"PUB %b %d\r\n%b\r\nPING\r\n" % (subject.encode(), len(body), body))
+            while b"PONG\r\n" not in line.recv(65_536):
+                pass
+
+    def ask(self, subject: str, body: bytes = b"") -> bytes:
+        """Say something, and return the answer as NATS writes it; for short answers."""
+        with self._line() as line:
+            line.sendall(b"SUB answer 1\r\nPUB %b answer %d\r\n%b\r\n" % (subject.encode(), len(body), body))
+            answer = b""
+            while not answer.startswith((b"MSG ", b"HMSG ")):
+                answer = line.recv(65_536)
+            return answer
+
+    @contextlib.contextmanager
+    def _line(self) -> Iterator[socket.socket]:
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as line:
+            assert line.recv(65_536).startswith(b"INFO ")
+            line.sendall(b'CONNECT {"verbose":false}\r\n')
+            yield line
+
     def signal(self, number: signal.Signals) -> None:
         """Send the process a signal."""
         assert self._process is not None
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            # It has many threads: until all of them stand.
+            os.waitpid(self._process.pid, os.WUNTRACED)
 
     def kill(self) -> None:
         """End it as a power cut would end the process; harmless twice."""
@@ -83,9 +113,9 @@ class Nats:
 
 
 @contextlib.contextmanager
-def serving_nats(folder: Path, settings: str = "") -> Iterator[Nats]:
-    """A NATS that runs, in `folder`; `settings` are lines of its configuration."""
-    nats = Nats(folder, settings)
+def serving_nats(folder: Path, settings: str = "", *, jetstream: bool = True, limit: str = "1TB") -> Iterator[Nats]:
+    """A NATS that runs, in `folder`; `settings` are lines of its configuration, for the rest see `Nats`."""
+    nats = Nats(folder, settings, jetstream=jetstream, limit=limit)
     try:
         nats.start()
         yield nats

@@ -86,6 +86,10 @@ class Redis:
         """What an engine is given."""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def part(self, name: str) -> dict[str, str]:
+        """The options of a server whose keys have `name` before them."""
+        return {"engine": self.url, "redis_prefix": f"{name}:"}
+
     def start(self) -> None:
         """Start it; returns when it takes commands."""
         self._start(

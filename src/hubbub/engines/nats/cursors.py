@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
+from hubbub.engines.nats.acks import WRONG_LAST, ack_of
 from hubbub.engines.nats.link import Answer, Link
 from hubbub.engines.nats.notes import seq_of
 from hubbub.engines.nats.places import token
@@ -23,8 +26,6 @@ __all__ = ["Cursors"]
 _PAGE: Final = 200
 # Tries to be the next who moves it, where others do so at the same moment.
 _TRIES: Final = 50
-# What JetStream says where it was somebody else.
-_WRONG_LAST: Final = 10071
 
 
 class _Cursor(Struct, frozen=True):
@@ -33,15 +34,6 @@ class _Cursor(Struct, frozen=True):
     seq: int
     # By which it has been moved: one whose answer was lost knows itself.
     call: str
-
-
-class _Error(Struct, frozen=True):
-    err_code: int = 0
-    description: str = ""
-
-
-class _Ack(Struct, frozen=True):
-    error: _Error | None = None
 
 
 class Cursors:
@@ -53,15 +45,39 @@ class Cursors:
         self._reader = reader
         self._prefix = prefix
         self._stream = streams.keyed("cursors")
+        # By user: whoever moves the cursor by this node, one after the other, and how many do.
+        self._moving: dict[str, tuple[asyncio.Lock, int]] = {}
 
     async def get(self, user: str) -> int | None:
         """See `Engine.cursor`."""
+        if user in self._moving:
+            async with self._turn(user):
+                pass
         inbox, _ = await self._reader.stream(inbox_channel(user))
         found, _ = await self._find(user)
         return None if found is None or found.epoch != inbox.epoch else found.seq
 
     async def move(self, user: str, seq: int) -> list[Publication] | None:
         """See `Engine.set_cursor`."""
+        async with self._turn(user):
+            return await self._move(user, seq)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, user: str) -> AsyncIterator[None]:
+        """Behind all who have asked for this user's cursor before."""
+        lock, count = self._moving.get(user, (asyncio.Lock(), 0))
+        self._moving[user] = lock, count + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, count = self._moving[user]
+            if count > 1:
+                self._moving[user] = lock, count - 1
+            else:
+                del self._moving[user]
+
+    async def _move(self, user: str, seq: int) -> list[Publication] | None:
         channel = inbox_channel(user)
         end, (found, place) = await asyncio.gather(self._reader.end(channel), self._find(user))
         if seq > end.seq:
@@ -101,8 +117,8 @@ class Cursors:
             return False
         if answer.status:
             raise Unavailable("JetStream is away")
-        error = msgspec.json.decode(answer.body, type=_Ack).error
-        if error is not None and error.err_code != _WRONG_LAST:
+        error = ack_of(answer.body).error
+        if error is not None and error.err_code != WRONG_LAST:
             raise Unavailable(f"JetStream cannot take it: {error.description}")
         return error is None
 

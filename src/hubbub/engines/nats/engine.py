@@ -200,7 +200,9 @@ class NatsEngine:
         """See `Engine.before`."""
         parts = self._running()
         end = await parts.reader.end(channel)
-        return await self._page(parts, channel, await parts.reader.before(channel, seq, limit), end.seq)
+        # No more than there was then: the page and the position belong together.
+        beyond = end.last + 1 if seq is None else min(seq, end.last + 1)
+        return await self._page(parts, channel, await parts.reader.before(channel, beyond, limit), end.seq)
 
     async def _page(self, parts: _Parts, channel: str, found: Found, end: int) -> Page:
         publications = [note.publication for note in found.notes]
@@ -323,9 +325,14 @@ class _Parts:
         self.publishing = Publishing(self.link, self.streams, places, self.listening, run)
         self.cursors = Cursors(self.link, self.streams, self.reader, places.prefix)
         self.rooms = Rooms(self.link, self.streams, places.prefix, node, engine._lease, listener.gone)
-        self.link.away = self.publishing.away
+        self.link.away = self._away
         self.streams.lost = self._lost
         self.link.subscribe(places.control, self._told)
+
+    def _away(self) -> None:
+        """There is no connection any more."""
+        self.reader.away()
+        self.publishing.away()
 
     def _lost(self, stream: Stream) -> None:
         """A stream is not the one that it was."""

@@ -72,7 +72,7 @@ class Link(Supervised):
         """`run` names this start of this node, which no other has or had."""
         super().__init__(address, name)
         self.loop = asyncio.get_running_loop()
-        # _Asked whenever there is a connection, before anybody else may use it; and told when everything is heard again.
+        # Awaited whenever there is a connection, before anybody else may use it; and called when everybody may.
         self.look: Callable[[], Awaitable[None]] | None = None
         self.again: Callable[[], None] = lambda: None
         # Told when the connection has ended.

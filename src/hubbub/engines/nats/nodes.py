@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from hubbub.engines.nats.acks import ack_of
 from hubbub.engines.nats.link import Answer, Link
 from hubbub.engines.nats.notes import seq_of
 from hubbub.engines.nats.places import token
@@ -44,11 +45,6 @@ class _Node(Struct):
     seq: int
     heard: float
     bar: int
-
-
-class _Ack(Struct, frozen=True):
-    seq: int = 0
-    error: msgspec.Raw | None = None
 
 
 class Nodes:
@@ -133,7 +129,7 @@ class Nodes:
         def answered(answer: Answer | Exception) -> None:
             self._trying.discard(name)
             if isinstance(answer, Answer) and not answer.status:
-                ack = msgspec.json.decode(answer.body, type=_Ack)
+                ack = ack_of(answer.body)
                 if ack.error is None:
                     log.warning(
                         "the node %s has not been heard for %d seconds: it is out of all rooms", name, self._lease

@@ -16,11 +16,9 @@ from collections import deque
 from functools import partial
 from typing import Final
 
-import msgspec
-from msgspec import Struct
-
 from hubbub.core import record
 from hubbub.engines.base import Accepted
+from hubbub.engines.nats.acks import UNKNOWN_ID, ack_of
 from hubbub.engines.nats.link import Answer, Link
 from hubbub.engines.nats.listening import Listening
 from hubbub.engines.nats.live import Submission
@@ -38,23 +36,6 @@ log = logging.getLogger("hubbub.engines.nats")
 _MOST: Final = 8_000
 # What of the largest message that the server takes is left to heads.
 _HEADS: Final = 1_024
-# What JetStream says where the newest id is another one: to whoever asks for an id, that it is not known.
-_UNKNOWN: Final = 10070
-
-
-class _Error(Struct, frozen=True):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
-
-
-class _Ack(Struct, frozen=True, gc=False):
-    seq: int = 0
-    duplicate: bool = False
-    error: _Error | None = None
-
-
-_ack = msgspec.json.Decoder(_Ack).decode
 
 
 class Publishing:
@@ -141,10 +122,10 @@ class Publishing:
             raise Unavailable("NATS does not answer") from None
         if answer.status:
             raise Unavailable("JetStream is away")
-        ack = _ack(answer.body)
+        ack = ack_of(answer.body)
         if ack.error is None:
             return Accepted(epoch, ack.seq, True)
-        if ack.error.err_code != _UNKNOWN:
+        if ack.error.err_code != UNKNOWN_ID:
             raise Unavailable(f"JetStream does not answer: {ack.error.description}")
         return None
 
@@ -171,7 +152,7 @@ class Publishing:
         async def look() -> None:
             error: Exception | None = None
             try:
-                await self._streams.look(stream)
+                await self._streams.ready(stream)
             except HubbubError as raised:
                 log.error("%s", raised)
                 error = Unavailable(str(raised))
@@ -262,7 +243,7 @@ class Publishing:
             # Nobody was there to take it. It is looked for with the next one.
             stream.doubted = True
             return Unavailable("JetStream is away")
-        ack = _ack(answer.body)
+        ack = ack_of(answer.body)
         if ack.error is None:
             stream.saw(ack.seq, b"")
             return Accepted(stream.epoch, ack.seq, ack.duplicate)

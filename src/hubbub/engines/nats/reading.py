@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -28,7 +29,11 @@ __all__ = ["Ends", "Found", "Reader"]
 log = logging.getLogger("hubbub.engines.nats")
 
 # Bytes of one answer, beyond which JetStream cuts it short.
-_BYTES: Final = 4_194_304
+_BYTES: Final = 262_144
+# Answers of many messages that are on their way at once, and questions that wait for their turn. NATS cuts off whoever
+# has asked for more than it can take (64 MB); so after an interruption fewer are asked, and then more and more.
+_AT_ONCE: Final = 64
+_WAITING: Final = 50_000
 # Messages that are read rather than to look for the right place once more.
 _WASTE: Final = 200
 # Guesses at where a page begins.
@@ -78,12 +83,16 @@ class Reader:
         # What was in logs and could not be read.
         self.garbage = 0
 
+        # How many answers may be on their way, how many are, and what waits for its turn.
+        self._most = _AT_ONCE
+        self._under_way = 0
+        self._turn: deque[tuple[str, dict[str, Any], asyncio.Future[_Part]]] = deque()
+
     async def stream(self, channel: str) -> tuple[Stream, Place]:
         """The stream of a channel, which is there; raises `Unavailable`."""
         place = self._places.of(channel)
         stream = self._streams.of(place.kind, place.retention)
-        if not stream.epoch:
-            await self._streams.look(stream)
+        await self._streams.ready(stream)
         return stream, place
 
     async def end(self, channel: str) -> Ends:
@@ -115,62 +124,59 @@ class Reader:
         notes = self._notes(answers[:limit], before)
         young = self._young(notes, place)
         complete = complete and len(young) == len(notes)
-        return Found(epoch, young, complete, len(answers) + part.pending > limit)
+        return Found(epoch, young, complete, len(answers) > limit or part.pending > 0)
 
-    async def before(self, channel: str, seq: int | None, limit: int) -> Found:
-        """The last `limit` messages before `seq`, or of all; raises `Unavailable`."""
+    async def before(self, channel: str, seq: int, limit: int) -> Found:
+        """The last `limit` messages before `seq`; raises `Unavailable`."""
         stream, place = await self.stream(channel)
         epoch = stream.epoch
-        whole = await self._part(stream, place, 1, 1)
-        beyond = 0 if seq is None else (await self._part(stream, place, max(seq, 1), 1)).count
-        # Those before `seq`; the oldest of all is not shown where it is one too many.
-        there = max(0, whole.count - beyond)
-        hidden = max(0, whole.count - place.retention.size)
-        wanted = min(limit, max(0, there - hidden))
-        if not wanted:
-            return Found(epoch, [], complete=True, more=there > hidden)
-        begin, end = 1, seq
-        if there > wanted + _WASTE:
-            if end is None:
-                end = await self._last(stream, place.subject) + 1
-            # With the one before them, if there is one.
-            begin = await self._begin(stream, place, (whole.first, whole.count), (end, beyond), wanted + 1)
-        answers: list[Answer] = []
-        more = True
-        while more:
-            part = await self._part(stream, place, begin, _WASTE + wanted + 1)
-            answers += [answer for answer in part.answers if seq is None or seq_of(answer.head) < seq]
-            more = part.pending > beyond
-            if part.answers:
-                begin = seq_of(part.answers[-1].head) + 1
-        kept = answers[-wanted:]
+        begin = await self._begin(stream, place, seq, limit + 1)
+        answers, beyond = await self._between(stream, place, begin, seq)
+        if begin > 1 and len(answers) <= limit:
+            # What was counted has changed meanwhile.
+            begin = 1
+            answers, beyond = await self._between(stream, place, begin, seq)
+        # The oldest of all is not shown where it is one too many.
+        hidden = begin == 1 and len(answers) + beyond > place.retention.size
+        shown = answers[hidden:]
+        kept = shown[max(0, len(shown) - limit) :]
         at = len(answers) - len(kept)
-        before = seq_of(answers[at - 1].head) if at else seq_of(kept[0].head) - 1
+        # What is before the first of all that are there is not known: nothing, or something that was dropped.
+        before = seq_of(answers[at - 1].head) if at else (seq_of(kept[0].head) - 1 if kept else 0)
         notes = self._notes(kept, before)
         young = self._young(notes, place)
-        return Found(epoch, young, complete=True, more=there - hidden > wanted and len(young) == len(notes))
+        return Found(epoch, young, complete=True, more=at > hidden and len(young) == len(notes))
 
-    async def _begin(
-        self, stream: Stream, place: Place, low: tuple[int, int], high: tuple[int, int], wanted: int
-    ) -> int:
-        """A place from which on there are at least `wanted` and not many more up to `high`: each a seq and a count."""
+    async def _between(self, stream: Stream, place: Place, begin: int, seq: int) -> tuple[list[Answer], int]:
+        """The messages from `begin` on before `seq`, and how many more there are."""
+        answers: list[Answer] = []
+        while True:
+            part = await self._part(stream, place, begin, _WASTE)
+            earlier = [answer for answer in part.answers if seq_of(answer.head) < seq]
+            answers += earlier
+            if len(earlier) < len(part.answers) or not part.pending:
+                return answers, part.count - len(earlier)
+            begin = seq_of(part.answers[-1].head) + 1
+
+    async def _begin(self, stream: Stream, place: Place, seq: int, wanted: int) -> int:
+        """A place from which on there are at least `wanted` and not many more up to `seq`; 1 where that is all."""
+        part, end = await asyncio.gather(self._part(stream, place, 1, 1), self._part(stream, place, seq, 1))
+        # Each a place, and how many there are from there on.
+        oldest = low = (part.first, part.count)
+        high = (seq, end.count)
         for guess in range(_GUESSES):
-            span, count = high[0] - low[0], low[1] - high[1]
-            if low[1] - high[1] <= wanted + _WASTE or span < 2:
+            span, count = high[0] - low[0], low[1] - end.count
+            if count <= wanted + _WASTE or span < 2:
                 break
             # As if they were equally far apart; then the half, for they need not be.
-            share = (wanted + _WASTE / 2) / count if guess < 3 else 0.5
+            share = (wanted + _WASTE / 2 - high[1] + end.count) / (low[1] - high[1]) if guess < 3 else 0.5
             middle = min(high[0] - 1, max(low[0] + 1, high[0] - int(span * share)))
             part = await self._part(stream, place, middle, 1)
-            if part.count - high[1] >= wanted:
-                low = (part.first, part.count)
-            elif middle == high[0]:
-                break
+            if part.count - end.count >= wanted:
+                low = (middle, part.count)
             else:
-                high_count = part.count
-                wanted -= high_count - high[1]
-                high = (middle, high_count)
-        return low[0]
+                high = (middle, part.count)
+        return 1 if low[0] <= oldest[0] else low[0]
 
     async def _whole(self, stream: Stream, place: Place, seq: int) -> bool:
         """Whether nothing behind `seq` has been dropped, where not too many of the channel are there."""
@@ -205,11 +211,38 @@ class Reader:
         self._link.ask(_direct(stream), msgspec.json.encode(asked), partial(_one, partial(settle, found)))
         return found
 
+    def away(self) -> None:
+        """The connection has ended, perhaps because it could not take what was asked."""
+        self._most = max(1, self._most // 4)
+
     def _batch(self, stream: Stream, asked: dict[str, Any]) -> asyncio.Future[_Part]:
+        """Any number of messages; raises `Unavailable`, perhaps later."""
+        if len(self._turn) >= _WAITING:
+            raise Unavailable("too much waits to be read")
         found: asyncio.Future[_Part] = self._link.loop.create_future()
-        done = partial(_many, partial(settle, found))
-        self._link.ask(_direct(stream), msgspec.json.encode(asked), done, batch=True)
+        self._turn.append((_direct(stream), asked, found))
+        self._ask()
         return found
+
+    def _ask(self) -> None:
+        while self._turn and self._under_way < self._most:
+            subject, asked, found = self._turn.popleft()
+            if found.done():
+                # Nobody waits for it any more.
+                continue
+            try:
+                self._link.ask(subject, msgspec.json.encode(asked), partial(self._answered, found), batch=True)
+            except Unavailable as error:
+                settle(found, error)
+            else:
+                self._under_way += 1
+
+    def _answered(self, found: asyncio.Future[_Part], outcome: list[Answer] | Exception) -> None:
+        self._under_way -= 1
+        if isinstance(outcome, list):
+            self._most = min(_AT_ONCE, self._most + 1)
+        settle(found, _part_of(outcome))
+        self._ask()
 
     def _notes(self, answers: list[Answer], before: int) -> list[Note]:
         """The messages with their places; `before` is that of whatever precedes them."""
@@ -251,12 +284,10 @@ def _one(done: Callable[[Any], object], outcome: Answer | Exception) -> None:
         done(Unavailable("NATS does not answer"))
 
 
-def _many(done: Callable[[Any], object], outcome: list[Answer] | Exception) -> None:
+def _part_of(outcome: list[Answer] | Exception) -> _Part | Unavailable:
     if not isinstance(outcome, list):
-        done(Unavailable("NATS does not answer"))
-        return
+        return Unavailable("NATS does not answer")
     *answers, last = outcome
     if last.status not in (204, 404):
-        done(Unavailable("JetStream is away"))
-    else:
-        done(_Part(answers, pending_of(last.head)))
+        return Unavailable("JetStream is away")
+    return _Part(answers, pending_of(last.head))

@@ -8,7 +8,6 @@ the room in that moment for the first time may still count it, and no longer.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -21,7 +20,7 @@ from hubbub.engines.nats.places import token
 from hubbub.engines.nats.room import Entry, Room
 from hubbub.engines.nats.streams import Stream, Streams
 from hubbub.engines.nats.watching import Watched, Watching
-from hubbub.errors import HubbubError, RoomFull, Unavailable
+from hubbub.errors import HubbubError, RoomFull
 from hubbub.protocol.envelope import Member
 from hubbub.types import Place, inbox_channel
 
@@ -31,8 +30,9 @@ log = logging.getLogger("hubbub.engines.nats")
 
 # Places in a room where nobody is turned away: who was in it before it was lost comes back.
 _ANY: Final = 1_000_000_000
-# Seconds for which it is known when somebody was seen last; entries that are made, or looked at, at once.
-_SEEN: Final = 3_600.0
+# How long it is known when somebody was seen last.
+_SEEN: Final = b"NATS/1.0\r\nNats-TTL: 1h\r\n\r\n"
+# Entries that are made, or looked at, at once.
 _AT_ONCE: Final = 200
 
 
@@ -59,7 +59,6 @@ class Rooms:
         self._tidied = 0.0
 
         self._stream = streams.keyed("places", told=True)
-        self._seen = streams.keyed("seen", age=_SEEN)
         self._nodes = Nodes(link, self._stream, prefix, node, lease)
         self._watching = Watching(link, self._stream, self._nodes, prefix, self._mine.__contains__)
         self._nodes.died, self._nodes.revived, self._nodes.clear = self._watching.died, self._come_back, self._clear
@@ -115,13 +114,10 @@ class Rooms:
             self._mine.pop(channel, None)
         if entry is None and (channel, user, session) not in self._ghosts:
             return False
-        last = await self._leave(channel, user, session, entry.seq if entry is not None else 1)
-        if last and seen and channel == inbox_channel(user):
-            # It is no harm if that is not known.
-            with contextlib.suppress(HubbubError, TimeoutError):
-                await self._streams.ready(self._seen)
-                await self._link.call(f"{self._prefix}.seen.{token(user)}", str(seen).encode())
-        return last
+        if seen and channel == inbox_channel(user) and self._link.serves:
+            # Ahead of it, in the same stream: who finds the user gone finds this, too. It is no harm if it is lost.
+            self._link.ask(self._seen(user), str(seen).encode(), lambda answer: None, headers=_SEEN)
+        return await self._leave(channel, user, session, entry.seq if entry is not None else 1)
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
         """See `Engine.members`."""
@@ -142,14 +138,10 @@ class Rooms:
 
     async def last_seen(self, user: str) -> int | None:
         """See `Engine.last_seen`."""
-        await self._streams.ready(self._seen)
-        asked = msgspec.json.encode({"last_by_subj": f"{self._prefix}.seen.{token(user)}"})
-        try:
-            answer = await self._link.call(f"$JS.API.DIRECT.GET.{self._seen.name}", asked)
-        except TimeoutError:
-            raise Unavailable("NATS does not answer") from None
-        if answer.status and answer.status != 404:
-            raise Unavailable("JetStream is away")
+        if await self.places(inbox_channel(user), user):
+            # Another session of the user has ended since.
+            return None
+        answer = await self._watching.last(self._seen(user))
         return None if answer.status else int(answer.body)
 
     # ----------------------------------------------------------------------------------------- housekeeping
@@ -273,6 +265,9 @@ class Rooms:
 
     def _full(self, room: Room, user: str, capacity: int) -> bool:
         return user not in room and len(room) >= capacity
+
+    def _seen(self, user: str) -> str:
+        return f"{self._prefix}.places.seen.{token(user)}"
 
     def _entry(self, channel: str, user: str, session: str, **more: int) -> Entry:
         return Entry(channel, self._node, user, session, call=self._watching.number(), **more)

@@ -7,6 +7,7 @@ seen, and compares after each interruption and every few seconds; who misses som
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import msgspec
 from msgspec import Struct, field
 
 from hubbub.core.log import HistoryLimits, Retention
+from hubbub.engines.nats.acks import Error
 from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.notes import stamp_of
 from hubbub.errors import ConfigError, HubbubError, Unavailable
@@ -32,14 +34,10 @@ _NOT_FOUND: Final = 10059
 _IN_USE: Final = 10058
 # Where there is no space for what the stream may hold.
 _NO_SPACE: Final = (10047, 10028, 10077)
+# Seconds for which JetStream knows ids at least.
+_SHORTEST: Final = 0.1
 # Nanoseconds.
 _SECOND: Final = 1_000_000_000
-
-
-class _Error(Struct, frozen=True):
-    code: int = 0
-    err_code: int = 0
-    description: str = ""
 
 
 class _State(Struct, frozen=True):
@@ -49,7 +47,7 @@ class _State(Struct, frozen=True):
 
 
 class _Stream(Struct, frozen=True):
-    error: _Error | None = None
+    error: Error | None = None
     config: dict[str, Any] = field(default_factory=dict)
     state: _State = field(default_factory=_State)
 
@@ -57,7 +55,7 @@ class _Stream(Struct, frozen=True):
 class Stream:
     """One stream as this node knows it."""
 
-    __slots__ = ("config", "doubted", "epoch", "kind", "mark", "name", "seen", "stamp")
+    __slots__ = ("config", "doubted", "epoch", "kind", "mark", "name", "seen", "stamp", "turn")
 
     def __init__(self, kind: str, name: str, config: dict[str, Any]) -> None:
         self.kind = kind
@@ -69,6 +67,8 @@ class Stream:
         self.seen = 0
         self.mark = 0
         self.stamp = b""
+        # One looks at a time.
+        self.turn = asyncio.Lock()
         # Whether it was not there when something was published.
         self.doubted = False
 
@@ -102,22 +102,19 @@ class Streams:
             stream = self._streams[kind] = Stream(kind, config["name"], config)
         return stream
 
-    def keyed(self, kind: str, *, told: bool = False, age: float = 0.0) -> Stream:
-        """A stream that keeps the newest message of each subject, for `age` seconds where that is given.
-
-        `told`: it says on the bus what is stored.
-        """
+    def keyed(self, kind: str, *, told: bool = False) -> Stream:
+        """A stream that keeps the newest message of each subject, and `told`: says on the bus what is stored."""
         stream = self._streams.get(kind)
         if stream is None:
             config = self._common(kind, f"{self._prefix}.{kind}.>")
-            config |= {"max_msgs_per_subject": 1, "allow_msg_ttl": True, "max_age": int(age * _SECOND)}
+            config |= {"max_msgs_per_subject": 1, "allow_msg_ttl": True}
             if told:
                 config["republish"] = {"src": f"{self._prefix}.{kind}.>", "dest": f"{self._prefix}.{kind}-bus.>"}
             stream = self._streams[kind] = Stream(kind, config["name"], config)
         return stream
 
     def _config(self, kind: str, retention: Retention) -> dict[str, Any]:
-        window = self._limits.dedupe_window
+        window = max(self._limits.dedupe_window, _SHORTEST)
         config = self._common(kind, f"{self._prefix}.log.{kind}.*")
         config |= {
             # One more than is kept for people: where it is there, it is certain that nothing behind it was dropped.
@@ -151,7 +148,10 @@ class Streams:
     async def ready(self, stream: Stream) -> None:
         """Be sure that `stream` is there; raises `Unavailable`, `HubbubError`."""
         if not stream.epoch:
-            await self.look(stream)
+            async with stream.turn:
+                # Whoever was before may have looked.
+                if not stream.epoch:
+                    await self._look(stream)
 
     @property
     def doubted(self) -> bool:
@@ -171,10 +171,17 @@ class Streams:
 
     async def look(self, stream: Stream) -> None:
         """Look whether `stream` is what it was, make it where it is missing, and say where it has lost something."""
+        async with stream.turn:
+            await self._look(stream)
+
+    async def _look(self, stream: Stream) -> None:
         stream.doubted = False
+        # As it is now: what comes while the answer is on its way is not in it.
+        seen, mark, stamp = stream.seen, stream.mark, stream.stamp
         found = await self._find(stream)
         epoch = found.config.get("metadata", {}).get(EPOCH, "")
-        if not epoch or (epoch == stream.epoch and await self._misses(stream, found.state.last_seq)):
+        lost = found.state.last_seq < seen or (mark and await self._replaced(stream, mark, stamp))
+        if not epoch or (epoch == stream.epoch and lost):
             log.error("NATS has lost messages of the stream %s: it goes on in another epoch", stream.name)
             epoch = await self._change(stream, epoch)
         before, stream.epoch = stream.epoch, epoch
@@ -200,15 +207,13 @@ class Streams:
         if made.error is not None and made.error.err_code == _IN_USE:
             # By another node, in this moment.
             made = await self._api(f"STREAM.INFO.{stream.name}")
+        elif made.error is None and stream.epoch:
+            log.error("NATS has lost the stream %s: it begins anew", stream.name)
+            self._tell(stream)
         return self._good(made, stream)
 
-    async def _misses(self, stream: Stream, last: int) -> bool:
-        """Whether the newest message that was seen is not there any more, and ought to be."""
-        if last < stream.seen:
-            return True
-        if not stream.mark:
-            return False
-        mark, stamp = stream.mark, stream.stamp
+    async def _replaced(self, stream: Stream, mark: int, stamp: bytes) -> bool:
+        """Whether another message stands where this node has seen one."""
         try:
             answer = await self._link.call(f"$JS.API.DIRECT.GET.{stream.name}", msgspec.json.encode({"seq": mark}))
         except TimeoutError:
@@ -227,9 +232,13 @@ class Streams:
         if metadata.get(EPOCH, "") == epoch:
             metadata = {**metadata, EPOCH: secrets.token_hex(8)}
             self._good(await self._api(f"STREAM.UPDATE.{stream.name}", {**found.config, "metadata": metadata}), stream)
-        self._link.tell(f"{self._prefix}.control", stream.kind.encode())
+        self._tell(stream)
         new: str = metadata[EPOCH]
         return new
+
+    def _tell(self, stream: Stream) -> None:
+        """All nodes have to look at it."""
+        self._link.tell(f"{self._prefix}.control", stream.kind.encode())
 
     async def _api(self, what: str, said: Any = None) -> _Stream:
         return await self._link.api(what, said, _Stream)

@@ -126,8 +126,8 @@ class Supervised:
 
     def _tell(self, why: str, *, at_once: bool = False) -> None:
         self._failed += 1
-        # Not at the first: one connection that is cut is no reason to wake anybody.
-        if (self._failed > 1 or at_once) and not self._said:
+        # Not at the first of each: one connection that is cut is no reason to wake anybody.
+        if (self._failed > len(self._address.hosts) or at_once) and not self._said:
             self._said = True
             log.error("NATS at %s is away: %s", self._address, why)
 

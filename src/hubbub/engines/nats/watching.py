@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hubbub.engines.nats.acks import ack_of
 from hubbub.engines.nats.link import Answer, Link, settle
 from hubbub.engines.nats.nodes import Nodes
 from hubbub.engines.nats.notes import pending_of, seq_of
@@ -293,7 +294,7 @@ class Watching:
     def _stored(self, call: _Call, answer: Answer | Exception) -> None:
         if not isinstance(answer, Answer):
             settle(call.heard, Unavailable("NATS does not answer"))
-        elif answer.status or b'"error"' in answer.body:
+        elif answer.status or ack_of(answer.body).error is not None:
             settle(call.heard, Unavailable("JetStream cannot take it"))
         else:
             call.stored = self._loop.time()
@@ -360,14 +361,19 @@ class Watching:
             pass
 
     async def _last(self, watched: Watched) -> int:
-        asked = {"last_by_subj": f"{self._subject}{token(watched.channel)}.>"}
+        answer = await self.last(f"{self._subject}{token(watched.channel)}.>")
+        return 0 if answer.status else seq_of(answer.head)
+
+    async def last(self, subjects: str) -> Answer:
+        """The newest message under subjects, with a status where there is none; raises `Unavailable`."""
+        asked = msgspec.json.encode({"last_by_subj": subjects})
         try:
-            answer = await self._link.call(f"$JS.API.DIRECT.GET.{self._stream.name}", msgspec.json.encode(asked))
+            answer = await self._link.call(f"$JS.API.DIRECT.GET.{self._stream.name}", asked)
         except TimeoutError:
             raise Unavailable("NATS does not answer") from None
         if answer.status and answer.status != 404:
             raise Unavailable("JetStream is away")
-        return 0 if answer.status else seq_of(answer.head)
+        return answer
 
     async def entries(self, subjects: str) -> list[Entry]:
         """What is written under subjects, in the order of the stream; raises `Unavailable`."""
