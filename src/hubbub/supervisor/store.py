@@ -70,7 +70,9 @@ class Store:
         self._full = config.store.durability is Durability.FULL
         self._port = 0
         self._password = secrets.token_urlsafe(24)
-        self._command: tuple[str, ...] = ()
+        self._program = self._settings = ""
+        # Where its settings are while it reads them.
+        self._file = Path()
         # Where it keeps what it is given.
         self._folder = Path()
         # Held by it, too: where it outlives us, nobody else opens what it has open.
@@ -86,7 +88,7 @@ class Store:
 
     async def start(self) -> str:
         """Start it; its URL, with the password. Raises `ConfigError`."""
-        program = _program()
+        self._program = _program()
         async with contextlib.AsyncExitStack() as undo:
             temporary = Path(tempfile.mkdtemp(prefix="hubbub-"))
             undo.push_async_callback(asyncio.to_thread, shutil.rmtree, temporary, ignore_errors=True)
@@ -98,19 +100,14 @@ class Store:
                 undo.callback(self._mark.close)
             undo.push_async_callback(self._end)
             self._port = _free_port()
-            settings = temporary / "nats.conf"
-            settings.touch(0o600)
-            settings.write_text(
-                _CONFIG.format(
-                    port=self._port,
-                    password=self._password,
-                    folder=_quoted(str(self._folder)),
-                    # Without a folder nothing outlives the machine's boot anyway.
-                    sync="always" if self._full and self._data else '"1s"',
-                ),
-                encoding="utf-8",
+            self._file = temporary / "nats.conf"
+            self._settings = _CONFIG.format(
+                port=self._port,
+                password=self._password,
+                folder=_quoted(str(self._folder)),
+                # What is gone with the processes need not survive a power cut.
+                sync="always" if self._full and self._data else '"1s"',
             )
-            self._command = (program, "-c", str(settings))
             await self._run()
             url = f"nats://hubbub:{self._password}@127.0.0.1:{self._port}"
             if self._mark is not None:
@@ -160,11 +157,19 @@ class Store:
         """Start it, and wait until it takes connections."""
         assert self._lock is not None
         self._failed = False
-        child = self._child = await Child.start(
-            self._command, os.environ, (self._lock,), stderr=asyncio.subprocess.PIPE
-        )
+        # It has the password: for its owner's eyes, and only as long as it is read.
+        self._file.touch(0o600)
+        self._file.write_text(self._settings, encoding="utf-8")
+        command = (self._program, "-c", str(self._file))
+        try:
+            child = self._child = await Child.start(command, os.environ, (self._lock,), stderr=asyncio.subprocess.PIPE)
+            self._reading = asyncio.get_running_loop().create_task(self._log(child))
+            await self._until_it_answers(child, self._reading)
+        finally:
+            self._file.unlink()
+
+    async def _until_it_answers(self, child: Child, reading: asyncio.Task[str]) -> None:
         loop = asyncio.get_running_loop()
-        reading = self._reading = loop.create_task(self._log(child))
         deadline = loop.time() + _READY
         while not await self._answers():
             if not child.lives or loop.time() > deadline:
