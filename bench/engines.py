@@ -20,7 +20,7 @@ class Shared:
 
     name: str
     # Gives its URL while it runs.
-    run: Callable[[int], contextlib.AbstractContextManager[str]]
+    run: Callable[[int | None], contextlib.AbstractContextManager[str]]
     # The engine of a node, at that URL.
     make: Callable[[str], Engine]
 
@@ -32,7 +32,7 @@ def shared() -> Iterator[Shared]:
 
 
 @contextmanager
-def _redis(core: int) -> Iterator[str]:
+def _redis(core: int | None) -> Iterator[str]:
     program = _redis_server()
     assert program is not None
     port = _free_port()
@@ -65,7 +65,7 @@ def _free_port() -> int:
 
 
 @contextmanager
-def _running(command: list[str], port: int, core: int) -> Iterator[None]:
+def _running(command: list[str], port: int, core: int | None) -> Iterator[None]:
     with pinned(core):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

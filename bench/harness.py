@@ -147,10 +147,11 @@ def figures(results: Sequence[Result], *keys: str) -> list[float]:
 
 
 @contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """Run on one core, and so does every process started meanwhile, from its first instruction on."""
+def pinned(core: int | None) -> Iterator[None]:
+    """Run on one core, and so does every process started meanwhile, from its first instruction on; None: on any."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    if core is not None:
+        os.sched_setaffinity(0, {core})
     try:
         yield
     finally:
@@ -158,8 +159,8 @@ def pinned(core: int) -> Iterator[None]:
 
 
 @contextmanager
-def serving(command: Sequence[str], core: int) -> Iterator[tuple[int, int, int]]:
-    """Start a server on `core` and wait until it is ready; give its pid, its port and its output."""
+def serving(command: Sequence[str], core: int | None) -> Iterator[tuple[int, int, int]]:
+    """Start a server on `core`, or None for any, and wait until it is ready; give its pid, its port and its output."""
     with tempfile.TemporaryFile() as output:
         with pinned(core):
             # A file and not a pipe: nobody reads along, and a server that logs must not block on us.

@@ -7,6 +7,7 @@ together, read from outside, and documented out of their own annotations.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 import typing
@@ -46,10 +47,20 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
     trusted_proxies: Annotated[
         TrustedProxies, Meta(description="networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed")
     ] = TrustedProxies()
+    workers: Annotated[
+        int, Meta(ge=0, description="processes that share the port, so that all cores are used; 0: one for each core")
+    ] = 1
     drain_timeout: Annotated[float, Meta(ge=0, description="seconds to say goodbye to everyone after SIGTERM")] = 30.0
     log_level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     ] = "info"
+
+    @property
+    def processes(self) -> int:
+        """How many workers that is, on this machine."""
+        # The cores that this process may use, where the system says it (Linux).
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.workers or cores
 
 
 class Config(Struct, frozen=True, kw_only=True):

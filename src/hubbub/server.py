@@ -28,15 +28,16 @@ from hubbub.telemetry.logs import set_up
 from hubbub.transports.base import Accept, Admit, Handshake, Refuse
 from hubbub.transports.echo import admit_echo
 from hubbub.transports.http import Http
-from hubbub.transports.port import Port
+from hubbub.transports.port import Port, bind
 from hubbub.transports.tls import server_context
 from hubbub.transports.websocket import WebSocket
+from hubbub.worker import FOLDER, Worker
 
 if TYPE_CHECKING:
     from hubbub.auth.jwt import JwtAuthenticator
     from hubbub.engines.redis.engine import RedisEngine
 
-__all__ = ["Server", "run"]
+__all__ = ["Server", "announce", "bind", "run", "why_not"]
 
 log = logging.getLogger("hubbub.server")
 
@@ -50,9 +51,10 @@ class Server:
     Raises `ConfigError` where the options of two room patterns contradict each other, or a key for tokens cannot be.
     """
 
-    def __init__(self, hub: Hub, config: Config) -> None:
+    def __init__(self, hub: Hub, config: Config, worker: Worker | None = None) -> None:
         self.hub = hub
         self.config = config
+        self._worker = worker
         self._engine = _engine(hub, config)
         self._authenticator = _authenticator(config)
         self._port: Port | None = None
@@ -105,10 +107,11 @@ class Server:
             compression=config.compression.compression,
         )
         try:
-            await self._port.open(config.server.host, config.server.port)
+            sockets = self._worker.listening() if self._worker else await bind(config.server.host, config.server.port)
+            await self._port.open(sockets)
         except OSError as error:
             await self.stop()
-            raise ConfigError(_why_not(error, config)) from error
+            raise ConfigError(why_not(error, config)) from error
         self._sweep()
 
     async def _admit_echo(self, handshake: Handshake) -> Accept | Refuse:
@@ -136,6 +139,9 @@ class Server:
     async def drain(self, timeout: float) -> None:
         """Take nobody new, ask everyone to come back elsewhere, wait for them; at most `timeout` seconds."""
         deadline = asyncio.get_running_loop().time() + timeout
+        if self._worker is not None and self._port is not None:
+            # Others listen on the same port, and on the same socket its successor: nobody need hear that this one ends.
+            self._port.stop_accepting()
         # Readiness turns red while the port is still open: a load balancer learns it from /ready.
         await self.hub.drain(timeout)
         assert self._port is not None
@@ -169,6 +175,11 @@ def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine | RedisEngi
         return RedisEngine(config.redis.engine, history, prefix=config.redis.redis_prefix, retention=retention)
     if not store.data:
         return MemoryEngine(history, retention=retention)
+    if (Path(store.data) / FOLDER).exists():
+        raise ConfigError(
+            f"{store.data} holds what several workers have stored: start with --workers 2 or more, or name another folder "
+            "in data"
+        )
     return SqliteEngine(store.data, store.durability, history, retention=retention)
 
 
@@ -181,7 +192,8 @@ def _authenticator(config: Config) -> JwtAuthenticator | None:
     return JwtAuthenticator(config.auth)
 
 
-def _why_not(error: OSError, config: Config) -> str:
+def why_not(error: OSError, config: Config) -> str:
+    """One sentence about an address that cannot be had."""
     where = f"{config.server.host}:{config.server.port}"
     if error.errno == errno.EADDRINUSE:
         return f"{where} is in use: stop what listens there, or choose another with --port or HUBBUB_PORT"
@@ -190,15 +202,17 @@ def _why_not(error: OSError, config: Config) -> str:
     return f"{where} cannot be opened ({error.strerror or error}): choose another with --host and --port"
 
 
-def run(hub: Hub, config: Config) -> int:
-    """Run the server until SIGTERM or SIGINT; returns the exit status."""
-    set_up(config.server.log_level)
+def run(hub: Hub, config: Config, worker: Worker | None = None) -> int:
+    """Run the server, perhaps as one of several workers, until SIGTERM or SIGINT; returns the exit status."""
+    set_up(config.server.log_level, None if worker is None else worker.number)
+    if worker is not None:
+        config = worker.share(config)
     for name, meant in misspelt(os.environ).items():
         # Not its value: it may be a secret of somebody else's.
         log.warning("%s is no option and is ignored: did you mean %s?", name, meant)
     _raise_file_limit(config)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        status = runner.run(_serve(hub, config))
+        status = runner.run(_serve(hub, config, worker))
     _leave_threads_behind(status)
     return status
 
@@ -212,8 +226,8 @@ def _leave_threads_behind(status: int) -> None:
         os._exit(status)
 
 
-async def _serve(hub: Hub, config: Config) -> int:
-    server = Server(hub, config)
+async def _serve(hub: Hub, config: Config, worker: Worker | None) -> int:
+    server = Server(hub, config, worker)
     loop = asyncio.get_running_loop()
     stopping, now = asyncio.Event(), asyncio.Event()
 
@@ -225,12 +239,19 @@ async def _serve(hub: Hub, config: Config) -> int:
 
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, interrupted)
-    if config.tls.tls_cert:
+    if worker is not None:
+        # The supervisor says by a signal when to end; where it is gone itself, the pipe does.
+        loop.add_reader(worker.lifeline, stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    elif config.tls.tls_cert:
         loop.add_signal_handler(signal.SIGHUP, server.reload_certificate)
     try:
         await server.start()
         _quiet_collector()
-        _announce(server, config)
+        if worker is not None:
+            worker.ready(server.address)
+        else:
+            announce(server.address, config)
         await stopping.wait()
         draining = loop.create_task(server.drain(config.server.drain_timeout))
         hurrying = loop.create_task(now.wait())
@@ -245,11 +266,12 @@ async def _serve(hub: Hub, config: Config) -> int:
     return 0
 
 
-def _announce(server: Server, config: Config) -> None:
+def announce(address: str, config: Config) -> None:
+    """Say where the server listens, and in dev mode what to do with it."""
     # Flushed: whoever starts the server as a child waits for this line.
-    print(f"Hubbub is ready on {server.address}", flush=True)  # noqa: T201  # the program's own output
+    print(f"Hubbub is ready on {address}", flush=True)  # noqa: T201  # the program's own output
     if config.hub.dev:
-        address = server.address.replace("http", "ws", 1)
+        address = address.replace("http", "ws", 1)
         print(  # noqa: T201  # the same
             "  the chat:    open that address in two tabs and talk to yourself\n"
             f"  a terminal:  {_command()} connect '{address}/ws?user_id=alice'\n"

@@ -42,9 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_to(commands)
     connect.add_to(commands)
     token.add_to(commands)
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
         parsed.parser.unknown(unknown[0])
+    parsed.arguments = arguments
     try:
         return int(parsed.run(parsed))
     except HubbubError as error:

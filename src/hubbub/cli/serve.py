@@ -13,6 +13,8 @@ from hubbub.config import OPTIONS
 from hubbub.errors import ConfigError
 from hubbub.hub import Hub
 from hubbub.server import run
+from hubbub.supervisor.supervisor import supervise
+from hubbub.worker import Worker
 
 __all__ = ["add_to"]
 
@@ -32,8 +34,11 @@ def add_to(commands: Any) -> None:
 
 def _run(parsed: argparse.Namespace) -> int:
     config = configuration(parsed)
+    worker = Worker.inherited(os.environ)
+    if worker is None and config.server.processes > 1:
+        return supervise(config, parsed.arguments)
     hub = _find(parsed.app) if parsed.app else Hub()
-    return run(hub, config)
+    return run(hub, config, worker)
 
 
 def _find(app: str) -> Hub:

@@ -8,8 +8,8 @@ import sys
 __all__ = ["set_up"]
 
 
-def set_up(level: str) -> None:
-    """Log from `level` (debug, info, warning, error) on, to standard error.
+def set_up(level: str, worker: int | None = None) -> None:
+    """Log from `level` (debug, info, warning, error) on, to standard error; `worker` says which of several logs.
 
     Where the application has set up logging itself, its handlers get what Hubbub logs from that level on.
     """
@@ -17,8 +17,9 @@ def set_up(level: str) -> None:
     root = logging.getLogger()
     if root.handlers:
         return
+    mark = "" if worker is None else f"[{worker}] "
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(logging.Formatter(f"%(asctime)s {mark}%(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
     root.setLevel(level.upper())
     # Other libraries' routine is not the operator's business.

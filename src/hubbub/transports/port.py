@@ -13,7 +13,7 @@ import logging
 import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -38,7 +38,7 @@ from hubbub.transports.handshake import (
 )
 from hubbub.transports.linger import LAST_READS, finish_sending
 
-__all__ = ["Gate", "Port", "PortStatistics"]
+__all__ = ["Gate", "Port", "PortStatistics", "bind"]
 
 _logger = logging.getLogger(__name__)
 
@@ -111,10 +111,9 @@ class Port:
         self.accepted = self.refused = self.expired = self.shed = 0
         self._servers: list[asyncio.Server] = []
 
-    async def open(self, host: str, port: int, *, backlog: int = 4096, reuse_port: bool = False) -> None:
-        """Listen; port 0 picks a free one. Raises OSError if the address cannot be had."""
+    async def open(self, sockets: Sequence[socket.socket], *, backlog: int = 4096) -> None:
+        """Listen on these, which are the port's from now on; see `bind`."""
         loop = asyncio.get_running_loop()
-        sockets = await _bind(host, port, reuse_port)
         for number, sock in enumerate(sockets):
             try:
                 self._servers.append(await loop.create_server(self._admit_stranger, sock=sock, backlog=backlog))
@@ -351,8 +350,11 @@ def _plain_ip(address: str) -> str:
     return address.removeprefix("::ffff:") if "." in address else address
 
 
-async def _bind(host: str, port: int, reuse_port: bool) -> list[socket.socket]:
-    """A bound socket for each address of `host`, all with one port number."""
+async def bind(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
+    """A bound socket for each address of `host`, all with one port number; port 0 picks a free one.
+
+    `reuse_port`: others of this user's may have the same. Raises OSError if the address cannot be had.
+    """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []

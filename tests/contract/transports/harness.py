@@ -22,7 +22,7 @@ from hubbub.protocol.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 from hubbub.transports.base import Accept, Admit, Handshake, Refuse, TransportLimits, Writer
 from hubbub.transports.echo import admit_echo
 from hubbub.transports.http import Http
-from hubbub.transports.port import Port
+from hubbub.transports.port import Port, bind
 from hubbub.transports.websocket import WebSocket
 
 __all__ = [
@@ -347,7 +347,7 @@ async def serving(
         compression=compression.compression,
     )
     served = Served(port, websocket, http, wheel)
-    await port.open("127.0.0.1", 0)
+    await port.open(await bind("127.0.0.1", 0))
     try:
         yield served
     finally:

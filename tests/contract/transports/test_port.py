@@ -12,6 +12,7 @@ import pytest
 
 from contract.transports.harness import KEY, PATIENCE, TEXT, Recorder, Run, encryption, frame, handshake, serving
 from hubbub.transports.base import Accept, Handshake, Refuse, TransportLimits, Writer
+from hubbub.transports.port import bind
 
 HEAD = f"Host: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\n".encode()
 
@@ -421,7 +422,7 @@ def test_a_port_in_use_is_an_os_error(run: Run) -> None:
         async with serving() as served, serving() as other:
             _, number = served.port.addresses[0]
             with pytest.raises(OSError, match=r"in use") as caught:
-                await other.port.open("127.0.0.1", number)
+                await other.port.open(await bind("127.0.0.1", number))
 
             assert caught.value.errno == errno.EADDRINUSE
 
@@ -434,7 +435,7 @@ def test_a_name_with_several_addresses_has_one_number(run: Run) -> None:
     async def main() -> None:
         async with serving() as served:
             served.port.stop_accepting()
-            await served.port.open("", 0)
+            await served.port.open(await bind("", 0))
 
             assert len({number for _, number in served.port.addresses}) == 1
             await served.join()

@@ -20,7 +20,7 @@ from hubbub.protocol.deflate import CompressionOptions
 from hubbub.transports.base import TransportLimits
 from hubbub.transports.echo import admit_echo
 from hubbub.transports.http import Http
-from hubbub.transports.port import Port
+from hubbub.transports.port import Port, bind
 from hubbub.transports.websocket import WebSocket
 
 
@@ -53,7 +53,7 @@ async def main() -> None:
         http=http.protocol,
         compression=True,
     )
-    await port.open("127.0.0.1", 0)
+    await port.open(await bind("127.0.0.1", 0))
     print(port.addresses[0][1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
     # What asyncio knows of tasks: this one, and none for any connection.

@@ -1,0 +1,97 @@
+"""One process that is supervised: it is started, says that it is ready, and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+__all__ = ["Child", "said"]
+
+# Linux: the signal that a process gets when its parent dies (prctl(2)).
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Child:
+    """A process in a session of its own: what is typed at the terminal reaches the supervisor alone."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.pid = process.pid
+        self.began = asyncio.get_running_loop().time()
+        self.ended: asyncio.Task[int] = asyncio.get_running_loop().create_task(process.wait())
+
+    @classmethod
+    async def start(
+        cls,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        files: Sequence[int] = (),
+        *,
+        stderr: int | None = None,
+    ) -> Child:
+        """Start it with these open files besides the standard ones; raises `OSError`."""
+        # Looked up before the fork: nothing may be imported behind it.
+        prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+        def dies_with_us() -> None:
+            if prctl is not None:
+                prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            env=environment,
+            pass_fds=files,
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+            preexec_fn=dies_with_us,
+        )
+        return cls(process)
+
+    @property
+    def lives(self) -> bool:
+        """Whether it has not ended."""
+        return not self.ended.done()
+
+    @property
+    def lived(self) -> float:
+        """Seconds since it was started."""
+        return asyncio.get_running_loop().time() - self.began
+
+    @property
+    def errors(self) -> asyncio.StreamReader | None:
+        """Its standard error, where that was asked for."""
+        return self._process.stderr
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is still there."""
+        if self.lives:
+            with contextlib.suppress(ProcessLookupError):
+                # Not the process's own method: that would take its exit status from whoever waits for it.
+                os.kill(self.pid, number)
+
+    async def end(self, within: float) -> int:
+        """Wait for its end, and kill it where that takes longer than so many seconds; its exit status."""
+        try:
+            return await asyncio.wait_for(asyncio.shield(self.ended), within)
+        except TimeoutError:
+            self.signal(signal.SIGKILL)
+            return await self.ended
+
+
+async def said(file: int) -> str:
+    """What is written to a pipe, up to its end, which may be that of the process that writes."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    with os.fdopen(file, "rb") as pipe:
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+        try:
+            return (await reader.read()).decode()
+        finally:
+            transport.close()

@@ -1,0 +1,249 @@
+"""Starts workers on one port, starts those again that die, and replaces them one by one.
+
+Each worker has a listening socket of its own on the same address (SO_REUSEPORT), over which the kernel spreads new
+connections. The supervisor made the sockets and keeps them: what waits in the socket of a worker that dies is
+taken by the one that comes after it, and a worker that leaves lets its successor listen before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from hubbub.config import Config
+from hubbub.errors import ConfigError
+from hubbub.server import announce, bind, why_not
+from hubbub.supervisor.pace import Pace
+from hubbub.supervisor.process import Child, said
+from hubbub.supervisor.store import Store
+from hubbub.telemetry.logs import set_up
+from hubbub.worker import VARIABLE, Worker
+
+__all__ = ["supervise"]
+
+log = logging.getLogger("hubbub.supervisor")
+
+# Seconds beyond its drain that a worker gets to end.
+_LONGER: Final = 5.0
+# Seconds for a worker to be ready: a large store is looked through, an application loads a model.
+_READY: Final = 120.0
+# Connections that may wait in one socket.
+_BACKLOG: Final = 4096
+
+
+def supervise(config: Config, arguments: Sequence[str]) -> int:
+    """Run `hubbub` with these arguments in several processes until SIGTERM or SIGINT; returns the exit status.
+
+    Raises `ConfigError` where they cannot be started.
+    """
+    set_up(config.server.log_level)
+    return asyncio.run(_Supervisor(config, arguments).run())
+
+
+class _Slot:
+    """One worker after another, on the same sockets."""
+
+    def __init__(self, number: int, sockets: Sequence[socket.socket]) -> None:
+        self.number = number
+        self.sockets = sockets
+        self.pace = Pace()
+        self.child: Child | None = None
+        # Held by whoever starts one: there is one at a time.
+        self.starting = asyncio.Lock()
+
+    def listen(self) -> None:
+        """Let connections wait in the sockets."""
+        for sock in self.sockets:
+            sock.listen(_BACKLOG)
+
+    def turn_away(self) -> None:
+        """Nobody takes what waits: let the kernel give it, and what comes, to the others (Linux)."""
+        if sys.platform == "linux":
+            for sock in self.sockets:
+                sock.shutdown(socket.SHUT_RD)
+
+
+class _Supervisor:
+    def __init__(self, config: Config, arguments: Sequence[str]) -> None:
+        self._config = config
+        self._command = (sys.executable, "-m", "hubbub", *arguments)
+        self._environment = dict(os.environ)
+        self._slots: list[_Slot] = []
+        self._store = None if config.redis.engine else Store(config)
+        # Held open as long as this process lives.
+        self._lifeline = os.pipe()
+        self._stopping = asyncio.Event()
+        self._interrupts = 0
+        self._rolling: asyncio.Task[None] | None = None
+        # Set while a roll was asked for that has not begun.
+        self._roll_again = False
+        self._address = ""
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        keeping: list[asyncio.Task[None]] = []
+        try:
+            await self._bind()
+            if self._store is not None:
+                self._environment["HUBBUB_ENGINE"] = await self._store.start()
+            loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+            loop.add_signal_handler(signal.SIGINT, self._interrupted)
+            loop.add_signal_handler(signal.SIGHUP, self._roll)
+            # One first: what is wrong with all of them is said once.
+            status = await self._begin(self._slots[:1]) or await self._begin(self._slots[1:])
+            if status or self._stopping.is_set():
+                return status
+            announce(self._address, self._config)
+            keeping = [loop.create_task(self._keep(slot)) for slot in self._slots]
+            await self._stopping.wait()
+            return 0
+        finally:
+            if self._rolling is not None:
+                keeping.append(self._rolling)
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
+            await self._end()
+
+    async def _bind(self) -> None:
+        server = self._config.server
+        try:
+            # Without SO_REUSEPORT, which would share the port with anybody of this user's.
+            for sock in await bind(server.host, server.port):
+                sock.close()
+            port = server.port
+            for number in range(1, self._config.server.processes + 1):
+                if number > 1 and sys.platform != "linux":
+                    # Only there does the kernel spread connections: elsewhere all take from one socket.
+                    sockets: Sequence[socket.socket] = self._slots[0].sockets
+                else:
+                    sockets = await bind(server.host, port, reuse_port=True)
+                port = sockets[0].getsockname()[1]
+                self._slots.append(_Slot(number, sockets))
+        except OSError as error:
+            raise ConfigError(why_not(error, self._config)) from error
+
+    async def _begin(self, slots: Sequence[_Slot]) -> int:
+        """Start these workers; 0 when all are ready, else the exit status of one that never was."""
+        for status in await asyncio.gather(*map(self._start, slots)):
+            if status:
+                return status
+        return 0
+
+    async def _start(self, slot: _Slot) -> int:
+        """Start a worker; 0 when it is ready and its slot's, else how it ended."""
+        theirs, status = os.pipe()
+        worker = Worker(
+            number=slot.number,
+            count=len(self._slots),
+            sockets=tuple(sock.fileno() for sock in slot.sockets),
+            status=status,
+            lifeline=self._lifeline[0],
+        )
+        slot.listen()
+        try:
+            child = await Child.start(
+                self._command,
+                {**self._environment, VARIABLE: worker.encode()},
+                (*worker.sockets, worker.status, worker.lifeline),
+            )
+        except BaseException:
+            os.close(theirs)
+            raise
+        finally:
+            os.close(status)
+        reading = asyncio.ensure_future(said(theirs))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((reading, stopping), timeout=_READY, return_when=asyncio.FIRST_COMPLETED)
+            address = reading.result() if reading.done() else ""
+            if address:
+                self._address = address
+                slot.child, previous = child, slot.child
+                if previous is not None:
+                    previous.signal(signal.SIGTERM)
+                    await previous.end(self._config.server.drain_timeout + _LONGER)
+                return 0
+        except BaseException:
+            child.signal(signal.SIGKILL)
+            raise
+        finally:
+            for task in (reading, stopping):
+                task.cancel()
+            await asyncio.gather(reading, stopping, return_exceptions=True)
+        child.signal(signal.SIGTERM)
+        ended = await child.end(_LONGER)
+        return 0 if self._stopping.is_set() else ended or 1
+
+    async def _keep(self, slot: _Slot) -> None:
+        """Start the worker again whenever it has ended by itself."""
+        while True:
+            child, lived = slot.child, 0.0
+            if child is not None:
+                status = await asyncio.shield(child.ended)
+                lived = child.lived
+            async with slot.starting:
+                if slot.child is not child:
+                    # Its successor is there.
+                    continue
+                if child is not None:
+                    log.error("worker %d has ended (%s): another is started", slot.number, _how(status))
+                    slot.child = None
+                await asyncio.sleep(slot.pace.wait(lived))
+                if await self._start(slot):
+                    log.error("worker %d does not start: the others go on, and it is tried again", slot.number)
+                    slot.turn_away()
+
+    def _roll(self) -> None:
+        """Replace the workers one by one."""
+        if self._rolling is None or self._rolling.done():
+            self._rolling = asyncio.get_running_loop().create_task(self._replace_all())
+        else:
+            self._roll_again = True
+
+    async def _replace_all(self) -> None:
+        while True:
+            self._roll_again = False
+            log.info("replacing the workers one by one")
+            for slot in self._slots:
+                async with slot.starting:
+                    failed = await self._start(slot)
+                if failed:
+                    log.error("the successor of worker %d does not start: the workers stay as they are", slot.number)
+                    break
+            else:
+                log.info("all workers have been replaced")
+            if not self._roll_again:
+                return
+
+    def _interrupted(self) -> None:
+        self._interrupts += 1
+        self._stopping.set()
+        if self._interrupts > 1:
+            # They have been asked politely.
+            for slot in self._slots:
+                if slot.child is not None:
+                    slot.child.signal(signal.SIGINT)
+
+    async def _end(self) -> None:
+        children = [slot.child for slot in self._slots if slot.child is not None]
+        number = signal.SIGINT if self._interrupts else signal.SIGTERM
+        for child in children:
+            child.signal(number)
+        await asyncio.gather(*(child.end(self._config.server.drain_timeout + _LONGER) for child in children))
+        if self._store is not None:
+            await self._store.stop()
+        for sock in {sock for slot in self._slots for sock in slot.sockets}:
+            sock.close()
+        for file in self._lifeline:
+            os.close(file)
+
+
+def _how(status: int) -> str:
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

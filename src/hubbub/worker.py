@@ -1,0 +1,68 @@
+"""What a worker has from its supervisor: a number, the sockets to listen on, and two pipes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import MutableMapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from hubbub.config import Config
+
+__all__ = ["FOLDER", "VARIABLE", "Worker"]
+
+VARIABLE: Final = "_HUBBUB_WORKER"
+"""The variable of the environment that holds it, from process to process."""
+
+
+FOLDER: Final = "nats"
+"""The folder within `data` in which workers keep what they share; a server alone keeps its files beside it."""
+
+
+class Worker(Struct, frozen=True, kw_only=True):
+    """One of several processes on one port; files are numbers of open files."""
+
+    # From 1.
+    number: int
+    count: int
+    # Bound, and listening already: what comes before this process is ready waits in them.
+    sockets: tuple[int, ...]
+    # To be written to when the worker is ready: its address.
+    status: int
+    # Ends when the supervisor does.
+    lifeline: int
+
+    @classmethod
+    def inherited(cls, environment: MutableMapping[str, str]) -> Worker | None:
+        """What this process has inherited, or None where nobody supervises it; children of its own inherit nothing."""
+        text = environment.pop(VARIABLE, None)
+        if text is None:
+            return None
+        worker = msgspec.json.decode(text, type=cls)
+        for file in (*worker.sockets, worker.status, worker.lifeline):
+            os.set_inheritable(file, False)
+        return worker
+
+    def encode(self) -> str:
+        """The value of the variable."""
+        return msgspec.json.encode(self).decode()
+
+    def listening(self) -> list[socket.socket]:
+        """The sockets, which this process then owns."""
+        return [socket.socket(fileno=file) for file in self.sockets]
+
+    def ready(self, address: str) -> None:
+        """Tell the supervisor, once."""
+        os.write(self.status, address.encode())
+        os.close(self.status)
+
+    def share(self, config: Config) -> Config:
+        """The configuration as it is for one of several: its share of the connections, and a name of its own."""
+        hub = config.hub
+        most = -(-hub.limits.connections // self.count)
+        limits = msgspec.structs.replace(hub.limits, connections=most)
+        name = f"{hub.node_name}-{self.number}" if hub.node_name else ""
+        return msgspec.structs.replace(config, hub=msgspec.structs.replace(hub, limits=limits, node_name=name))

@@ -1,0 +1,325 @@
+"""Several workers on one port: they share the work, are started again when they die, and nobody notices a roll."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from hubbub.client import Client, connect
+from support.loop import PATIENCE, eventually, run
+from support.redis import Redis
+from support.server import Child, command, get
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, and that live."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    return [int(row[0]) for row in rows if int(row[1]) == pid and not row[2].startswith("Z")]
+
+
+def lives(pid: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
+@contextlib.asynccontextmanager
+async def workers(redis: Redis, *arguments: str, count: int = 3, cwd: Path | None = None) -> AsyncIterator[Child]:
+    """So many workers; none of them is left."""
+    words = ("--workers", str(count), *(arguments or ("--dev",)))
+    prefix = f"workers{os.getpid()}.{id(words)}:"
+    async with Child.spawned(
+        *words, cwd=cwd, HUBBUB_ENGINE=redis.url, HUBBUB_REDIS_PREFIX=prefix, HUBBUB_HANDSHAKE_RATE_IP="off"
+    ) as child:
+        mine = children(child.process.pid)
+        try:
+            yield child
+        finally:
+            mine += children(child.process.pid)
+            if child.process.returncode is None:
+                child.signal(signal.SIGTERM)
+                await child.exit_status()
+            for pid in mine:
+                await eventually(lambda pid=pid: not lives(pid))  # type: ignore[misc]  # mypy sees no type of it
+
+
+def by_worker(child: Child) -> Counter[str]:
+    """How many connections each worker has taken."""
+    return Counter(
+        line.partition("[")[2].partition("]")[0] for line in child.logged().splitlines() if '"event":"connect"' in line
+    )
+
+
+class Crowd:
+    """Clients in a room, who write down what they hear, while one of them goes on speaking."""
+
+    def __init__(self, address: str, size: int) -> None:
+        self._clients = [connect(f"{address}/?user_id=u{number}") for number in range(size)]
+        self.heard: list[list[int]] = [[] for _ in self._clients]
+        self.said = 0
+        self._speaking = asyncio.Event()
+
+    async def __aenter__(self) -> Crowd:
+        for client in self._clients:
+            await client.open()
+            await client.join("lobby")
+        self._reading = [
+            asyncio.create_task(self._read(client, heard))
+            for client, heard in zip(self._clients, self.heard, strict=True)
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._reading:
+            task.cancel()
+        await asyncio.gather(*self._reading, return_exceptions=True)
+        for client in self._clients:
+            await client.close()
+
+    async def _read(self, client: Client, heard: list[int]) -> None:
+        async for message in client:
+            heard.append(message.content)  # noqa: PERF401  # others look at it meanwhile
+
+    async def speak_while(self, what: Callable[[], Awaitable[object]]) -> None:
+        """Let one speak until `what` is done, and wait until all have heard everything."""
+        doing = asyncio.ensure_future(what())
+        while not doing.done():
+            await self._clients[0].send("chat", self.said, room="lobby")
+            self.said += 1
+        await doing
+        await eventually(lambda: all(len(heard) >= self.said for heard in self.heard))
+
+
+def test_all_take_their_share(redis: Redis) -> None:
+    """The kernel spreads connections: no worker has less than a quarter of what would be even."""
+
+    async def main() -> None:
+        async with workers(redis, count=2) as child, Crowd(child.address, 60):
+            taken = by_worker(child)
+
+            assert set(taken) == {"1", "2"}
+            assert min(taken.values()) >= 60 / 2 / 4
+            assert child.errors() == ""
+
+    run(main())
+
+
+def test_a_worker_that_is_killed_is_started_again(redis: Redis) -> None:
+    """Whoever was on it comes back, and nothing is lost or doubled; the others notice nothing."""
+
+    async def main() -> None:
+        async with workers(redis) as child, Crowd(child.address, 9) as crowd:
+            first = children(child.process.pid)
+
+            async def kill() -> None:
+                os.kill(first[0], signal.SIGKILL)
+                await eventually(lambda: len(children(child.process.pid)) == 3)
+                await eventually(lambda: "another is started" in child.errors())
+
+            await crowd.speak_while(kill)
+
+            assert crowd.said > 0 and all(heard == list(range(crowd.said)) for heard in crowd.heard)
+            assert set(first[1:]) < set(children(child.process.pid))
+            assert "worker 1 has ended (signal SIGKILL)" in child.errors()
+
+    run(main())
+
+
+def test_a_roll_replaces_all_and_nobody_notices(redis: Redis) -> None:
+    """SIGHUP: a successor is ready before its predecessor says goodbye; no request is refused meanwhile."""
+
+    async def main() -> None:
+        async with workers(redis, "--dev", "--drain-timeout", "2", count=2) as child, Crowd(child.address, 6) as crowd:
+            first = set(children(child.process.pid))
+            answers = Counter[int]()
+
+            async def roll() -> None:
+                child.signal(signal.SIGHUP)
+                while first & set(children(child.process.pid)):
+                    answers[(await get(child.address, "/health")).status] += 1
+
+            await crowd.speak_while(roll)
+
+            assert crowd.said > 0 and all(heard == list(range(crowd.said)) for heard in crowd.heard)
+            assert len(children(child.process.pid)) == 2
+            assert set(answers) == {200}
+
+    run(main())
+
+
+def test_a_successor_that_does_not_start_changes_nothing(redis: Redis, tmp_path: Path) -> None:
+    """A roll with a mistake in the code ends at the first worker; and the code mended, it goes through."""
+
+    async def main() -> None:
+        app = tmp_path / "app.py"
+        good = "from hubbub import Hub\n\nhub = Hub()\n"
+        app.write_text(good)
+        async with workers(redis, "app:hub", "--dev", count=2, cwd=tmp_path) as child:
+            first = children(child.process.pid)
+            app.write_text("import nothing_of_that_name\n")
+            child.signal(signal.SIGHUP)
+            await eventually(lambda: "the successor of worker 1 does not start" in child.errors())
+            still = children(child.process.pid)
+            app.write_text(good)
+            child.signal(signal.SIGHUP)
+            await eventually(lambda: not set(first) & set(children(child.process.pid)))
+
+            assert still == first
+            assert "No module named 'nothing_of_that_name'" in child.errors()
+
+    run(main())
+
+
+def test_who_cannot_come_back_is_in_nobodys_way(redis: Redis, tmp_path: Path) -> None:
+    """A worker that died and does not start gets no connections; when it can, it is there again."""
+
+    async def main() -> None:
+        app = tmp_path / "app.py"
+        good = "from hubbub import Hub\n\nhub = Hub()\n"
+        app.write_text(good)
+        async with workers(redis, "app:hub", "--dev", count=2, cwd=tmp_path) as child:
+            first = children(child.process.pid)
+            app.write_text("import nothing_of_that_name\n")
+            os.kill(first[0], signal.SIGKILL)
+            await eventually(lambda: "worker 1 does not start" in child.errors())
+            for _ in range(30):
+                assert (await get(child.address, "/health")).status == 200
+            app.write_text(good)
+            await eventually(lambda: len(children(child.process.pid)) == 2)
+
+    run(main())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_end(redis: Redis, number: signal.Signals) -> None:
+    """All are drained, and the exit status is that of a server alone."""
+
+    async def main() -> None:
+        async with workers(redis, count=2) as child:
+            client = connect(f"{child.address}/?user_id=alice")
+            await client.open()
+            child.signal(number)
+
+            assert await child.exit_status() == 0
+            assert child.errors() == ""
+            await client.close()
+
+    run(main())
+
+
+def test_without_their_supervisor_they_end(redis: Redis) -> None:
+    """It is killed, and cannot say so; nothing is left behind."""
+
+    async def main() -> None:
+        async with workers(redis, count=2) as child:
+            mine = children(child.process.pid)
+            child.signal(signal.SIGKILL)
+            await child.exit_status()
+            for pid in mine:
+                await eventually(partial(_gone, pid))
+
+    run(main())
+
+
+def _gone(pid: int) -> bool:
+    return not lives(pid)
+
+
+class TestErrors:
+    """What is wrong with all of them is said once, in one sentence."""
+
+    def test_a_port_in_use(self, redis: Redis) -> None:
+        """Also by somebody who would share it."""
+
+        async def main() -> None:
+            async with workers(redis, count=2) as child:
+                port = child.address.rpartition(":")[2]
+                status, out, errors = await command("serve", "--dev", "--workers", "2", "--port", port)
+
+                assert status == 2 and out == ""
+                assert errors.count("is in use: stop what listens there") == errors.count("\n") == 1
+
+        run(main())
+
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [
+            (("nowhere:hub", "--dev"), "there is no module 'nowhere' here"),
+            ((), "nobody could come in"),
+        ],
+    )
+    def test_a_mistake(self, redis: Redis, words: Sequence[str], said: str, tmp_path: Path) -> None:
+        async def main() -> None:
+            status, out, errors = await command(
+                "serve", *words, "--workers", "3", "--port", "0", cwd=tmp_path, HUBBUB_ENGINE=redis.url
+            )
+
+            assert status == 2 and out == ""
+            assert errors.count(said) == errors.count("\n") == 1
+
+        run(main())
+
+    def test_the_folder_of_the_other_kind(self, tmp_path: Path) -> None:
+        """What one process has stored is not what several share: neither opens the other's."""
+
+        async def main() -> None:
+            (tmp_path / "alone").mkdir()
+            (tmp_path / "alone" / "hubbub.db").write_bytes(b"")
+            (tmp_path / "several" / "nats").mkdir(parents=True)
+            for count, folder, said in (
+                ("2", "alone", "start without workers"),
+                ("1", "several", "--workers 2 or more"),
+            ):
+                words = ("--workers", count, "--data", str(tmp_path / folder))
+                status, out, errors = await command("serve", "--dev", "--port", "0", *words)
+
+                assert status == 2 and out == ""
+                assert errors.count(said) == errors.count("\n") == 1
+
+        run(main())
+
+    def test_a_program_that_fails(self, redis: Redis, tmp_path: Path) -> None:
+        """With its own traceback, and the exit status of Python."""
+
+        async def main() -> None:
+            (tmp_path / "app.py").write_text("1 / 0\n")
+            status, _, errors = await command(
+                "serve", "app:hub", "--dev", "--workers", "3", cwd=tmp_path, HUBBUB_ENGINE=redis.url
+            )
+
+            assert status == 1 and errors.count("ZeroDivisionError: ") == 1
+
+        run(main())
+
+
+def test_no_worker_takes_longer_than_it_may(redis: Redis) -> None:
+    """A client that does not go holds its worker up no longer than the drain, and twice Ctrl+C not even so long."""
+
+    async def main() -> None:
+        async with workers(redis, "--dev", "--drain-timeout", "60", count=2) as child:
+            reader, writer = await asyncio.open_connection("localhost", int(child.address.rpartition(":")[2]))
+            writer.write(
+                b"GET /ws?user_id=alice HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            await reader.readuntil(b"\r\n\r\n")
+            child.signal(signal.SIGINT)
+            # The close frame: the drain has begun, and this client does not answer.
+            await reader.read(2)
+            child.signal(signal.SIGINT)
+
+            assert await child.exit_status(PATIENCE) == 0
+            writer.close()
+
+    run(main())
