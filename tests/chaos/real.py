@@ -89,7 +89,9 @@ class RealClient:
     def _recovered(self, event: Recovered) -> None:
         if not event.recovered:
             self.tally.unrecovered.append(f"{self.name}: {event.channel}")
-            self._start(inbox_channel(self.name) if event.channel == "inbox" else event.channel)
+            channel = inbox_channel(self.name) if event.channel == "inbox" else event.channel
+            if channel in self._readings:
+                self._start(channel)
 
     def _start(self, channel: str) -> None:
         position = self._position(channel)
