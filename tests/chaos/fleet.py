@@ -90,17 +90,18 @@ class Fleet:
         for member in self.real:
             member.hurry()
 
-    async def publish(self) -> None:
-        """Publish at the plan's rate for as long as it says."""
+    async def publish(self, over: asyncio.Event) -> None:
+        """Publish at the plan's rate until it is `over`."""
         loop = asyncio.get_running_loop()
         begin, due = loop.time(), 0
-        while (elapsed := loop.time() - begin) < self._plan.seconds:
+        while not over.is_set():
+            elapsed = loop.time() - begin
             target = int(elapsed * self._plan.rate)
             for _ in range(target - due):
                 self._publish_one()
             due = target
             await asyncio.sleep(_TURN)
-        self.published_for = elapsed
+        self.published_for = loop.time() - begin
 
     def _publish_one(self) -> None:
         chance = self._chance
@@ -132,7 +133,9 @@ class Fleet:
         def at_the_end(member: RealClient | LeanClient) -> bool:
             channels = inbox_channel(member.name), room_channel(member.room)
             return member.connected and all(
-                self.ledger.reading(member.name, channel).end >= ends[channel] for channel in channels if channel in ends
+                self.ledger.reading(member.name, channel).end >= ends[channel]
+                for channel in channels
+                if channel in ends
             )
 
         if not await self.everyone(at_the_end, deadline - loop.time()):

@@ -30,9 +30,9 @@ def hands(engine: str, *, forgets: bool, hurry: float = 1.0) -> tuple[Hand, ...]
     if engine not in SHARED:
         return (Hand((kind.KILL,), (3.0 / hurry, 8.0 / hurry)),)
     return (
-        Hand((kind.KILL, kind.ROLL, kind.FREEZE), (2.0 / hurry, 8.0 / hurry)),
-        Hand((kind.DEAFEN, kind.HANG, kind.RESTART, *([kind.EMPTY] if forgets else [])), (3.0 / hurry, 9.0 / hurry)),
-        Hand((kind.CUT, kind.SWALLOW_OUT, kind.SWALLOW_BACK, kind.SWALLOW, kind.SLOW), (1.0 / hurry, 6.0 / hurry)),
+        Hand((kind.KILL, kind.ROLL, kind.FREEZE), (4.0 / hurry, 12.0 / hurry)),
+        Hand((kind.DEAFEN, kind.HANG, kind.RESTART, *([kind.EMPTY] if forgets else [])), (6.0 / hurry, 18.0 / hurry)),
+        Hand((kind.CUT, kind.SWALLOW_OUT, kind.SWALLOW_BACK, kind.SWALLOW, kind.SLOW), (4.0 / hurry, 10.0 / hurry)),
     )
 
 

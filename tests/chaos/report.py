@@ -29,7 +29,7 @@ def report(outcome: Outcome) -> str:
         ("acknowledged", f"{verdict.acknowledged:,}"),
         ("delivered", f"{verdict.delivered:,}"),
         *((fault, f"{faults[fault]:,}") for fault in Fault),
-        ("missed and told", f"{verdict.told:,}" if plan.forgets else ""),
+        ("missed and told", f"{verdict.told:,}" if plan.forgets or verdict.told else ""),
         ("recovered: false", f"{len(tally.unrecovered):,}"),
         *((kind, f"{tally.happened[kind]:,}") for kind in plan.misfortunes),
         ("a killed node", f"{_seconds('listens again after', tally.restarts)}{_last(tally.restarts)}"),

@@ -73,9 +73,10 @@ async def run(plan: Plan) -> Outcome:
             if not await fleet.everyone(lambda member: member.connected, _GATHER_WITHIN):
                 raise TimeoutError(f"of {plan.clients} clients {fleet.connected} were connected in time")
             used = time.process_time()
+            storm = Storm(plan, cluster, fleet, tally)
             async with asyncio.TaskGroup() as group:
-                group.create_task(Storm(plan, cluster, fleet, tally).rage())
-                group.create_task(fleet.publish())
+                group.create_task(storm.rage())
+                group.create_task(fleet.publish(storm.over))
             load = (time.process_time() - used) / fleet.published_for
             # What is acknowledged later does not count for the rate: the server was behind.
             rate = len(set(fleet.ledger.ack_numbers)) / fleet.published_for

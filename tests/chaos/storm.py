@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from random import Random
 
@@ -40,31 +40,43 @@ class Storm:
         self._fleet = fleet
         self._tally = tally
         self._ends = 0.0
+        self._latest = 0.0
+
+        # Everything is whole again.
+        self.over = asyncio.Event()
 
     async def rage(self) -> None:
-        """As long as the plan says; everything is whole again when it is over."""
+        """As long as the plan says, and longer where something has not happened yet; then `over` is set."""
         self._ends = asyncio.get_running_loop().time() + self._plan.seconds
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._resets())
-            group.create_task(self._stalls())
-            for number, hand in enumerate(self._plan.hands):
-                group.create_task(self._deal(hand, Random(f"{self._plan.seed} hand {number}")))
+        self._latest = self._ends + self._plan.seconds
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._resets())
+                group.create_task(self._stalls())
+                for number, hand in enumerate(self._plan.hands):
+                    group.create_task(self._deal(hand, Random(f"{self._plan.seed} hand {number}")))
+        finally:
+            self.over.set()
 
-    async def _pause(self, seconds: float) -> bool:
-        """Wait; whether the storm goes on then."""
-        left = self._ends - asyncio.get_running_loop().time()
-        await asyncio.sleep(max(0.0, min(seconds, left)))
-        return seconds < left
+    def _owed(self, kinds: Iterable[Misfortune]) -> list[Misfortune]:
+        """What has not happened yet."""
+        return [kind for kind in kinds if not self._tally.happened[kind]]
+
+    async def _pause(self, seconds: float, kinds: Iterable[Misfortune]) -> bool:
+        """Wait; whether there is something to do then for whom these `kinds` are."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(max(0.0, min(seconds, self._ends - loop.time())))
+        return loop.time() < self._ends or (loop.time() < self._latest and bool(self._owed(kinds)))
 
     async def _resets(self) -> None:
         chance = Random(f"{self._plan.seed} resets")
-        while self._plan.resets and await self._pause(chance.expovariate(self._plan.resets)):
+        while self._plan.resets and await self._pause(chance.expovariate(self._plan.resets), ()):
             self._tally.happened[Misfortune.RESET] += chance.choice(self._fleet.members).reset()
 
     async def _stalls(self) -> None:
         chance = Random(f"{self._plan.seed} stalls")
         loop = asyncio.get_running_loop()
-        while self._plan.stalls and await self._pause(chance.expovariate(self._plan.stalls)):
+        while self._plan.stalls and await self._pause(chance.expovariate(self._plan.stalls), ()):
             seconds = min(chance.uniform(*_STALL), self._ends - loop.time())
             self._tally.happened[Misfortune.STALL] += chance.choice(self._fleet.members).stall(seconds)
 
@@ -74,8 +86,10 @@ class Storm:
         loop = asyncio.get_running_loop()
         left: list[Misfortune] = []
         pause = chance.uniform(*hand.pause)
-        while await self._pause(pause):
+        while await self._pause(pause, hand.deck):
             left = left or chance.sample(hand.deck, len(hand.deck))
+            if loop.time() >= self._ends:
+                left = self._owed(hand.deck)
             began = loop.time()
             kind = left.pop()
             # What nothing was there for, such as a link without connections, does not count.
@@ -145,7 +159,7 @@ class Storm:
         """Something that lasts, and always has an end."""
         begin()
         try:
-            await self._pause(chance.uniform(*self._plan.lasts))
+            await asyncio.sleep(chance.uniform(*self._plan.lasts))
         finally:
             end()
 

@@ -8,7 +8,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Any, cast
+from typing import cast
 
 from support.resetting import reset
 
@@ -110,7 +110,9 @@ class Link:
             if target is None:
                 raise ConnectionRefusedError
             async with asyncio.timeout(_CONNECT_WITHIN):
-                await asyncio.get_running_loop().create_connection(lambda: end.meet(_End(self, Direction.BACK)), *target)
+                await asyncio.get_running_loop().create_connection(
+                    lambda: end.meet(_End(self, Direction.BACK)), *target
+                )
         except OSError:
             # TimeoutError is one.
             end.reset()
@@ -190,6 +192,7 @@ class _End(asyncio.Protocol):
             self._timer.cancel()
         other, self._other = self._other, None
         if other is not None:
+            other._other = None
             self._pass_on([data for _, data in self._late], other)
             other.end(error)
 
@@ -237,7 +240,7 @@ class _End(asyncio.Protocol):
 
     def _keep(self, data: bytes) -> None:
         loop = asyncio.get_running_loop()
-        self._link.disturbed += 1
+        self._link.disturbed += self._link.delay > 0
         self._late.append((loop.time() + self._link.delay, data))
         self._late_size += len(data)
         if self._late_size > _MOST_LATE:
@@ -261,7 +264,7 @@ class _End(asyncio.Protocol):
             self._timer = loop.call_at(self._late[0][0], self.due)
 
     @staticmethod
-    def _pass_on(pieces: Iterable[Any], other: _End) -> None:
+    def _pass_on(pieces: Iterable[bytes], other: _End) -> None:
         joined = b"".join(pieces)
         if joined:
             other.write(joined)
