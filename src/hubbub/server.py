@@ -177,8 +177,8 @@ def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine | RedisEngi
         return MemoryEngine(history, retention=retention)
     if (Path(store.data) / FOLDER).exists():
         raise ConfigError(
-            f"{store.data} holds what several workers have stored: start with --workers 2 or more, or name another folder "
-            "in data"
+            f"{store.data} holds what several workers have stored: start with --workers 2 or more, or name another "
+            "folder in data"
         )
     return SqliteEngine(store.data, store.durability, history, retention=retention)
 

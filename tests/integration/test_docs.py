@@ -45,7 +45,11 @@ from support.server import Child, command, get
 ROOT = Path(__file__).resolve().parents[2]
 
 # Whose blocks are tested. Those in spec/ and bench/ have tests of their own.
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/README.md")])
+PAGES = sorted(
+    path
+    for where in ("*.md", "docs/**/*.md", "examples/*/README.md", "deploy/*/README.md")
+    for path in ROOT.glob(where)
+)
 
 # Programs that are not ours, or do what other tests do: packages are installed in tests/packaging.
 OTHERS = {"cd", "git", "kill", "pip", "ulimit"}

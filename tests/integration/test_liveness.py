@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection
+from websockets.frames import Frame, Opcode
 
 from contract.transports.harness import TEXT, frame, handshake
 from support.client import FULL, connect
@@ -35,6 +36,30 @@ def test_a_plain_client_is_pinged_and_closed_when_it_is_silent() -> None:
 
             assert received.close_rcvd is not None and received.close_rcvd.code == 4001
             assert alice.seen == []
+
+    run(main())
+
+
+def test_a_plain_client_that_answers_is_pinged_after_each_silence() -> None:
+    """Also where the limit is far away: a proxy between them may be of less patience than the server."""
+
+    async def main() -> None:
+        pings: list[float] = []
+        async with (
+            serving(ping_interval=0.3, silence_limit=60.0) as server,
+            connect(server.address, "alice") as alice,
+        ):
+            send = alice.raw.protocol.send_frame
+
+            def count(frame: Frame) -> None:
+                if frame.opcode is Opcode.PONG:
+                    pings.append(asyncio.get_running_loop().time())
+                send(frame)
+
+            alice.raw.protocol.send_frame = count  # type: ignore[method-assign]  # each pong stands for a ping
+            await eventually(lambda: len(pings) == 3)
+
+            assert pings[2] - pings[0] < 10
 
     run(main())
 

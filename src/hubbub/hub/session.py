@@ -155,7 +155,6 @@ class Session:
 
         # Why it ends, or ended; None before.
         self._closing: tuple[int, str] | None = None
-
         self._timer: Timer | None = None
         # Ends the session when its token ends.
         self._expiry: Timer | None = None
@@ -587,7 +586,8 @@ class Session:
         elif silent >= options.ping_interval:
             if self._writer is not None:
                 self._writer.ping()
-            self._timer = node.wheel.after(options.silence_limit - silent, self._watch)
+            # Who answers is silent anew from then on: its next ping may be due long before the limit would be.
+            self._timer = node.wheel.after(min(options.ping_interval, options.silence_limit - silent), self._watch)
         else:
             self._timer = node.wheel.after(options.ping_interval - silent, self._watch)
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-import secrets
 import shutil
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
@@ -22,95 +19,18 @@ from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import LOBBY, a_publication, contents
 from hubbub.types import Position
 from support.loop import PATIENCE, eventually, run
-from support.redis import Redis, serving_redis
+from support.publisher import Publisher, a_node, all_told, node, usable
+from support.redis import KINDS, Redis, serving_redis
 
 # With every second, which is the default, the last moments are lost with the process.
 APPEND: Final = ("--appendonly", "yes", "--appendfsync", "always")
 
 
-def a_node() -> str:
-    """A name that no other node has."""
-    return f"node.{secrets.token_hex(4)}"
-
-
-@contextlib.asynccontextmanager
-async def node(redis: Redis, *, lease: float = 10.0) -> AsyncIterator[tuple[RedisEngine, Ear]]:
-    """A node that listens to the lobby."""
-    engine, ear = RedisEngine(redis.url, lease=lease), Ear()
-    await engine.start(ear, a_node())
-    try:
-        await engine.listen([LOBBY])
-        yield engine, ear
-    finally:
-        await engine.stop()
-
-
-class Publisher:
-    """Publishes numbers as an application does that wants each of them in: again with the same id until it is taken."""
-
-    def __init__(self, engine: RedisEngine, name: str = "alice") -> None:
-        self._engine = engine
-        self._name = name
-        self.taken: list[str] = []
-        self.refusals: list[Exception] = []
-        self._task: asyncio.Task[None] | None = None
-        self._over = False
-
-    async def say(self, text: str) -> Accepted:
-        """Returns when it is taken."""
-        while True:
-            try:
-                accepted = await self._engine.publish(LOBBY, a_publication(text, id=text, from_=self._name))
-            except Reject as error:
-                self.refusals.append(error)
-                await asyncio.sleep(0.02)
-            else:
-                self.taken.append(text)
-                return accepted
-
-    async def __aenter__(self) -> Publisher:
-        self._task = asyncio.create_task(self._go_on())
-        await self.some()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self._over = True
-        assert self._task is not None
-        await self._task
-
-    async def some(self, more: int = 50) -> None:
-        """Wait until some more are taken."""
-        enough = len(self.taken) + more
-        await eventually(lambda: len(self.taken) >= enough)
-
-    async def _go_on(self) -> None:
-        number = 0
-        while not self._over:
-            await self.say(f"{self._name}-{number}")
-            number += 1
-
-
-async def all_told(ear: Ear, publisher: Publisher) -> None:
-    """Everything taken has been told, once and in order."""
-    await ear.hear(publisher.taken[-1])
-
-    assert ear.texts() == publisher.taken
-
-
-async def usable(engine: RedisEngine) -> None:
-    """Wait until the engine works again."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            with contextlib.suppress(Unavailable):
-                return await engine.check()
-            await asyncio.sleep(0.02)
-
-
 async def lose(redis: Redis, engine: RedisEngine) -> None:
     """Kill Redis, and wait until the engine has said that it is away."""
     redis.kill()
-    connections = engine._commands, engine._bus
-    await eventually(lambda: all(one is not None and one._said for one in connections))
+    (one,) = engine._partitions
+    await eventually(lambda: one.commands._said and one.bus._said)
     with pytest.raises(Unavailable):
         await engine.position(LOBBY)
 
@@ -121,7 +41,7 @@ def test_a_connection_is_cut(tmp_path: Path, kind: str) -> None:
 
     async def main() -> None:
         with serving_redis(tmp_path) as redis:
-            async with node(redis) as (engine, ear), node(redis) as (_, other):
+            async with node(redis.url) as (engine, ear), node(redis.url) as (_, other):
                 async with Publisher(engine) as publisher:
                     for _ in range(3):
                         redis.command("CLIENT", "KILL", "TYPE", kind)
@@ -139,7 +59,7 @@ def test_who_reads_too_slowly_is_cut_off_and_catches_up(tmp_path: Path) -> None:
 
     async def main() -> None:
         with serving_redis(tmp_path, "--client-output-buffer-limit", "pubsub", "100kb", "0", "0") as redis:
-            async with node(redis) as (engine, ear):
+            async with node(redis.url) as (engine, ear):
                 texts = [f"{number} " + "x" * 10_000 for number in range(200)]
                 answers = await asyncio.gather(*(engine.publish(LOBBY, a_publication(text)) for text in texts))
                 await ear.hear(texts[-1])
@@ -155,7 +75,7 @@ def test_redis_is_killed_and_has_kept_everything(tmp_path: Path) -> None:
 
     async def main() -> None:
         with serving_redis(tmp_path, *APPEND) as redis:
-            async with node(redis) as (engine, ear), node(redis) as (_, other):
+            async with node(redis.url) as (engine, ear), node(redis.url) as (_, other):
                 first = await Publisher(engine).say("first")
                 async with Publisher(engine) as publisher:
                     await lose(redis, engine)
@@ -183,7 +103,7 @@ def test_redis_is_killed_and_has_kept_nothing(tmp_path: Path) -> None:
 
     async def main() -> None:
         with serving_redis(tmp_path) as redis:
-            async with node(redis) as (engine, ear), node(redis) as (_, other):
+            async with node(redis.url) as (engine, ear), node(redis.url) as (_, other):
                 old = await Publisher(engine).say("old")
                 await lose(redis, engine)
                 redis.start()
@@ -204,7 +124,7 @@ def test_redis_comes_back_with_an_older_copy(tmp_path: Path) -> None:
 
     async def main() -> None:
         with serving_redis(tmp_path, "--dbfilename", "copy.rdb") as redis:
-            async with node(redis) as (engine, ear), node(redis) as (other, _):
+            async with node(redis.url) as (engine, ear), node(redis.url) as (other, _):
                 publisher = Publisher(engine)
                 for text in ("1", "2", "3"):
                     kept = await publisher.say(text)
@@ -236,7 +156,7 @@ def test_redis_is_emptied(tmp_path: Path) -> None:
 
     async def main() -> None:
         with serving_redis(tmp_path) as redis:
-            async with node(redis, lease=1.0) as (engine, ear):
+            async with node(redis.url, lease=1.0) as (engine, ear):
                 old = await Publisher(engine).say("old")
                 await engine.enter(LOBBY, "alice", "s1", 1, 10)
                 redis.command("FLUSHALL")
@@ -263,7 +183,7 @@ def test_scripts_are_removed(tmp_path: Path) -> None:
 
     async def main() -> None:
         with serving_redis(tmp_path) as redis:
-            async with node(redis) as (engine, ear):
+            async with node(redis.url) as (engine, ear):
                 redis.command("SCRIPT", "FLUSH")
                 accepted = await engine.publish(LOBBY, a_publication("one"))
                 await ear.hear("one")
@@ -278,7 +198,7 @@ def test_redis_hangs(tmp_path: Path) -> None:
 
     async def main() -> None:
         with serving_redis(tmp_path) as redis:
-            async with node(redis) as (engine, ear):
+            async with node(redis.url) as (engine, ear):
                 await engine.publish(LOBBY, a_publication("before"))
                 redis.signal(signal.SIGSTOP)
                 try:
@@ -317,7 +237,7 @@ def test_a_node_that_was_taken_for_dead_comes_back(tmp_path: Path) -> None:
 
     async def main() -> None:
         with serving_redis(tmp_path) as redis:
-            async with node(redis, lease=0.5) as (engine, _), node(redis, lease=0.5) as (other, _):
+            async with node(redis.url, lease=0.5) as (engine, _), node(redis.url, lease=0.5) as (other, _):
                 await engine.enter(LOBBY, "alice", "s1", 1, 10)
                 engine._renewed = asyncio.get_running_loop().time() + 1.5
                 await rooms_are(other, [])
@@ -331,8 +251,8 @@ def test_garbage_on_the_bus_is_counted(tmp_path: Path) -> None:
 
     async def main() -> None:
         with serving_redis(tmp_path) as redis:
-            async with node(redis) as (engine, ear):
-                bus = "hubbub:{room:lobby}:bus:0"
+            async with node(redis.url) as (engine, ear):
+                bus = "hubbub:room:lobby:bus:0"
                 for garbage in ("", "\n", "m a b c d e\nx", "m e 1 1 t \nno record", "x " * 100, "v - 0 0  \n{"):
                     redis.command("PUBLISH", bus, garbage)
                 redis.command("PUBLISH", "hubbub:control:0", "nonsense")
@@ -345,12 +265,38 @@ def test_garbage_on_the_bus_is_counted(tmp_path: Path) -> None:
     run(main(), logs_errors=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    # Redis 6.2 does not look at its replicas when it runs a script.
+    [*(("maxmemory", kind) for kind in KINDS), *(("min-replicas-to-write", kind) for kind in KINDS[1:])],
+)
+def test_redis_refuses_for_the_moment(tmp_path: Path, name: str, kind: str) -> None:
+    """Nothing is stored then, and that is said; each version has words of its own for it."""
+
+    async def main() -> None:
+        with serving_redis(tmp_path, kind=kind) as redis:
+            async with node(redis.url) as (engine, ear):
+                await engine.publish(LOBBY, a_publication("one"))
+                redis.command("CONFIG", "SET", name, "1")
+                for id in (None, "a1"):
+                    with pytest.raises(Unavailable, match=r"replicas|memory"):
+                        await engine.publish(LOBBY, a_publication("refused", id=id))
+                redis.command("CONFIG", "SET", name, "0")
+                await engine.publish(LOBBY, a_publication("two"))
+                await ear.hear("two")
+
+                assert ear.texts() == ["one", "two"]
+                assert (await engine.position(LOBBY)).seq == 2
+
+    run(main())
+
+
 def test_a_flood_is_refused_beyond_what_may_wait(tmp_path: Path) -> None:
     """At once, and with nothing stored of what was refused."""
 
     async def main() -> None:
         with serving_redis(tmp_path) as redis:
-            async with node(redis) as (engine, _):
+            async with node(redis.url) as (engine, _):
                 answers: list[Accepted | Exception] = []
                 refused = 0
                 for number in range(25_000):

@@ -3,6 +3,7 @@
 -- Returns nothing where the inbox does not reach so far; else `moved` and the records, the oldest first.
 local seq = tonumber(ARGV[5])
 local head = open_head()
+keep_head()
 if seq > head.seq then
   return {}
 end

@@ -1,73 +1,159 @@
-"""Where Redis is, and what it wants to hear first: read from a URL, whose password is never shown."""
+"""Where Redis is, and what it wants to hear first: read from a URL, whose passwords are never shown."""
 
 from __future__ import annotations
 
+import os
+import re
 import ssl
+from functools import lru_cache
 from typing import Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from msgspec import Struct
 
 from hubbub.errors import ConfigError
 
-__all__ = ["Address"]
+__all__ = ["Address", "Endpoint"]
 
-_FORM: Final = "write redis://user:password@host:6379/0, where all but the host may be missing (rediss: in TLS)"
+_FORM: Final = (
+    "write redis://user:password@host:6379/0, where all but the host may be missing (rediss: in TLS), "
+    "redis+sentinel://user:password@host1:26379,host2:26379/name-of-the-primary/0, "
+    "or redis+cluster://user:password@host1:6379,host2:6379"
+)
+_URL: Final = re.compile(
+    r"(?P<secure>rediss|redis)(?P<kind>\+sentinel|\+cluster)?://"
+    r"(?:(?P<user>[^/?#:]*)(?::(?P<password>[^/?#]*))?@)?"
+    r"(?P<hosts>[^/?#@]*)(?:/(?P<path>[^?#]*))?(?:\?(?P<query>[^#]*))?"
+)
+_HOST: Final = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?")
+
+# Parameters of the URL, by the names that redis-py gives them.
+_SECURE: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+_SENTINEL: Final = ("sentinel_user", "sentinel_password")
 
 
-class Address(Struct, frozen=True, kw_only=True):
-    """Where Redis is; its text is without the password."""
+class Endpoint(Struct, frozen=True):
+    """One server, and its port."""
 
     host: str
-    port: int = 6379
-    database: int = 0
-    user: str = ""
-    password: str = ""
-    # A file of authorities in TLS, empty for those of the system; None: no TLS.
-    authorities: str | None = None
-
-    @classmethod
-    def parse(cls, url: str) -> Address:
-        """Read a URL; raises `ConfigError`, which does not repeat it."""
-        try:
-            parts = urlsplit(url)
-            port = parts.port or 6379
-            query = parse_qs(parts.query, strict_parsing=True) if parts.query else {}
-            database = int(parts.path.strip("/") or 0)
-        except ValueError:
-            raise ConfigError(f"the URL of the engine cannot be read: {_FORM}") from None
-        if parts.scheme not in ("redis", "rediss"):
-            raise ConfigError(f"the engine's URL does not begin with redis:// or rediss://: {_FORM}")
-        if not parts.hostname:
-            raise ConfigError(f"the engine's URL names no host: {_FORM}")
-        if database < 0:
-            raise ConfigError(f"the engine's URL names no database: {_FORM}")
-        authorities = query.pop("ssl_ca_certs", [""])[-1]
-        if query or (authorities and parts.scheme == "redis"):
-            raise ConfigError("the engine's URL may have no parameter but ssl_ca_certs, and that only with rediss://")
-        return cls(
-            host=parts.hostname,
-            port=port,
-            database=database,
-            user=unquote(parts.username or ""),
-            password=unquote(parts.password or ""),
-            authorities=authorities if parts.scheme == "rediss" else None,
-        )
-
-    def context(self) -> ssl.SSLContext | None:
-        """How TLS is spoken, or None; raises `ConfigError` where the authorities cannot be read."""
-        if self.authorities is None:
-            return None
-        try:
-            return ssl.create_default_context(cafile=self.authorities or None)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                f"the authorities in {self.authorities} cannot be read ({error}): name a PEM file in ssl_ca_certs"
-            ) from None
+    port: int
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
+
+class Address(Struct, frozen=True, kw_only=True):
+    """Where Redis is; its text is without the passwords."""
+
+    # One Redis; or sentinels, which know where it is; or some members of a cluster.
+    endpoints: tuple[Endpoint, ...]
+    cluster: bool = False
+    # What sentinels call the primary; nothing where there are none.
+    primary: str = ""
+    database: int = 0
+    user: str = ""
+    password: str = ""
+    # What the sentinels themselves want to hear.
+    sentinel_user: str = ""
+    sentinel_password: str = ""
+    # A file of authorities in TLS, empty for those of the system; None: no TLS.
+    authorities: str | None = None
+    # Files of a certificate of our own and its key, for a Redis that asks for one.
+    certificate: str = ""
+    key: str = ""
+
+    @classmethod
+    def parse(cls, url: str) -> Address:
+        """Read a URL; raises `ConfigError`, which does not repeat it."""
+        parts = _URL.fullmatch(url)
+        if parts is None:
+            raise ConfigError(f"the URL of the engine cannot be read: {_FORM}")
+        sentinels, cluster = parts["kind"] == "+sentinel", parts["kind"] == "+cluster"
+        secure = parts["secure"] == "rediss"
+        path = (parts["path"] or "").rstrip("/").split("/")
+        primary = unquote(path.pop(0)) if sentinels else ""
+        database = "/".join(path) or "0"
+        if sentinels and not primary:
+            raise ConfigError(f"the engine's URL does not say what the sentinels call the primary: {_FORM}")
+        if not (database.isascii() and database.isdigit()):
+            raise ConfigError(f"the engine's URL names no database: {_FORM}")
+        if cluster and int(database):
+            raise ConfigError(f"the engine's URL names a database, and a cluster has none: {_FORM}")
+        more = _parameters(parts["query"], (*(_SECURE if secure else ()), *(_SENTINEL if sentinels else ())))
+        return cls(
+            endpoints=_endpoints(parts["hosts"], 26379 if sentinels else 6379, many=sentinels or cluster),
+            cluster=cluster,
+            primary=primary,
+            database=int(database),
+            user=unquote(parts["user"] or ""),
+            password=unquote(parts["password"] or ""),
+            sentinel_user=more.get("sentinel_user", ""),
+            sentinel_password=more.get("sentinel_password", ""),
+            authorities=more.get("ssl_ca_certs", "") if secure else None,
+            certificate=more.get("ssl_certfile", ""),
+            key=more.get("ssl_keyfile", ""),
+        )
+
+    def context(self) -> ssl.SSLContext | None:
+        """How TLS is spoken, or None; raises `ConfigError` where a file cannot be read."""
+        if self.authorities is None:
+            return None
+        names = self.authorities, self.certificate, self.key
+        changed = tuple(os.stat(name).st_mtime_ns for name in names if name and os.path.exists(name))
+        return _context(*names, changed)
+
+    def __str__(self) -> str:
+        places = ", ".join(map(str, self.endpoints))
+        if self.primary:
+            return f"{self.primary} of the sentinels at {places}"
+        return f"the cluster of {places}" if self.cluster else places
+
     def __repr__(self) -> str:
         return f"<Redis at {self}>"
+
+
+@lru_cache(4)
+def _context(authorities: str, certificate: str, key: str, changed: tuple[int, ...]) -> ssl.SSLContext:
+    """Made once for all connections, until a file has `changed`: those of the system are read for 20 ms."""
+    try:
+        context = ssl.create_default_context(cafile=authorities or None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"the authorities in {authorities} cannot be read ({error}): name a PEM file in ssl_ca_certs"
+        ) from None
+    if certificate:
+        try:
+            context.load_cert_chain(certificate, key or None)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"the certificate in {certificate} cannot be used ({error}): "
+                "name PEM files in ssl_certfile and ssl_keyfile"
+            ) from None
+    return context
+
+
+def _endpoints(hosts: str, default: int, *, many: bool) -> tuple[Endpoint, ...]:
+    found: list[Endpoint] = []
+    for text in hosts.split(","):
+        host = _HOST.fullmatch(text)
+        if host is None or (found and not many):
+            raise ConfigError(f"the engine's URL names no host that can be read: {_FORM}")
+        port = int(host["port"] or default)
+        if not 0 < port < 65536:
+            raise ConfigError(f"the engine's URL names a port that there is not: {_FORM}")
+        found.append(Endpoint(host["six"] or host["host"], port))
+    return tuple(found)
+
+
+def _parameters(query: str | None, allowed: tuple[str, ...]) -> dict[str, str]:
+    try:
+        given = parse_qs(query, strict_parsing=True) if query else {}
+    except ValueError:
+        raise ConfigError(f"the URL of the engine cannot be read behind its `?`: {_FORM}") from None
+    if not given.keys() <= set(allowed):
+        raise ConfigError(
+            "the engine's URL has a parameter that it cannot have: there are ssl_ca_certs, ssl_certfile and "
+            "ssl_keyfile with rediss, sentinel_user and sentinel_password with +sentinel"
+        )
+    return {name: values[-1] for name, values in given.items()}

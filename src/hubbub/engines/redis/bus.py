@@ -16,8 +16,9 @@ from msgspec import Struct
 
 from hubbub.core import record
 from hubbub.engines.redis.address import Address
-from hubbub.engines.redis.commands import about, settle
+from hubbub.engines.redis.commands import settle
 from hubbub.engines.redis.connection import Connection, Refused, pack
+from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.supervised import Supervised
 from hubbub.errors import Unavailable
 from hubbub.types import Publication
@@ -76,20 +77,13 @@ class Bus(Supervised):
 
     role = "listening"
 
-    def __init__(
-        self,
-        address: Address,
-        node: str,
-    ) -> None:
-        super().__init__(address, node)
+    def __init__(self, address: Address, places: Places, node: str) -> None:
+        super().__init__(address, places, node)
         self._loop = asyncio.get_running_loop()
         # Gets the name of a bus and what came; raises nothing.
         self.heard: Callable[[str, bytes], None] = lambda bus, data: None
         # Called when everything that was wanted is heard again after an interruption.
         self.again: Callable[[], None] = lambda: None
-
-        # The run of the server, see `Commands.run`.
-        self.run = ""
 
         # What is wanted, and what of it is being heard.
         self._wanted: set[str] = set()
@@ -116,7 +110,7 @@ class Bus(Supervised):
             if name not in self._waits:
                 self._waits[name] = self._loop.create_future(), until
         waits = [self._waits[name][0] for name in new]
-        self._send("SUBSCRIBE", new)
+        self._send(self._places.subscribe, new)
         try:
             await asyncio.gather(*(asyncio.shield(wait) for wait in waits))
         except BaseException:
@@ -135,7 +129,7 @@ class Bus(Supervised):
             if wait is not None:
                 wait[0].cancel()
         if gone and self.connection is not None:
-            self._send("UNSUBSCRIBE", gone)
+            self._send(self._places.unsubscribe, gone)
 
     def tick(self, now: float) -> None:
         """Called several times a second: is it still there?"""
@@ -151,16 +145,12 @@ class Bus(Supervised):
             self._asked = True
             self.connection.write(pack("PING"))
 
-    async def prepare(self, connection: Connection) -> None:
-        """See `Supervised.prepare`."""
-        self.run = about(await connection.ask("INFO", "server")).get("run_id", "")
-
     def begin(self, connection: Connection) -> None:
         """See `Supervised.begin`."""
         connection.receive = self._receive
         self._last, self._asked = self._loop.time(), False
         self._missing = set(self._wanted)
-        self._send("SUBSCRIBE", self._wanted)
+        self._send(self._places.subscribe, self._wanted)
         self._look_whole()
 
     def end(self, why: str) -> None:
@@ -183,10 +173,14 @@ class Bus(Supervised):
             self.connection.abort(f"it refuses to be listened to: {reply}")
             return
         kind, name = reply[0], reply[1]
-        if kind == b"message":
+        if kind in (b"message", b"smessage"):
             self.heard(name.decode(errors="replace"), reply[2])
-        elif kind == b"subscribe":
+        elif kind in (b"subscribe", b"ssubscribe"):
             self._subscribed(name.decode(errors="replace"))
+        elif kind == b"sunsubscribe" and name.decode(errors="replace") in self._hears:
+            # Nobody asked for it.
+            assert self.connection is not None
+            self.connection.abort("its slot was moved to another server")
 
     def _subscribed(self, name: str) -> None:
         if name not in self._wanted:

@@ -32,6 +32,9 @@ local function before_this_run(seq)
   end
 end
 
+-- Where Redis has no memory left it refuses the first write of a script that takes some; behind any other write it lets
+-- all of them pass. So a script begins with one that takes memory.
+
 -- The head, made where there was none. Where the store has lost something, each channel goes on in another epoch, with
 -- the numbers that it had: what is there can still be read, and no position is mistaken for one in what was lost.
 local function open_head()
@@ -45,17 +48,20 @@ local function open_head()
     began = tonumber(found[7] or '0'),
   }
   if not head.epoch or found[2] ~= store[2] then
-    if head.epoch then
-      head.base = before_this_run(head.seq)
-    else
-      redis.call('UNLINK', KEYS[3], KEYS[4], KEYS[5], KEYS[6])
-      head.base = -1
-    end
+    local anew = not head.epoch
+    head.base = anew and -1 or before_this_run(head.seq)
     head.epoch = unique()
     redis.call('HSET', KEYS[2], 'epoch', head.epoch, 'generation', store[2], 'base', digits(head.base))
+    if anew then
+      redis.call('UNLINK', KEYS[3], KEYS[4], KEYS[5], KEYS[6])
+    end
   end
-  redis.call('PEXPIRE', KEYS[2], ARGV[3])
   return head
+end
+
+-- The head has been touched.
+local function keep_head()
+  redis.call('PEXPIRE', KEYS[2], ARGV[3])
 end
 
 -- Drop what is too old; returns the seq of the newest that has ever been dropped.

@@ -14,17 +14,19 @@ from functools import partial
 from typing import Any, Final
 
 from hubbub.engines.redis.address import Address
-from hubbub.engines.redis.connection import Connection, Refused, pack
+from hubbub.engines.redis.connection import Connection, Refused, pack, reason
+from hubbub.engines.redis.places import Places
+from hubbub.engines.redis.primary import run_of
 from hubbub.engines.redis.scripts import ADOPT, ALL, Script
 from hubbub.engines.redis.supervised import Supervised
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.codes import ErrorCode
 
-__all__ = ["Command", "Commands", "about", "settle", "unknown"]
+__all__ = ["Command", "Commands", "Load", "settle", "unknown"]
 
 log = logging.getLogger("hubbub.engines.redis")
 
-# Commands on their way, and bytes of theirs; beyond, `Unavailable`.
+# Commands on their way, and bytes of theirs, to all partitions together; beyond, `Unavailable`.
 _MOST: Final = 20_000
 _MOST_BYTES: Final = 67_108_864
 # Seconds without any answer, where some are due; then the connection counts as lost. And for a command whose answer
@@ -40,7 +42,11 @@ _PASSING: Final = {
     "OOM": "Redis has no memory left",
     "MISCONF": "Redis cannot write to its disk",
     "CLUSTERDOWN": "the cluster is down",
+    "TRYAGAIN": "this part of the cluster is being moved",
+    "ASK": "this part of the cluster is being moved",
 }
+# And where it has done nothing, because the server is another one, lost what it had, or is the primary no more.
+_ELSEWHERE: Final = ("NOSCRIPT", "STALE", "READONLY", "MOVED")
 
 
 def unknown() -> Reject:
@@ -84,22 +90,34 @@ class Command:
         return Unavailable("Redis is away") if self.undone else self.lost()
 
 
+class Load:
+    """What all partitions of a node have on their way: bounded together, for each of them may have a large message."""
+
+    def __init__(self) -> None:
+        self.commands = 0
+        self.bytes = 0
+
+
 class Commands(Supervised):
     """The connection for commands."""
 
     def __init__(
-        self, address: Address, node: str, store: str, control: str, inspect: Callable[[dict[str, str]], None]
+        self,
+        address: Address,
+        places: Places,
+        node: str,
+        lease: float,
+        load: Load,
+        inspect: Callable[[dict[str, str]], None],
     ) -> None:
         """`inspect` gets what the server says about itself, and raises `ConfigError` where it cannot be used."""
-        super().__init__(address, node)
+        super().__init__(address, places, node)
         self._inspect = inspect
         self._node = node
-        self._store = store
-        self._control = control
+        self._lease = int(lease * 1000)
         self._loop = asyncio.get_running_loop()
 
-        # The run of the server that this node was last on, and how many publications it had seen there.
-        self.run = ""
+        # How many publications the store had seen in this run of the server.
         self.count = 0
 
         # What this turn of the loop has asked for.
@@ -108,15 +126,9 @@ class Commands(Supervised):
         self._sent: deque[Command] = deque()
         # What has to be sent again, before anything else is; None while that is nothing.
         self._redo: list[Command] | None = None
-        self._waiting = 0
-        self._bytes = 0
+        self._load = load
         # When something was last answered, or asked where nothing was due.
         self._last = 0.0
-
-    @property
-    def waiting(self) -> int:
-        """Commands that are not answered yet."""
-        return self._waiting
 
     def call(self, script: Script, keys: Sequence[str], *args: str | bytes | int) -> asyncio.Future[Any]:
         """Run a script, which is harmless to run twice; raises `Unavailable` at once, or later out of the future."""
@@ -134,10 +146,11 @@ class Commands(Supervised):
         """Send `command`, and answer it; raises `Unavailable` where that cannot be, and then nothing is done."""
         if self.connection is None:
             raise Unavailable("Redis is away")
-        if self._waiting >= _MOST or self._bytes + command.size > _MOST_BYTES:
+        load = self._load
+        if load.commands >= _MOST or load.bytes + command.size > _MOST_BYTES:
             raise Unavailable("Redis is behind with what it has to do")
-        self._waiting += 1
-        self._bytes += command.size
+        load.commands += 1
+        load.bytes += command.size
         command.deadline = self._loop.time() + _TIMEOUT
         if not self._turn:
             self._loop.call_soon(self._flush)
@@ -166,17 +179,14 @@ class Commands(Supervised):
 
     # ----------------------------------------------------------------------------------------- connecting
 
-    async def prepare(self, connection: Connection) -> None:
+    async def prepare(self, connection: Connection, said: dict[str, str]) -> None:
         """See `Supervised.prepare`: load the scripts, and see whether what was told is still there."""
-        said = about(await connection.ask("INFO"))
         self._inspect(said)
         for script in ALL:
             await connection.ask("SCRIPT", "LOAD", script.text)
-        run = said.get("run_id", "")
-        count = await connection.ask(
-            "EVALSHA", ADOPT.sha, 1, self._store, run, self._node, self.run, self.count, self._control
-        )
-        self.run, self.count = run, count
+        run, places = run_of(said), self._places
+        last = (self.run, self.count, self._lease, places.publish, places.control)
+        self.count = await connection.ask("EVALSHA", ADOPT.sha, 2, places.store, places.nodes, run, self._node, *last)
 
     def begin(self, connection: Connection) -> None:
         """See `Supervised.begin`."""
@@ -253,8 +263,7 @@ class Commands(Supervised):
 
     def _refused(self, command: Command, error: Exception) -> bool:
         """Whether `command` was refused for a reason that goes away by starting over."""
-        word = str(error).partition(" ")[0]
-        if word in ("NOSCRIPT", "STALE"):
+        if reason(error) in _ELSEWHERE:
             # Like everything that was sent behind it: once the last of them is refused, all go again, in order.
             command.undone = True
             self._redo = self._redo or []
@@ -262,19 +271,16 @@ class Commands(Supervised):
             if not self._sent:
                 self._start_over()
             return True
-        if word == "READONLY" and self.connection is not None:
-            # It is a replica now.
-            self.connection.abort("it takes no writes any more")
         return False
 
     def _start_over(self) -> None:
         # Connecting does all that is needed: scripts are loaded, and what was lost is found out.
         if self.connection is not None:
-            self.connection.abort("its data or its scripts were removed")
+            self.connection.abort("its data or its scripts were removed, or another server is the primary")
 
     def _finish(self, command: Command, outcome: Any) -> None:
-        self._waiting -= 1
-        self._bytes -= command.size
+        self._load.commands -= 1
+        self._load.bytes -= command.size
         try:
             command.done(outcome)
         except Exception:
@@ -291,17 +297,11 @@ def settle(future: asyncio.Future[Any], outcome: Any) -> None:
             future.set_result(outcome)
 
 
-def about(info: bytes) -> dict[str, str]:
-    """What the server says about itself."""
-    lines = info.decode(errors="replace").splitlines()
-    return {name: value for name, _, value in (line.partition(":") for line in lines) if value}
-
-
 def _failure(error: Exception) -> Exception:
-    word = str(error).partition(" ")[0]
+    word = reason(error)
     if word in _PASSING:
         return Unavailable(_PASSING[word])
-    if word in ("NOAUTH", "NOPERM", "WRONGPASS", "READONLY"):
+    if word in ("NOAUTH", "NOPERM", "WRONGPASS"):
         log.error("Redis refuses what the engine needs: %s", error)
         return Unavailable("Redis refuses what the engine needs")
     return HubbubError(f"Redis failed: {error}")

@@ -7,12 +7,14 @@ knows no way to have a thousand commands of different callers on their way. Pars
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import re
 import socket
+import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast
 
-from hubbub.engines.redis.address import Address
+from hubbub.engines.redis.address import Endpoint
 from hubbub.errors import ConfigError
 
 try:
@@ -20,13 +22,24 @@ try:
 except ModuleNotFoundError:
     raise ConfigError("the engine on Redis needs hiredis: run `pip install 'hubbub[redis]'`") from None
 
-__all__ = ["Connection", "Refused", "connect", "pack"]
+__all__ = ["Connection", "Refused", "connect", "pack", "reason"]
 
 # Seconds to connect, to shake hands in TLS, and for each answer of the beginning.
 _PATIENCE: Final = 3.0
 
+# Where a script was refused something, Redis 6.2 says so behind the place in the script.
+_WITHIN: Final = re.compile(r"-([A-Z]+) ")
+
 Refused = hiredis.ReplyError
 """What Redis says where it refuses a command: the text begins with a word in capitals."""
+
+
+def reason(error: Exception) -> str:
+    """The word in capitals that says why Redis refuses a command."""
+    text = str(error)
+    word = text.partition(" ")[0]
+    within = _WITHIN.search(text) if word == "ERR" else None
+    return within[1] if within else word
 
 
 def pack(*words: str | bytes | int) -> bytes:
@@ -38,7 +51,8 @@ def pack(*words: str | bytes | int) -> bytes:
 class Connection(asyncio.Protocol):
     """A connection that stands; `receive` gets each reply, on the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
         self.receive: Callable[[Any], None] = self._answer
         # Why it has ended, or None. `lost` is called once then.
         self.ended: str | None = None
@@ -122,30 +136,15 @@ class Connection(asyncio.Protocol):
             self.lost()
 
 
-async def connect(address: Address, name: str) -> Connection:
-    """Connect, say who is there, and choose the database; raises `OSError`, `Refused`, `ConfigError`."""
-    loop = asyncio.get_running_loop()
-    context = address.context()
+async def connect(endpoint: Endpoint, context: ssl.SSLContext | None) -> Connection:
+    """Connect, in TLS where there is a `context`; raises `OSError`."""
     try:
         async with asyncio.timeout(_PATIENCE):
-            _, connection = await loop.create_connection(
-                Connection,
-                address.host,
-                address.port,
-                ssl=context,
-                ssl_handshake_timeout=_PATIENCE if context is not None else None,
+            _, connection = await asyncio.get_running_loop().create_connection(
+                partial(Connection, endpoint), endpoint.host, endpoint.port, ssl=context
             )
     except TimeoutError:
-        raise OSError("it does not answer") from None
-    try:
-        if address.password:
-            await connection.ask("AUTH", *([address.user] if address.user else []), address.password)
-        # For whoever looks at the server's clients; one that may not name itself is as good.
-        with contextlib.suppress(Refused):
-            await connection.ask("CLIENT", "SETNAME", name)
-        if address.database:
-            await connection.ask("SELECT", address.database)
-    except BaseException:
-        connection.abort("it was not wanted")
-        raise
+        raise OSError(f"{endpoint} does not answer") from None
+    except OSError as error:
+        raise OSError(f"{endpoint} cannot be reached: {error}") from None
     return connection

@@ -15,7 +15,8 @@ class RedisOptions(Struct, frozen=True, kw_only=True):
     engine: Annotated[
         str,
         Meta(
-            description="redis://[user:password@]host:port/database (rediss: in TLS), which all nodes share; "
+            description="redis://[user:password@]host:port/database, redis+sentinel://…/name/database or "
+            "redis+cluster://… (rediss: in TLS), which all nodes share; "
             "empty: this process alone, in memory or in `data`",
             # It may hold a password.
             extra={"secret": True},

@@ -9,11 +9,16 @@ from typing import Final
 from msgspec import Struct
 
 from hubbub.core.log import HistoryLimits, Retention
+from hubbub.engines.redis.address import Address
+from hubbub.engines.redis.slots import slot_of, tags
+from hubbub.errors import ConfigError
 
-__all__ = ["Place", "Places", "canary", "is_canary"]
+__all__ = ["Place", "Places", "all_places", "canary", "is_canary"]
 
 # Milliseconds for which a channel's head is kept beyond what is in it; it is touched once in each round.
 _REST: Final = 3_600_000
+_CLASSIC: Final = "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"
+_SHARDED: Final = "SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"
 # Channels whose names of keys are remembered.
 _PLACES: Final = 20_000
 
@@ -30,15 +35,25 @@ class Place(Struct, frozen=True):
 
 
 class Places:
-    """The places of all channels, under one prefix; those used lately are remembered."""
+    """The places of the channels of one partition, under one root; those used lately are remembered."""
 
     def __init__(
-        self, prefix: str, database: int, limits: HistoryLimits, retention: Callable[[str], Retention] | None
+        self,
+        root: str,
+        database: int,
+        limits: HistoryLimits,
+        retention: Callable[[str], Retention] | None,
+        slot: int | None = None,
     ) -> None:
-        self.store = f"{prefix}store"
+        """`slot`: that of a cluster in which all of them lie; None: there is no cluster."""
+        self.slot = slot
+        # In a cluster a message goes to the servers of its slot; with the words of old it would go to all of them.
+        self.publish, self.subscribe, self.unsubscribe = _SHARDED if slot is not None else _CLASSIC
+        self.store = f"{root}store"
+        self.nodes = f"{root}nodes"
         # Where all nodes hear what concerns all channels. Redis tells on one bus for all of its databases.
-        self.control = f"{prefix}control:{database}"
-        self._prefix = prefix
+        self.control = f"{root}control:{database}"
+        self.root = root
         self._database = database
         self._limits = limits
         self._retention = retention or limits.retention
@@ -46,7 +61,7 @@ class Places:
 
     def _of(self, channel: str) -> Place:
         retention = Retention(size=1, age=60.0) if is_canary(channel) else self._retention(channel)
-        key = f"{self._prefix}{{{channel}}}:"
+        key = f"{self.root}{channel}:"
         age = max(1, int(retention.age * 1000))
         return Place(
             (self.store, *(key + part for part in ("head", "log", "ids", "ids-before", "due"))),
@@ -55,6 +70,17 @@ class Places:
             max(age, int(self._limits.dedupe_window * 2000)) + _REST,
             age,
         )
+
+
+def all_places(
+    prefix: str, address: Address, limits: HistoryLimits, retention: Callable[[str], Retention] | None
+) -> list[Places]:
+    """The partitions of the Redis at `address`; raises `ConfigError` where a cluster cannot have the prefix."""
+    if not address.cluster:
+        return [Places(prefix, address.database, limits, retention)]
+    if "{" in prefix or "}" in prefix:
+        raise ConfigError("redis_prefix has a brace in it, and in a cluster those say where a key is: leave it out")
+    return [Places(f"{prefix}{{{tag}}}:", 0, limits, retention, slot_of(tag)) for tag in tags()]
 
 
 def canary(node: str) -> str:

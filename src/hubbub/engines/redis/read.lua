@@ -3,6 +3,7 @@
 -- Returns epoch, base, seq, the newest dropped seq, how many publications the store has seen, whether there is more,
 -- and the publications, oldest first: seq, record and origin of each.
 local head = open_head()
+keep_head()
 local dropped = drop_old(head)
 local seq, limit = tonumber(ARGV[6]), tonumber(ARGV[7])
 local entries, more = {}, 0

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from hubbub.engines.redis.commands import Commands
+from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.scripts import ENTER, LEASE, LEAVE, MEMBERS, PLACES, Script
 from hubbub.errors import RoomFull
 from hubbub.protocol.envelope import Member
@@ -30,20 +31,17 @@ class Rooms:
     def __init__(
         self,
         commands: Commands,
-        prefix: str,
-        store: str,
+        places: Places,
         node: str,
         lease: float,
         gone: Callable[[str, str], None],
     ) -> None:
         """`gone` is told of a channel and a user, as `Listener.gone` is."""
         self._commands = commands
-        self._prefix = prefix
+        self._places = places
         self._node = node
         self._lease = lease
-        self._store = store
-        self._nodes = f"{prefix}nodes"
-        self._mine = f"{prefix}rooms:{node}"
+        self._mine = f"{places.root}rooms:{node}"
         self._gone = gone
 
         # What this node has entered, so that it can do so again: by channel, user and session, since when.
@@ -123,7 +121,9 @@ class Rooms:
             await self._clear(node.decode())
 
     async def _lease_anew(self) -> list[Any]:
-        found: list[Any] = await self._commands.call(LEASE, (self._store, self._nodes), int(self._lease * 1000))
+        found: list[Any] = await self._commands.call(
+            LEASE, (self._places.store, self._places.nodes), int(self._lease * 1000)
+        )
         return found
 
     async def _come_back(self) -> None:
@@ -136,13 +136,13 @@ class Rooms:
 
     async def _clear(self, node: str) -> None:
         """Take whoever came by a dead node out of all rooms."""
-        rooms = f"{self._prefix}rooms:{node}"
+        rooms = f"{self._places.root}rooms:{node}"
         while found := await self._commands.ask("SRANDMEMBER", rooms, _MANY):
             for channel in found:
                 # Whoever looks at a room clears it.
                 await self.members(channel.decode(), 0)
             await self._commands.ask("SREM", rooms, *found)
-        await self._commands.ask("ZREM", self._nodes, node)
+        await self._commands.ask("ZREM", self._places.nodes, node)
 
     async def _enter(self, channel: str, user: str, session: str, now: int, capacity: int) -> int:
         found = await self._call(ENTER, channel, (self._mine,), user, session, now, capacity, channel)
@@ -158,8 +158,8 @@ class Rooms:
 
     async def _call(self, script: Script, channel: str, keys: tuple[str, ...], *args: str | int) -> list[Any]:
         """Call a script about a room, and tell of whom it has found gone."""
-        room = f"{self._prefix}{{{channel}}}:"
-        its = (self._store, self._nodes, room + "users", room + "places", room + "nodes")
+        room = f"{self._places.root}{channel}:"
+        its = (self._places.store, self._places.nodes, room + "users", room + "places", room + "nodes")
         found: list[Any]
         gone, *found = await self._commands.call(script, (*its, *keys), *args)
         for user in gone:
@@ -167,4 +167,4 @@ class Rooms:
         return found
 
     def _seen(self, channel: str) -> str:
-        return f"{self._prefix}{{{channel}}}:seen"
+        return f"{self._places.root}{channel}:seen"

@@ -8,7 +8,9 @@ import random
 from typing import Final
 
 from hubbub.engines.redis.address import Address
-from hubbub.engines.redis.connection import Connection, Refused, connect
+from hubbub.engines.redis.connection import Connection, Refused
+from hubbub.engines.redis.places import Places
+from hubbub.engines.redis.primary import has_moved, reach, run_of
 from hubbub.errors import ConfigError
 
 __all__ = ["Supervised"]
@@ -20,6 +22,8 @@ _FIRST: Final = 0.05
 _MOST: Final = 2.0
 # Seconds that a connection must have stood for the next one to be tried at once.
 _AT_ONCE: Final = 1.0
+# Seconds between two questions to sentinels. A primary that only they are cut off from says nothing of their choice.
+_ASKED: Final = 5.0
 
 
 class Supervised:
@@ -28,11 +32,15 @@ class Supervised:
     # For logs, and for whoever looks at the server's clients.
     role = "commands"
 
-    def __init__(self, address: Address, node: str) -> None:
+    def __init__(self, address: Address, places: Places, node: str) -> None:
         self._address = address
+        self._places = places
         self._name = f"hubbub-{node}-{self.role}"
         # None while there is none that serves.
         self.connection: Connection | None = None
+        # Which run of which server it leads to; and since when it serves (the loop's clock).
+        self.run = ""
+        self.since = 0.0
         self._task: asyncio.Task[None] | None = None
         # Tries in a row that failed, and whether it has been said that Redis is away.
         self._failed = 0
@@ -53,8 +61,11 @@ class Supervised:
             await asyncio.gather(task, return_exceptions=True)
         self._drop("the engine was stopped")
 
-    async def prepare(self, connection: Connection) -> None:
-        """Ask what has to be known before `connection` serves; may raise as `open` does."""
+    async def prepare(self, connection: Connection, said: dict[str, str]) -> None:
+        """Do what has to be done before `connection` serves, to a server that has `said` so much about itself.
+
+        May raise as `open` does.
+        """
 
     def begin(self, connection: Connection) -> None:
         """`connection` serves from now on."""
@@ -63,9 +74,10 @@ class Supervised:
         """There is no connection any more."""
 
     async def _connect(self) -> Connection:
-        connection = await connect(self._address, self._name)
+        connection, said = await reach(self._address, self._places.slot, self._name)
         try:
-            await self.prepare(connection)
+            await self.prepare(connection, said)
+            self.run = run_of(said)
         except BaseException:
             connection.abort("it was not wanted")
             raise
@@ -105,12 +117,19 @@ class Supervised:
         if connection.ended is not None:
             return
         self.connection = connection
+        self.since = asyncio.get_running_loop().time()
         self._failed = 0
         self.begin(connection)
         if self._said:
             self._said = False
             log.warning("Redis at %s is back (%s)", self._address, self.role)
-        await over.wait()
+        while not over.is_set():
+            try:
+                async with asyncio.timeout(_ASKED):
+                    await over.wait()
+            except TimeoutError:
+                if await has_moved(self._address, connection.endpoint):
+                    connection.abort("the sentinels have another primary")
 
     def _drop(self, why: str) -> None:
         connection, self.connection = self.connection, None

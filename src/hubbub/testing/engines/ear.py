@@ -46,6 +46,8 @@ class Ear:
         self.told: list[Told] = []
         # The channels of which it was told that they do not go on.
         self.lost_channels: list[str] = []
+        # How much it had been told each time.
+        self.lost_after: list[int] = []
         # Who has gone with a node that died, and from which channel.
         self.departed: list[tuple[str, str]] = []
         self._changed = asyncio.Event()
@@ -58,6 +60,7 @@ class Ear:
     def lost(self, channel: str) -> None:
         """See `hubbub.engines.base.Listener`."""
         self.lost_channels.append(channel)
+        self.lost_after.append(len(self.told))
         self._changed.set()
 
     def gone(self, channel: str, user: str) -> None:

@@ -30,6 +30,10 @@ class OneEngine:
         """End `engine` as the death of its process would: it says nothing to anybody; only where it is `shared`."""
         raise NotImplementedError("an engine that is shared needs to be tested without one of its nodes")
 
+    async def lose(self, engine: Engine) -> None:
+        """Let `engine` lose all logs while it runs, as when its server is emptied."""
+        raise unittest.SkipTest("this engine does not lose anything while it runs")
+
     async def time_passes(self, engine: Engine, seconds: float) -> None:
         """Let `seconds` pass for `engine`, so that it forgets what it would forget by then."""
         raise unittest.SkipTest("the clock of this engine cannot be turned")
