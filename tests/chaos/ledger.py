@@ -100,7 +100,7 @@ class Ledger:
         return self.readings.setdefault((reader, channel), Reading())
 
     def start(self, reading: Reading, epoch: str, seq: int) -> None:
-        """A reader was told that what follows is what comes after `seq`: the first time, or instead of what it missed."""
+        """A reader was told that it goes on after `seq`: the first time, or instead of getting what it missed."""
         reading.starts.append((len(reading), self._epoch(epoch), seq))
 
     def deliver(

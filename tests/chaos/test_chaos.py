@@ -1,4 +1,4 @@
-"""Whatever dies in between: every acknowledged message comes exactly once, in order, to every reader, or its loss is told.
+"""Whatever dies: every acknowledged message comes exactly once, in order, to every reader, or its loss is told.
 
 Some seconds of what `make chaos` does for three minutes on each engine.
 """

@@ -1,4 +1,4 @@
-"""Who asked for no echo gets one thing for each message, in its place: the answer that stands for it, or the message."""
+"""Who asked for no echo gets one thing for each message, in its place: the answer that stands for it, or itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def entries(*seqs: int) -> Entries:
 
 
 class Line:
-    """What s1 hears of one channel: `7` for the message, `ack 7` for the answer that stands for it, `again 7`, `error`."""
+    """What s1 hears of one channel: `7` a message, `ack 7` an answer that stands for it, `again 7` one for nothing."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -77,7 +77,7 @@ def test_one_that_was_answered_with_an_error_is_heard() -> None:
 
 
 def test_an_answer_to_a_second_try_stands_for_nothing() -> None:
-    """The command was sent again, and Redis knew it: the message is heard from the log, whatever the bus brings late."""
+    """The command was sent again, and Redis knew it: the message is heard from the log, whatever the bus says later."""
     for late in (False, True):
         line = Line()
         submission = line.sends("t1")
