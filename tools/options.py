@@ -26,6 +26,8 @@ from hubbub.core.outbox import OutboxLimits
 from hubbub.core.permissions import RoleOptions
 from hubbub.core.rates import Rate, RateLimits
 from hubbub.core.rooms import RoomOptions
+from hubbub.engines.nats.options import NatsOptions
+from hubbub.engines.options import EngineOptions
 from hubbub.engines.redis.options import RedisOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.hub.options import HubOptions
@@ -50,7 +52,9 @@ CHAPTERS: dict[str, type[Struct]] = {
     "The transport": TransportLimits,
     "Compression": CompressionOptions,
     "The store": StoreOptions,
-    "Shared by nodes": RedisOptions,
+    "Shared by nodes": EngineOptions,
+    "Redis": RedisOptions,
+    "NATS": NatsOptions,
     "History": HistoryLimits,
 }
 

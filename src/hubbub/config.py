@@ -7,7 +7,6 @@ together, read from outside, and documented out of their own annotations.
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import tomllib
 import typing
@@ -27,6 +26,8 @@ from hubbub.core.outbox import OutboxLimits
 from hubbub.core.permissions import role_options
 from hubbub.core.rates import Rate, RateLimits
 from hubbub.core.rooms import room_options
+from hubbub.engines.nats.options import NatsOptions
+from hubbub.engines.options import EngineOptions
 from hubbub.engines.redis.options import RedisOptions
 from hubbub.engines.sqlite.options import StoreOptions
 from hubbub.errors import ConfigError
@@ -55,13 +56,6 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
         str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
     ] = "info"
 
-    @property
-    def processes(self) -> int:
-        """How many workers that is, on this machine."""
-        # The cores that this process may use, where the system says it (Linux).
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.workers or cores
-
 
 class Config(Struct, frozen=True, kw_only=True):
     """All options of a server."""
@@ -73,7 +67,9 @@ class Config(Struct, frozen=True, kw_only=True):
     hub: HubOptions = msgspec.field(default_factory=HubOptions)
     history: HistoryLimits = msgspec.field(default_factory=HistoryLimits)
     store: StoreOptions = msgspec.field(default_factory=StoreOptions)
+    engine: EngineOptions = msgspec.field(default_factory=EngineOptions)
     redis: RedisOptions = msgspec.field(default_factory=RedisOptions)
+    nats: NatsOptions = msgspec.field(default_factory=NatsOptions)
     auth: AuthOptions = msgspec.field(default_factory=AuthOptions)
 
 
@@ -111,7 +107,9 @@ _SECTIONS: tuple[type[Struct], ...] = (
     TransportLimits,
     CompressionOptions,
     StoreOptions,
+    EngineOptions,
     RedisOptions,
+    NatsOptions,
     HistoryLimits,
 )
 
@@ -177,7 +175,9 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | 
         ),
         history=_pick(HistoryLimits, values),
         store=_pick(StoreOptions, values),
+        engine=_pick(EngineOptions, values),
         redis=_pick(RedisOptions, values),
+        nats=_pick(NatsOptions, values),
         auth=_pick(AuthOptions, values),
     )
 

@@ -31,10 +31,11 @@ from hubbub.transports.http import Http
 from hubbub.transports.port import Port, bind
 from hubbub.transports.tls import server_context
 from hubbub.transports.websocket import WebSocket
-from hubbub.worker import FOLDER, Worker
+from hubbub.worker import FOLDER, LEAVE, Worker
 
 if TYPE_CHECKING:
     from hubbub.auth.jwt import JwtAuthenticator
+    from hubbub.engines.nats.engine import NatsEngine
     from hubbub.engines.redis.engine import RedisEngine
 
 __all__ = ["Server", "announce", "bind", "run", "why_not"]
@@ -132,6 +133,11 @@ class Server:
         else:
             log.info("the certificate in %s is served from now on", self.config.tls.tls_cert)
 
+    def stop_accepting(self) -> None:
+        """Leave the port to others who listen on it: nobody need hear that this server ends."""
+        if self._port is not None:
+            self._port.stop_accepting()
+
     def _sweep(self) -> None:
         self._engine.sweep()
         self.hub.wheel.after(_SWEEP_INTERVAL, self._sweep)
@@ -139,9 +145,6 @@ class Server:
     async def drain(self, timeout: float) -> None:
         """Take nobody new, ask everyone to come back elsewhere, wait for them; at most `timeout` seconds."""
         deadline = asyncio.get_running_loop().time() + timeout
-        if self._worker is not None and self._port is not None:
-            # Others listen on the same port, and on the same socket its successor: nobody need hear that this one ends.
-            self._port.stop_accepting()
         # Readiness turns red while the port is still open: a load balancer learns it from /ready.
         await self.hub.drain(timeout)
         assert self._port is not None
@@ -165,14 +168,21 @@ class Server:
         await self.hub.stop()
 
 
-def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine | RedisEngine:
+def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine | RedisEngine | NatsEngine:
     history, store = config.history, config.store
     retention = hub.retention(config.hub, history)
-    if config.redis.engine:
-        # Here: hiredis is an extra, and not everybody needs it.
+    url = config.engine.engine
+    if url.startswith(("nats:", "tls:")):
+        # Here, like the other: not everybody needs it.
+        from hubbub.engines.nats.engine import NatsEngine
+
+        prefix, replicas = config.nats.nats_prefix, config.nats.nats_replicas
+        return NatsEngine(url, history, prefix=prefix, replicas=replicas, retention=retention)
+    if url:
+        # Here: hiredis is an extra.
         from hubbub.engines.redis.engine import RedisEngine
 
-        return RedisEngine(config.redis.engine, history, prefix=config.redis.redis_prefix, retention=retention)
+        return RedisEngine(url, history, prefix=config.redis.redis_prefix, retention=retention)
     if not store.data:
         return MemoryEngine(history, retention=retention)
     if (Path(store.data) / FOLDER).exists():
@@ -207,10 +217,12 @@ def run(hub: Hub, config: Config, worker: Worker | None = None) -> int:
     set_up(config.server.log_level, None if worker is None else worker.number)
     if worker is not None:
         config = worker.share(config)
-    for name, meant in misspelt(os.environ).items():
+    # What is the same for all workers one of them says.
+    first = worker is None or worker.number == 1
+    for name, meant in misspelt(os.environ).items() if first else ():
         # Not its value: it may be a secret of somebody else's.
         log.warning("%s is no option and is ignored: did you mean %s?", name, meant)
-    _raise_file_limit(config)
+    _raise_file_limit(config, warn=first)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         status = runner.run(_serve(hub, config, worker))
     _leave_threads_behind(status)
@@ -237,11 +249,17 @@ async def _serve(hub: Hub, config: Config, worker: Worker | None) -> int:
             now.set()
         stopping.set()
 
+    def leave() -> None:
+        server.stop_accepting()
+        stopping.set()
+
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, interrupted)
     if worker is not None:
-        # The supervisor says by a signal when to end; where it is gone itself, the pipe does.
-        loop.add_reader(worker.lifeline, stopping.set)
+        # A successor takes what comes.
+        loop.add_signal_handler(LEAVE, leave)
+        # The supervisor is gone, and whoever starts another wants the port.
+        loop.add_reader(worker.lifeline, leave)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
     elif config.tls.tls_cert:
         loop.add_signal_handler(signal.SIGHUP, server.reload_certificate)
@@ -298,14 +316,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _raise_file_limit(config: Config) -> None:
+def _raise_file_limit(config: Config, *, warn: bool) -> None:
     """Every connection is a file: take as many as the system allows this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     wanted = config.hub.limits.connections
-    if soft != resource.RLIM_INFINITY and soft < min(wanted, 10_000):
+    if warn and soft != resource.RLIM_INFINITY and soft < min(wanted, 10_000):
         log.warning(
             "this process may open %d files, and each connection is one: raise it with `ulimit -n %d`",
             soft,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import MutableMapping
 from typing import Final
@@ -11,12 +12,15 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.config import Config
+from hubbub.engines.options import EngineOptions
 
-__all__ = ["FOLDER", "VARIABLE", "Worker"]
+__all__ = ["FOLDER", "LEAVE", "VARIABLE", "Worker"]
 
 VARIABLE: Final = "_HUBBUB_WORKER"
 """The variable of the environment that holds it, from process to process."""
 
+LEAVE: Final = signal.SIGUSR1
+"""What a supervisor sends to a worker whose successor listens on the same sockets: drain, and take nobody new."""
 
 FOLDER: Final = "nats"
 """The folder within `data` in which workers keep what they share; a server alone keeps its files beside it."""
@@ -34,6 +38,8 @@ class Worker(Struct, frozen=True, kw_only=True):
     status: int
     # Ends when the supervisor does.
     lifeline: int
+    # The URL of what the workers share, where the configuration names none.
+    engine: str = ""
 
     @classmethod
     def inherited(cls, environment: MutableMapping[str, str]) -> Worker | None:
@@ -65,4 +71,6 @@ class Worker(Struct, frozen=True, kw_only=True):
         most = -(-hub.limits.connections // self.count)
         limits = msgspec.structs.replace(hub.limits, connections=most)
         name = f"{hub.node_name}-{self.number}" if hub.node_name else ""
-        return msgspec.structs.replace(config, hub=msgspec.structs.replace(hub, limits=limits, node_name=name))
+        hub = msgspec.structs.replace(hub, limits=limits, node_name=name)
+        engine = EngineOptions(engine=self.engine) if self.engine else config.engine
+        return msgspec.structs.replace(config, hub=hub, engine=engine)

@@ -54,8 +54,10 @@ PLAIN_SCRIPTS = [
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_the_server_answers_as_the_specification_says(script: Mapping[str, Any]) -> None:
+def test_the_server_answers_as_the_specification_says(script: Mapping[str, Any], engine: str) -> None:
     """Each client hears exactly what it must, in the order it must, and nothing else."""
+    if engine == "nats" and "own_numbers" in script.get("needs", ()):
+        pytest.skip("NATS numbers several channels together")
     run(replay(script))
 
 
@@ -63,6 +65,7 @@ def test_the_server_answers_as_the_specification_says(script: Mapping[str, Any])
 MIXES = {"msgpack": ["msgpack"], "protobuf": ["protobuf"], "mixed": ["msgpack", "protobuf", "json"]}
 
 
+@pytest.mark.own_numbers
 @pytest.mark.parametrize("codecs", MIXES.values(), ids=MIXES)
 @pytest.mark.parametrize("script", FULL_SCRIPTS)
 def test_it_is_the_same_conversation_in_every_codec(script: Mapping[str, Any], codecs: list[str]) -> None:

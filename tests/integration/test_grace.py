@@ -167,6 +167,7 @@ def test_beyond_the_bound_nobody_is_waited_for() -> None:
                 await bob.join("lobby")
                 await carol.join("lobby")
                 await cut(server.hub, bob)
+                await eventually(lambda: len(server.hub._running.grace) == 2)
                 await cut(server.hub, carol)
             left = await alice.expect("member-left")
 

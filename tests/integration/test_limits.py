@@ -120,7 +120,7 @@ def test_a_users_connections_are_counted_again_when_a_hook_has_waited() -> None:
             codes = [(await client.closed())[0] for client in clients if client.heard("error")]
 
             assert codes == [1013] * 3
-            assert len(server.hub.local_sessions("alice")) == 2
+            await eventually(lambda: len(server.hub.local_sessions("alice")) == 2)
 
     run(main())
 

@@ -210,7 +210,7 @@ def test_several_users_each_have_their_own_outcome() -> None:
             outcome = await asked
 
             assert outcome.acknowledged.keys() == {"plain", "full"}
-            assert outcome.acknowledged["full"].seq == 1
+            assert outcome.acknowledged["full"].seq == order["seq"]
             assert outcome.missing == ("mute", "away") and outcome.unavailable == {}
             assert outcome.id == order["id"]
             await mute.send({"type": "ack", "seq": (await mute.expect("order"))["seq"]})

@@ -6,42 +6,32 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
+from asyncio.subprocess import DEVNULL
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from hubbub.client import Client, connect
+from hubbub.client import connect
+from support.client import open_client
+from support.crowd import Crowd
 from support.loop import PATIENCE, eventually, run
+from support.processes import children, gone
 from support.redis import Redis
 from support.server import Child, command, get
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process has started, and that live."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in listed.splitlines()]
-    return [int(row[0]) for row in rows if int(row[1]) == pid and not row[2].startswith("Z")]
-
-
-def lives(pid: int) -> bool:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
-
-
 @contextlib.asynccontextmanager
-async def workers(redis: Redis, *arguments: str, count: int = 3, cwd: Path | None = None) -> AsyncIterator[Child]:
+async def workers(
+    redis: Redis, *arguments: str, count: int = 3, cwd: Path | None = None, stdin: int = DEVNULL, **variables: str
+) -> AsyncIterator[Child]:
     """So many workers; none of them is left."""
     words = ("--workers", str(count), *(arguments or ("--dev",)))
     prefix = f"workers{os.getpid()}.{id(words)}:"
-    async with Child.spawned(
-        *words, cwd=cwd, HUBBUB_ENGINE=redis.url, HUBBUB_REDIS_PREFIX=prefix, HUBBUB_HANDSHAKE_RATE_IP="off"
-    ) as child:
+    variables |= {"HUBBUB_ENGINE": redis.url, "HUBBUB_REDIS_PREFIX": prefix, "HUBBUB_HANDSHAKE_RATE_IP": "off"}
+    async with Child.spawned(*words, cwd=cwd, stdin=stdin, **variables) as child:
         mine = children(child.process.pid)
         try:
             yield child
@@ -51,7 +41,7 @@ async def workers(redis: Redis, *arguments: str, count: int = 3, cwd: Path | Non
                 child.signal(signal.SIGTERM)
                 await child.exit_status()
             for pid in mine:
-                await eventually(lambda pid=pid: not lives(pid))  # type: ignore[misc]  # mypy sees no type of it
+                await eventually(lambda pid=pid: gone(pid))  # type: ignore[misc]  # mypy sees no type of it
 
 
 def by_worker(child: Child) -> Counter[str]:
@@ -59,46 +49,6 @@ def by_worker(child: Child) -> Counter[str]:
     return Counter(
         line.partition("[")[2].partition("]")[0] for line in child.logged().splitlines() if '"event":"connect"' in line
     )
-
-
-class Crowd:
-    """Clients in a room, who write down what they hear, while one of them goes on speaking."""
-
-    def __init__(self, address: str, size: int) -> None:
-        self._clients = [connect(f"{address}/?user_id=u{number}") for number in range(size)]
-        self.heard: list[list[int]] = [[] for _ in self._clients]
-        self.said = 0
-        self._speaking = asyncio.Event()
-
-    async def __aenter__(self) -> Crowd:
-        for client in self._clients:
-            await client.open()
-            await client.join("lobby")
-        self._reading = [
-            asyncio.create_task(self._read(client, heard))
-            for client, heard in zip(self._clients, self.heard, strict=True)
-        ]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for task in self._reading:
-            task.cancel()
-        await asyncio.gather(*self._reading, return_exceptions=True)
-        for client in self._clients:
-            await client.close()
-
-    async def _read(self, client: Client, heard: list[int]) -> None:
-        async for message in client:
-            heard.append(message.content)  # noqa: PERF401  # others look at it meanwhile
-
-    async def speak_while(self, what: Callable[[], Awaitable[object]]) -> None:
-        """Let one speak until `what` is done, and wait until all have heard everything."""
-        doing = asyncio.ensure_future(what())
-        while not doing.done():
-            await self._clients[0].send("chat", self.said, room="lobby")
-            self.said += 1
-        await doing
-        await eventually(lambda: all(len(heard) >= self.said for heard in self.heard))
 
 
 def test_all_take_their_share(redis: Redis) -> None:
@@ -227,13 +177,9 @@ def test_without_their_supervisor_they_end(redis: Redis) -> None:
             child.signal(signal.SIGKILL)
             await child.exit_status()
             for pid in mine:
-                await eventually(partial(_gone, pid))
+                await eventually(partial(gone, pid))
 
     run(main())
-
-
-def _gone(pid: int) -> bool:
-    return not lives(pid)
 
 
 class TestErrors:
@@ -301,6 +247,88 @@ class TestErrors:
             assert status == 1 and errors.count("ZeroDivisionError: ") == 1
 
         run(main())
+
+
+async def ready(address: str) -> int:
+    return (await get(address, "/ready")).status
+
+
+def test_while_they_drain_they_say_so(redis: Redis) -> None:
+    """Whoever asks meanwhile is answered with 503 and not left waiting."""
+
+    async def main() -> None:
+        async with workers(redis, "--dev", "--close-timeout", "20", count=2) as child:
+            slow = [await open_client(child.address, f"u{number}") for number in range(12)]
+            for client in slow:
+                client.stall()
+            child.signal(signal.SIGTERM)
+            async with asyncio.timeout(PATIENCE):
+                while (status := await ready(child.address)) == 200:
+                    await asyncio.sleep(0.01)
+
+            assert status == 503
+            assert {await ready(child.address) for _ in range(10)} == {503}
+            for client in slow:
+                client.resume()
+                assert (await client.closed())[0] == 1012
+            assert await child.exit_status() == 0
+
+    run(main())
+
+
+def test_the_end_of_a_roll_that_is_not_over(redis: Redis) -> None:
+    """Successors and those whom they succeed say goodbye alike, and the supervisor waits for both."""
+
+    async def main() -> None:
+        async with workers(redis, "--dev", "--close-timeout", "20", count=2) as child:
+            slow = [await open_client(child.address, f"u{number}") for number in range(12)]
+            for client in slow:
+                client.stall()
+            others = [await open_client(child.address, f"w{number}") for number in range(12)]
+            first = children(child.process.pid)
+            child.signal(signal.SIGHUP)
+            # The first of them drains, held up by those who do not answer; its successor takes whoever comes.
+            closed = [asyncio.ensure_future(client.closed()) for client in others]
+            await asyncio.wait(closed, return_when=asyncio.FIRST_COMPLETED)
+            late = [await open_client(child.address, f"v{number}", full=True) for number in range(12)]
+            child.signal(signal.SIGTERM)
+            for client in late:
+                code, _ = await client.closed()
+
+                assert code == 1012 and client.seen[-1]["type"] == "goodbye"
+            assert set(first) <= set(children(child.process.pid))
+            for client in slow:
+                client.resume()
+                assert (await client.closed())[0] == 1012
+            assert {code for code, _ in await asyncio.gather(*closed)} == {1012}
+            assert await child.exit_status() == 0
+
+    run(main())
+
+
+def test_who_closes_the_terminal_ends_it(redis: Redis) -> None:
+    """As every program that was started there: SIGHUP is a roll only where somebody can have asked for it."""
+
+    async def main() -> None:
+        ours, theirs = os.openpty()
+        async with workers(redis, count=2, stdin=theirs) as child:
+            os.close(theirs)
+            os.close(ours)
+            child.signal(signal.SIGHUP)
+
+            assert await child.exit_status() == 0
+
+    run(main())
+
+
+def test_what_all_would_say_one_says(redis: Redis) -> None:
+    """A warning about the environment is not there once for each worker."""
+
+    async def main() -> None:
+        async with workers(redis, HUBBUB_PROT="1") as child:
+            assert child.errors().count("HUBBUB_PROT is no option") == 1
+
+    run(main())
 
 
 def test_no_worker_takes_longer_than_it_may(redis: Redis) -> None:

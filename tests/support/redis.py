@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import pytest
 
@@ -85,6 +85,14 @@ class Redis:
     def url(self) -> str:
         """What an engine is given."""
         return f"redis://127.0.0.1:{self.port}/0"
+
+    def empty(self) -> None:
+        """Take everything from it, though it runs."""
+        self.command("FLUSHALL")
+
+    def part(self, name: str) -> dict[str, Any]:
+        """The options of a server whose keys have `name` before them."""
+        return {"engine": self.url, "redis_prefix": f"{name}:"}
 
     def start(self) -> None:
         """Start it; returns when it takes commands."""

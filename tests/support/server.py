@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,13 +105,15 @@ class Child:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def spawned(cls, *arguments: str, cwd: Path | None = None, **variables: str) -> AsyncIterator[Child]:
+    async def spawned(
+        cls, *arguments: str, cwd: Path | None = None, stdin: int = DEVNULL, **variables: str
+    ) -> AsyncIterator[Child]:
         """`hubbub serve --port 0 …` in `cwd`, ready; killed at the end of the block if it still runs.
 
-        `variables` are added to its environment, which otherwise has none of Hubbub's.
+        `stdin` is its standard input. `variables` are added to its environment, which otherwise has none of Hubbub's.
         """
         with tempfile.TemporaryFile() as stderr:
-            child = cls(await _start(("serve", "--port", "0", *arguments), cwd, stderr, variables), stderr)
+            child = cls(await _start(("serve", "--port", "0", *arguments), cwd, stderr, variables, stdin), stderr)
             try:
                 await child.ready()
                 yield child
@@ -140,7 +142,11 @@ async def command(*arguments: str, cwd: Path | None = None, **variables: str) ->
 
 
 async def _start(
-    arguments: tuple[str, ...], cwd: Path | None, stderr: IO[bytes] | int, variables: dict[str, str]
+    arguments: tuple[str, ...],
+    cwd: Path | None,
+    stderr: IO[bytes] | int,
+    variables: dict[str, str],
+    stdin: int = DEVNULL,
 ) -> Process:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HUBBUB_")}
     return await asyncio.create_subprocess_exec(
@@ -148,7 +154,7 @@ async def _start(
         "-m",
         "hubbub",
         *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=stdin,
         stdout=PIPE,
         stderr=stderr,
         cwd=cwd,

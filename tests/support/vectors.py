@@ -20,7 +20,7 @@ __all__ = ["Mismatch", "cases", "fill_in", "joined", "match", "understood"]
 VECTORS: Final = Path(__file__).resolve().parents[2] / "spec" / "vectors"
 
 # Every word that a case may need, and whether this server has it.
-NEEDS: Final = {"chunk": "chunk" in REQUESTS, "drain": True}
+NEEDS: Final = {"chunk": "chunk" in REQUESTS, "drain": True, "own_numbers": True}
 
 # What is left out of a case's `accept` where it has its default value.
 _DEFAULTS: Final = {"echo": True, "receipt": False, "volatile": False, "binary": False, "limit": 100}

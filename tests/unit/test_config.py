@@ -93,7 +93,9 @@ def found(config: Config, option: Option) -> Any:
         config.hub.outbox,
         config.hub.origin,
         config.store,
+        config.engine,
         config.redis,
+        config.nats,
         config.auth,
         config.history,
     ]
@@ -196,7 +198,7 @@ class TestErrors:
         [
             option
             for option in OPTIONS.values()
-            if not is_any_text(option) and option.name not in ("origins", "node_name")
+            if not is_any_text(option) and option.name not in ("origins", "node_name", "nats_prefix")
         ],
         ids=by_name,
     )

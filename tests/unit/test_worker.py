@@ -46,3 +46,11 @@ def test_the_connections_are_shared_and_the_name_is_its_own() -> None:
     assert (share.hub.limits.connections, share.hub.node_name) == (34, "web-2")
     assert a_worker(1, 4).share(load({"connections": 0}, {})).hub.limits.connections == 0
     assert a_worker(1, 4).share(load({}, {})).hub.node_name == ""
+
+
+def test_what_the_workers_share_is_their_engine() -> None:
+    """Only where the configuration names none; then `data` is where that keeps it, and no business of theirs."""
+    given = Worker(number=1, count=2, sockets=(), status=0, lifeline=0, engine="nats://127.0.0.1:1")
+
+    assert given.share(load({"data": "here"}, {})).engine.engine == "nats://127.0.0.1:1"
+    assert a_worker().share(load({"engine": "redis://far"}, {})).engine.engine == "redis://far"

@@ -13,7 +13,7 @@ from hubbub.config import OPTIONS
 from hubbub.errors import ConfigError
 from hubbub.hub import Hub
 from hubbub.server import run
-from hubbub.supervisor.supervisor import supervise
+from hubbub.supervisor.supervisor import count, supervise
 from hubbub.worker import Worker
 
 __all__ = ["add_to"]
@@ -35,7 +35,7 @@ def add_to(commands: Any) -> None:
 def _run(parsed: argparse.Namespace) -> int:
     config = configuration(parsed)
     worker = Worker.inherited(os.environ)
-    if worker is None and config.server.processes > 1:
+    if worker is None and count(config) > 1:
         return supervise(config, parsed.arguments)
     hub = _find(parsed.app) if parsed.app else Hub()
     return run(hub, config, worker)

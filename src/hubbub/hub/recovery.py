@@ -108,8 +108,8 @@ class Recovery:
             # Some of what is unread is gone: before the oldest that is kept, or at the end.
             self.recovered = False
             self.seq = page.position.seq
-            if first is not None and first.seq is not None:
-                self.seq = first.seq - 1 if first.prev is None else first.prev
+            if first is not None:
+                self.seq = _before(first)
             if self.seq > cursor:
                 self.missing = (cursor + 1, self.seq)
         self.position = Position(page.position.epoch, self.seq)
@@ -121,7 +121,7 @@ class Recovery:
         self.position = page.position
         self.recovered = True
         self._page = Page(page.publications, page.position, complete=True, more=False)
-        self.seq = page.position.seq - len(page.publications)
+        self.seq = _before(page.publications[0]) if page.publications else page.position.seq
         if page.more and 0 < len(page.publications) < count:
             await self._go_back(page, count - len(page.publications))
 
@@ -135,7 +135,7 @@ class Recovery:
                 break
             first = earlier.publications[0]
             count -= len(earlier.publications)
-        self.seq = (first.seq or 1) - 1 if first.prev is None else first.prev
+        self.seq = _before(first)
         self._page = Page([], self.position, complete=True, more=True)
 
     @property
@@ -244,6 +244,12 @@ class Recovery:
         """Let go of the channel again."""
         await self._node.unlisten(self._session, self.name)
         return False
+
+
+def _before(publication: Publication) -> int:
+    """The place that a publication of the log follows."""
+    assert publication.seq is not None
+    return publication.seq - 1 if publication.prev is None else publication.prev
 
 
 def fan_out_large(

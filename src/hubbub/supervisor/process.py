@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-__all__ = ["Child", "said"]
+__all__ = ["Child", "how", "said"]
 
 # Linux: the signal that a process gets when its parent dies (prctl(2)).
 _PR_SET_PDEATHSIG: Final = 1
@@ -38,14 +38,18 @@ class Child:
         """Start it with these open files besides the standard ones; raises `OSError`."""
         # Looked up before the fork: nothing may be imported behind it.
         prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+        parent = os.getpid()
 
         def dies_with_us() -> None:
             if prctl is not None:
                 prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+                if os.getppid() != parent:
+                    # It has died already, and nobody will be told.
+                    os._exit(1)
 
         process = await asyncio.create_subprocess_exec(
             *command,
-            env=environment,
+            env=dict(environment),
             pass_fds=files,
             stdin=asyncio.subprocess.DEVNULL,
             stderr=stderr,
@@ -83,6 +87,11 @@ class Child:
         except TimeoutError:
             self.signal(signal.SIGKILL)
             return await self.ended
+
+
+def how(status: int) -> str:
+    """How a process ended, in words."""
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 async def said(file: int) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import logging
 import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -15,9 +18,10 @@ from typing import Final
 
 from hubbub.config import Config
 from hubbub.engines.sqlite.options import Durability
+from hubbub.engines.sqlite.store import lock
 from hubbub.errors import ConfigError
 from hubbub.supervisor.pace import Pace
-from hubbub.supervisor.process import Child
+from hubbub.supervisor.process import Child, how
 from hubbub.worker import FOLDER
 
 __all__ = ["Store"]
@@ -28,138 +32,201 @@ log = logging.getLogger("hubbub.supervisor")
 _READY: Final = 60.0
 # Seconds for it to end.
 _END: Final = 10.0
+# Seconds between two looks whether it still answers, and for each answer; and how many in a row may be missing.
+_LOOK: Final = 5.0
+_MISSING: Final = 3
+# Bytes that must be free before it is worth letting it write again.
+_ROOM: Final = 16_777_216
+# Where the kernels take no port from for those who ask for any: one that was ours a moment ago is still free, and a
+# worker that tries to come back meanwhile cannot be given it as its own end.
+_PORTS: Final = range(20_000, 32_000)
 
-# The largest message of a client may have 16 MiB of content, and some more in another codec.
+# The largest message of a client may have 16 MiB of content, and some more in another codec. Streams set aside what
+# they may hold, each `history_bytes`, and are refused where that is more than 3/4 of what is free: a small disk would
+# do for one that stores little, and one that has room today would not tomorrow.
 _CONFIG: Final = """
 listen: "127.0.0.1:{port}"
 authorization {{ user: hubbub, password: "{password}" }}
 max_payload: 67108864
 max_pending: 268435456
-jetstream {{ store_dir: {folder}, sync_interval: {sync} }}
+jetstream {{ store_dir: {folder}, sync_interval: {sync}, max_file: 1PB }}
 """
 
 
 # What it says about this, each time: nobody but us can read the password, and large messages are wanted.
 _KNOWN: Final = ("Plaintext passwords", "Maximum payloads")
+# After this it writes to a stream no more, whether there is room again or not, and says nothing to who publishes.
+_FAILED: Final = "critical write error"
 
 
 class Store:
-    """One nats-server on the loopback, with a password that nobody else knows; started again when it dies."""
+    """One nats-server on the loopback, with a password that nobody else knows; started again when it dies or hangs."""
 
     def __init__(self, config: Config) -> None:
         self._data = config.store.data
         self._full = config.store.durability is Durability.FULL
-        # What is gone with the workers; None where there is a folder for it.
-        self._temporary: Path | None = None
         self._port = 0
         self._password = secrets.token_urlsafe(24)
         self._command: tuple[str, ...] = ()
+        # Where it keeps what it is given.
+        self._folder = Path()
+        # Held by it, too: where it outlives us, nobody else opens what it has open.
+        self._lock: int | None = None
         self._child: Child | None = None
+        # Whether it has failed to write something.
+        self._failed = False
+        self._reading: asyncio.Task[str] | None = None
         self._keeping: asyncio.Task[None] | None = None
+        self._undo = contextlib.AsyncExitStack()
 
     async def start(self) -> str:
         """Start it; its URL, with the password. Raises `ConfigError`."""
         program = _program()
-        self._temporary = Path(tempfile.mkdtemp(prefix="hubbub-"))
-        folder = self._folder()
-        self._port = await _free_port()
-        settings = self._temporary / "nats.conf"
-        # The folder is ours alone (0700), and so is the password.
-        settings.write_text(
-            _CONFIG.format(
-                port=self._port,
-                password=self._password,
-                folder=_quoted(str(folder)),
-                # Without a folder nothing outlives the machine's boot anyway.
-                sync="always" if self._full and self._data else '"1s"',
-            ),
-            encoding="utf-8",
-        )
-        self._command = (program, "-c", str(settings))
-        try:
+        async with contextlib.AsyncExitStack() as undo:
+            temporary = Path(tempfile.mkdtemp(prefix="hubbub-"))
+            undo.push_async_callback(asyncio.to_thread, shutil.rmtree, temporary, ignore_errors=True)
+            self._lock = self._hold(temporary)
+            undo.callback(os.close, self._lock)
+            undo.push_async_callback(self._end)
+            self._port = _free_port()
+            settings = temporary / "nats.conf"
+            settings.touch(0o600)
+            settings.write_text(
+                _CONFIG.format(
+                    port=self._port,
+                    password=self._password,
+                    folder=_quoted(str(self._folder)),
+                    # Without a folder nothing outlives the machine's boot anyway.
+                    sync="always" if self._full and self._data else '"1s"',
+                ),
+                encoding="utf-8",
+            )
+            self._command = (program, "-c", str(settings))
             await self._run()
-        except BaseException:
-            await self.stop()
-            raise
-        self._keeping = asyncio.get_running_loop().create_task(self._keep())
+            self._keeping = asyncio.get_running_loop().create_task(self._keep())
+            self._undo = undo.pop_all()
         return f"nats://hubbub:{self._password}@127.0.0.1:{self._port}"
 
     async def stop(self) -> None:
         """End it, and remove what was only for this run; harmless twice."""
+        await self._undo.aclose()
+
+    async def _end(self) -> None:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
         if self._child is not None:
             self._child.signal(signal.SIGTERM)
             await self._child.end(_END)
-        if self._temporary is not None:
-            await asyncio.to_thread(shutil.rmtree, self._temporary, ignore_errors=True)
+        if self._reading is not None:
+            await self._reading
 
-    def _folder(self) -> Path:
-        assert self._temporary is not None
+    def _hold(self, temporary: Path) -> int:
+        """The folder for this run, and the file that keeps others out of it."""
         if not self._data:
-            return self._temporary / FOLDER
+            self._folder = temporary / FOLDER
+            # Who clears up temporary folders leaves those alone that somebody has locked.
+            held = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(held, fcntl.LOCK_EX)
+            return held
         folder = Path(self._data)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            others = [found.name for found in folder.iterdir() if found.suffix == ".db"]
-        except OSError as error:
-            raise ConfigError(
-                f"{folder} cannot be used ({error.strerror}): name a folder that may be written to"
-            ) from None
+        held = lock(folder)
+        others = [found.name for found in folder.iterdir() if found.suffix == ".db"]
         if others:
+            os.close(held)
             raise ConfigError(
                 f"{folder} holds what a server of one process has stored ({others[0]}): name another folder in data, "
                 "or start without workers"
             )
-        return folder / FOLDER
+        self._folder = folder / FOLDER
+        return held
 
     async def _run(self) -> None:
         """Start it, and wait until it takes connections."""
-        child = self._child = await Child.start(self._command, os.environ, stderr=asyncio.subprocess.PIPE)
-        reading = asyncio.ensure_future(_log(child))
+        assert self._lock is not None
+        self._failed = False
+        child = self._child = await Child.start(
+            self._command, os.environ, (self._lock,), stderr=asyncio.subprocess.PIPE
+        )
         loop = asyncio.get_running_loop()
+        reading = self._reading = loop.create_task(self._log(child))
         deadline = loop.time() + _READY
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            except OSError:
-                if not child.lives or loop.time() > deadline:
-                    child.signal(signal.SIGKILL)
-                    said = await reading
-                    raise ConfigError(f"the nats-server that the workers share does not start: {said}") from None
-                await asyncio.sleep(0.05)
-            else:
-                writer.close()
-                return
+        while not await self._answers():
+            if not child.lives or loop.time() > deadline:
+                child.signal(signal.SIGKILL)
+                raise ConfigError(f"the nats-server that the workers share does not start: {await reading}")
+            await asyncio.sleep(0.05)
+
+    async def _answers(self) -> bool:
+        """Whether it takes connections, and keeps what it is given."""
+        try:
+            async with asyncio.timeout(_LOOK):
+                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                try:
+                    said = await reader.readline()
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError, ValueError):
+            return False
+        return said.startswith(b"INFO ") and b'"jetstream":true' in said
 
     async def _keep(self) -> None:
+        """Start it again whenever it has to be."""
         pace = Pace()
         while True:
-            assert self._child is not None
-            await asyncio.shield(self._child.ended)
-            log.error("the nats-server that the workers share has ended: it is started again")
-            await asyncio.sleep(pace.wait(self._child.lived))
+            child = self._child
+            assert child is not None
+            log.error("the nats-server that the workers share %s: it is started again", await self._trouble(child))
+            child.signal(signal.SIGTERM)
+            await child.end(_END)
+            await asyncio.sleep(pace.wait(child.lived))
             try:
                 await self._run()
             except (ConfigError, OSError) as error:
                 log.error("%s", error)
 
+    async def _trouble(self, child: Child) -> str:
+        """Wait until something is wrong with it that a new start mends; what that is."""
+        missing = 0
+        while True:
+            await asyncio.wait((child.ended,), timeout=_LOOK)
+            if not child.lives:
+                return f"has ended ({how(child.ended.result())})"
+            missing = 0 if await self._answers() else missing + 1
+            if missing == _MISSING:
+                # It would hear nothing else.
+                child.signal(signal.SIGKILL)
+                return "does not answer"
+            if self._failed and self._has_room():
+                return "could not write, and there is room again"
 
-async def _log(child: Child) -> str:
-    """Pass on what it warns of; the last that it said."""
-    last = ""
-    assert child.errors is not None
-    while line := (await child.errors.readline()).decode(errors="replace").strip():
-        # As in: [4711] 2026/01/31 12:00:00.000000 [WRN] text
-        _, mark, text = line.partition("[WRN] ")
-        if mark and not text.startswith(_KNOWN):
-            log.warning("nats-server: %s", text)
-        for mark in ("[ERR] ", "[FTL] "):
-            if mark in line:
-                log.error("nats-server: %s", line.partition(mark)[2])
-        last = line
-    return last
+    def _has_room(self) -> bool:
+        try:
+            return shutil.disk_usage(self._folder).free > _ROOM
+        except OSError:
+            return False
+
+    async def _log(self, child: Child) -> str:
+        """Pass on what it warns of; the last that it said."""
+        last, told = "", ""
+        assert child.errors is not None
+        while True:
+            try:
+                line = await child.errors.readline()
+            except ValueError:
+                # Longer than anything that it has to say.
+                continue
+            if not line:
+                return last
+            last = line.decode(errors="replace").strip() or last
+            # As in: [4711] 2026/01/31 12:00:00.000000 [WRN] text
+            for mark, level in (("[WRN] ", logging.WARNING), ("[ERR] ", logging.ERROR), ("[FTL] ", logging.ERROR)):
+                text = last.partition(mark)[2]
+                self._failed |= _FAILED in text.lower()
+                # Where it cannot write, it says so for each message.
+                if text and text != told and not text.startswith(_KNOWN):
+                    told = text
+                    log.log(level, "nats-server: %s", text)
 
 
 def _program() -> str:
@@ -178,10 +245,9 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-async def _free_port() -> int:
-    # Nobody else's for the moment in between: and if it is, the server says so and does not start.
-    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
-    port: int = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    return port
+def _free_port() -> int:
+    # Free for now: where somebody takes it in the next moment, the server says so and does not start.
+    while True:
+        port = secrets.choice(_PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

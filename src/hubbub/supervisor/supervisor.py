@@ -19,13 +19,14 @@ from typing import Final
 from hubbub.config import Config
 from hubbub.errors import ConfigError
 from hubbub.server import announce, bind, why_not
+from hubbub.supervisor.cores import cores
 from hubbub.supervisor.pace import Pace
-from hubbub.supervisor.process import Child, said
+from hubbub.supervisor.process import Child, how, said
 from hubbub.supervisor.store import Store
 from hubbub.telemetry.logs import set_up
-from hubbub.worker import VARIABLE, Worker
+from hubbub.worker import LEAVE, VARIABLE, Worker
 
-__all__ = ["supervise"]
+__all__ = ["count", "supervise"]
 
 log = logging.getLogger("hubbub.supervisor")
 
@@ -35,6 +36,11 @@ _LONGER: Final = 5.0
 _READY: Final = 120.0
 # Connections that may wait in one socket.
 _BACKLOG: Final = 4096
+
+
+def count(config: Config) -> int:
+    """How many workers that is on this machine; 1: no supervisor."""
+    return config.server.workers or cores()
 
 
 def supervise(config: Config, arguments: Sequence[str]) -> int:
@@ -57,13 +63,8 @@ class _Slot:
         # Held by whoever starts one: there is one at a time.
         self.starting = asyncio.Lock()
 
-    def listen(self) -> None:
-        """Let connections wait in the sockets."""
-        for sock in self.sockets:
-            sock.listen(_BACKLOG)
-
     def turn_away(self) -> None:
-        """Nobody takes what waits: let the kernel give it, and what comes, to the others (Linux)."""
+        """Let the kernel give what comes to the others until a worker listens again: nobody takes it here (Linux)."""
         if sys.platform == "linux":
             for sock in self.sockets:
                 sock.shutdown(socket.SHUT_RD)
@@ -72,14 +73,19 @@ class _Slot:
 class _Supervisor:
     def __init__(self, config: Config, arguments: Sequence[str]) -> None:
         self._config = config
-        self._command = (sys.executable, "-m", "hubbub", *arguments)
+        # -P: the current folder is no place to look for Python's own modules. That of an application is added later.
+        self._command = (sys.executable, "-P", "-m", "hubbub", *arguments)
         self._environment = dict(os.environ)
+        self._engine = ""
         self._slots: list[_Slot] = []
-        self._store = None if config.redis.engine else Store(config)
+        self._store = None if config.engine.engine else Store(config)
         # Held open as long as this process lives.
         self._lifeline = os.pipe()
         self._stopping = asyncio.Event()
-        self._interrupts = 0
+        # All workers that live: those that start, those in their slots, and those that drain for a successor.
+        self._children: set[Child] = set()
+        # Whether it was started from a terminal, whose end is then ours.
+        self._from_terminal = _has_terminal()
         self._rolling: asyncio.Task[None] | None = None
         # Set while a roll was asked for that has not begun.
         self._roll_again = False
@@ -89,16 +95,17 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         keeping: list[asyncio.Task[None]] = []
         try:
-            await self._bind()
-            if self._store is not None:
-                self._environment["HUBBUB_ENGINE"] = await self._store.start()
             loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
             loop.add_signal_handler(signal.SIGINT, self._interrupted)
-            loop.add_signal_handler(signal.SIGHUP, self._roll)
+            loop.add_signal_handler(signal.SIGHUP, self._stopping.set)
+            await self._bind()
+            if self._store is not None:
+                self._engine = await self._store.start()
             # One first: what is wrong with all of them is said once.
             status = await self._begin(self._slots[:1]) or await self._begin(self._slots[1:])
             if status or self._stopping.is_set():
                 return status
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
             announce(self._address, self._config)
             keeping = [loop.create_task(self._keep(slot)) for slot in self._slots]
             await self._stopping.wait()
@@ -118,12 +125,14 @@ class _Supervisor:
             for sock in await bind(server.host, server.port):
                 sock.close()
             port = server.port
-            for number in range(1, self._config.server.processes + 1):
+            for number in range(1, count(self._config) + 1):
                 if number > 1 and sys.platform != "linux":
                     # Only there does the kernel spread connections: elsewhere all take from one socket.
                     sockets: Sequence[socket.socket] = self._slots[0].sockets
                 else:
                     sockets = await bind(server.host, port, reuse_port=True)
+                    for sock in sockets:
+                        sock.listen(_BACKLOG)
                 port = sockets[0].getsockname()[1]
                 self._slots.append(_Slot(number, sockets))
         except OSError as error:
@@ -145,8 +154,8 @@ class _Supervisor:
             sockets=tuple(sock.fileno() for sock in slot.sockets),
             status=status,
             lifeline=self._lifeline[0],
+            engine=self._engine,
         )
-        slot.listen()
         try:
             child = await Child.start(
                 self._command,
@@ -158,28 +167,35 @@ class _Supervisor:
             raise
         finally:
             os.close(status)
+        self._children.add(child)
+        child.ended.add_done_callback(lambda _: self._children.discard(child))
         reading = asyncio.ensure_future(said(theirs))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((reading, stopping), timeout=_READY, return_when=asyncio.FIRST_COMPLETED)
-            address = reading.result() if reading.done() else ""
-            if address:
-                self._address = address
-                slot.child, previous = child, slot.child
-                if previous is not None:
-                    previous.signal(signal.SIGTERM)
-                    await previous.end(self._config.server.drain_timeout + _LONGER)
-                return 0
-        except BaseException:
-            child.signal(signal.SIGKILL)
-            raise
+            late = not reading.done()
+            address = "" if late else reading.result()
         finally:
             for task in (reading, stopping):
                 task.cancel()
             await asyncio.gather(reading, stopping, return_exceptions=True)
+        if address:
+            self._address = address
+            previous, slot.child = slot.child, child
+            if previous is not None:
+                previous.signal(LEAVE)
+                await previous.end(self._config.server.drain_timeout + _LONGER)
+            return 0
         child.signal(signal.SIGTERM)
         ended = await child.end(_LONGER)
-        return 0 if self._stopping.is_set() else ended or 1
+        if self._stopping.is_set():
+            return 0
+        if late:
+            log.error("worker %d was not ready within %d s", slot.number, _READY)
+        elif ended < 0:
+            # Who ends by itself says why.
+            log.error("worker %d has ended (%s) before it was ready", slot.number, how(ended))
+        return max(ended, 1)
 
     async def _keep(self, slot: _Slot) -> None:
         """Start the worker again whenever it has ended by itself."""
@@ -193,16 +209,18 @@ class _Supervisor:
                     # Its successor is there.
                     continue
                 if child is not None:
-                    log.error("worker %d has ended (%s): another is started", slot.number, _how(status))
+                    log.error("worker %d has ended (%s): another is started", slot.number, how(status))
                     slot.child = None
                 await asyncio.sleep(slot.pace.wait(lived))
                 if await self._start(slot):
                     log.error("worker %d does not start: the others go on, and it is tried again", slot.number)
                     slot.turn_away()
 
-    def _roll(self) -> None:
-        """Replace the workers one by one."""
-        if self._rolling is None or self._rolling.done():
+    def _hung_up(self) -> None:
+        """Replace the workers one by one, unless nobody asks for that: the terminal has been closed."""
+        if self._from_terminal and not _has_terminal():
+            self._stopping.set()
+        elif self._rolling is None or self._rolling.done():
             self._rolling = asyncio.get_running_loop().create_task(self._replace_all())
         else:
             self._roll_again = True
@@ -223,19 +241,17 @@ class _Supervisor:
                 return
 
     def _interrupted(self) -> None:
-        self._interrupts += 1
-        self._stopping.set()
-        if self._interrupts > 1:
+        if self._stopping.is_set():
             # They have been asked politely.
-            for slot in self._slots:
-                if slot.child is not None:
-                    slot.child.signal(signal.SIGINT)
+            for child in self._children:
+                child.signal(signal.SIGINT)
+                asyncio.get_running_loop().call_later(_LONGER, child.signal, signal.SIGKILL)
+        self._stopping.set()
 
     async def _end(self) -> None:
-        children = [slot.child for slot in self._slots if slot.child is not None]
-        number = signal.SIGINT if self._interrupts else signal.SIGTERM
+        children = list(self._children)
         for child in children:
-            child.signal(number)
+            child.signal(signal.SIGTERM)
         await asyncio.gather(*(child.end(self._config.server.drain_timeout + _LONGER) for child in children))
         if self._store is not None:
             await self._store.stop()
@@ -245,5 +261,6 @@ class _Supervisor:
             os.close(file)
 
 
-def _how(status: int) -> str:
-    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+def _has_terminal() -> bool:
+    # One that has been closed is none any more.
+    return any(map(os.isatty, (0, 1, 2)))

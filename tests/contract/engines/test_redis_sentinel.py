@@ -208,6 +208,40 @@ def test_a_primary_that_becomes_a_replica(tmp_path: Path) -> None:
     run(main(), logs_errors=True)
 
 
+def test_a_primary_that_is_one_again(tmp_path: Path) -> None:
+    """Another was it meanwhile, and never got what was acknowledged here: who was cut off all that time finds out."""
+
+    async def main() -> None:
+        folders = tmp_path / "one", tmp_path / "other"
+        for folder in folders:
+            folder.mkdir()
+        with serving_redis(folders[0]) as one, serving_redis(folders[1]) as other:
+            async with node(one.url) as (engine, ear):
+                publisher = Publisher(engine)
+                await publisher.say("kept")
+                other.command("REPLICAOF", "127.0.0.1", str(one.port))
+                await eventually(lambda: follows(other, one))
+                stop_following(other, one)
+                lost = await publisher.say("lost")
+                other.command("REPLICAOF", "NO", "ONE")
+                one.command("REPLICAOF", "127.0.0.1", str(other.port))
+                one.command("CLIENT", "KILL", "TYPE", "normal")
+                await eventually(lambda: engine._partitions[0].commands._failed > 1)
+                async with node(other.url) as (elsewhere, _):
+                    for text in ("1", "2", "3"):
+                        await Publisher(elsewhere).say(text)
+                await eventually(lambda: follows(one, other))
+                one.command("REPLICAOF", "NO", "ONE")
+                new = await publisher.say("new")
+                await ear.hear("new")
+
+                assert LOBBY in ear.lost_channels
+                assert new.epoch != lost.epoch
+                assert contents((await engine.after(LOBBY, 0, 10)).publications) == ["kept", "1", "2", "3", "new"]
+
+    run(main(), logs_errors=True)
+
+
 def test_sentinels_that_know_nothing(tmp_path: Path) -> None:
     """Each failure is a sentence with the place and the remedy, and without passwords."""
 

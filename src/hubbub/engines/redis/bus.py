@@ -18,6 +18,7 @@ from hubbub.core import record
 from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.commands import settle
 from hubbub.engines.redis.connection import Connection, Refused, pack
+from hubbub.engines.redis.node import Node
 from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.supervised import Supervised
 from hubbub.errors import Unavailable
@@ -77,7 +78,7 @@ class Bus(Supervised):
 
     role = "listening"
 
-    def __init__(self, address: Address, places: Places, node: str) -> None:
+    def __init__(self, address: Address, places: Places, node: Node) -> None:
         super().__init__(address, places, node)
         self._loop = asyncio.get_running_loop()
         # Gets the name of a bus and what came; raises nothing.

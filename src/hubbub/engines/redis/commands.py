@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.connection import Connection, Refused, pack, reason
+from hubbub.engines.redis.node import Node
 from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.primary import run_of
 from hubbub.engines.redis.scripts import ADOPT, ALL, Script
@@ -22,13 +23,10 @@ from hubbub.engines.redis.supervised import Supervised
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.codes import ErrorCode
 
-__all__ = ["Command", "Commands", "Load", "settle", "unknown"]
+__all__ = ["Command", "Commands", "settle", "unknown"]
 
 log = logging.getLogger("hubbub.engines.redis")
 
-# Commands on their way, and bytes of theirs, to all partitions together; beyond, `Unavailable`.
-_MOST: Final = 20_000
-_MOST_BYTES: Final = 67_108_864
 # Seconds without any answer, where some are due; then the connection counts as lost. And for a command whose answer
 # was lost: then it is not sent again.
 _TIMEOUT: Final = 2.0
@@ -90,31 +88,11 @@ class Command:
         return Unavailable("Redis is away") if self.undone else self.lost()
 
 
-class Load:
-    """What all partitions of a node have on their way: bounded together, for each of them may have a large message."""
-
-    def __init__(self) -> None:
-        self.commands = 0
-        self.bytes = 0
-
-
 class Commands(Supervised):
     """The connection for commands."""
 
-    def __init__(
-        self,
-        address: Address,
-        places: Places,
-        node: str,
-        lease: float,
-        load: Load,
-        inspect: Callable[[dict[str, str]], None],
-    ) -> None:
-        """`inspect` gets what the server says about itself, and raises `ConfigError` where it cannot be used."""
+    def __init__(self, address: Address, places: Places, node: Node) -> None:
         super().__init__(address, places, node)
-        self._inspect = inspect
-        self._node = node
-        self._lease = int(lease * 1000)
         self._loop = asyncio.get_running_loop()
 
         # How many publications the store had seen in this run of the server.
@@ -126,7 +104,6 @@ class Commands(Supervised):
         self._sent: deque[Command] = deque()
         # What has to be sent again, before anything else is; None while that is nothing.
         self._redo: list[Command] | None = None
-        self._load = load
         # When something was last answered, or asked where nothing was due.
         self._last = 0.0
 
@@ -146,11 +123,7 @@ class Commands(Supervised):
         """Send `command`, and answer it; raises `Unavailable` where that cannot be, and then nothing is done."""
         if self.connection is None:
             raise Unavailable("Redis is away")
-        load = self._load
-        if load.commands >= _MOST or load.bytes + command.size > _MOST_BYTES:
-            raise Unavailable("Redis is behind with what it has to do")
-        load.commands += 1
-        load.bytes += command.size
+        self._node.load.add(command.size)
         command.deadline = self._loop.time() + _TIMEOUT
         if not self._turn:
             self._loop.call_soon(self._flush)
@@ -181,12 +154,14 @@ class Commands(Supervised):
 
     async def prepare(self, connection: Connection, said: dict[str, str]) -> None:
         """See `Supervised.prepare`: load the scripts, and see whether what was told is still there."""
-        self._inspect(said)
+        self._node.inspect(said)
         for script in ALL:
             await connection.ask("SCRIPT", "LOAD", script.text)
         run, places = run_of(said), self._places
-        last = (self.run, self.count, self._lease, places.publish, places.control)
-        self.count = await connection.ask("EVALSHA", ADOPT.sha, 2, places.store, places.nodes, run, self._node, *last)
+        last = (self.run, self.count, self._node.lease, places.publish, places.control)
+        self.count = await connection.ask(
+            "EVALSHA", ADOPT.sha, 2, places.store, places.nodes, run, self._node.name, *last
+        )
 
     def begin(self, connection: Connection) -> None:
         """See `Supervised.begin`."""
@@ -232,7 +207,7 @@ class Commands(Supervised):
 
     def _write(self, commands: list[Command]) -> None:
         assert self.connection is not None
-        run, node = self.run, self._node
+        run, node = self.run, self._node.name
         packed = [
             pack(*one.args)
             if one.script is None
@@ -279,8 +254,7 @@ class Commands(Supervised):
             self.connection.abort("its data or its scripts were removed, or another server is the primary")
 
     def _finish(self, command: Command, outcome: Any) -> None:
-        self._load.commands -= 1
-        self._load.bytes -= command.size
+        self._node.load.remove(command.size)
         try:
             command.done(outcome)
         except Exception:

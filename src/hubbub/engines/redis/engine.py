@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,8 +22,9 @@ from hubbub.core import record
 from hubbub.core.log import HistoryLimits, Page, Retention
 from hubbub.engines.base import Accepted, Capabilities, Listener
 from hubbub.engines.redis.address import Address
-from hubbub.engines.redis.commands import Load, settle
+from hubbub.engines.redis.commands import settle
 from hubbub.engines.redis.connection import Refused
+from hubbub.engines.redis.node import Load, Node
 from hubbub.engines.redis.partition import Partition
 from hubbub.engines.redis.places import all_places
 from hubbub.engines.redis.scripts import ACCEPTED, ACKNOWLEDGE
@@ -78,7 +80,8 @@ class RedisEngine:
         self._ticking: asyncio.Task[None] | None = None
         self._renewing: asyncio.Task[None] | None = None
 
-        self._renewed = 0.0
+        # When the lease was renewed last; never, before the engine runs.
+        self._renewed = math.inf
         # Whether it has been said that Redis drops what it has no memory for.
         self._warned = False
 
@@ -86,11 +89,9 @@ class RedisEngine:
 
     async def start(self, listener: Listener, node: str) -> None:
         """See `Engine.start`; raises `ConfigError`."""
-        load = self._load = Load()
-        self._partitions = [
-            Partition(self._address, places, self._limits, node, self._lease, load, self._inspect, listener.gone)
-            for places in self._places
-        ]
+        this = Node(node, self._lease, str(self._address), self._inspect, listener.gone)
+        self._partitions = [Partition(self._address, places, self._limits, this) for places in self._places]
+        self._load = this.load
         self._ticking = asyncio.get_running_loop().create_task(self._tick())
         try:
             opened = await asyncio.gather(*(one.open() for one in self._partitions), return_exceptions=True)
@@ -105,6 +106,7 @@ class RedisEngine:
             raise
         for one in self._partitions:
             one.listening.listener = listener
+        self._renewed = asyncio.get_running_loop().time()
 
     async def stop(self) -> None:
         """See `Engine.stop`: what was asked for is answered before."""
@@ -214,6 +216,9 @@ class RedisEngine:
     async def listen(self, channels: Sequence[str]) -> None:
         """See `Engine.listen`."""
         parts = self._apart(channels)
+        if len(parts) == 1:
+            (one,) = parts
+            return await one.listening.listen(channels)
         try:
             await asyncio.gather(*(one.listening.listen(its) for one, its in parts.items()))
         except BaseException:
@@ -277,7 +282,6 @@ class RedisEngine:
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        self._renewed = loop.time()
         while True:
             await asyncio.sleep(_TICK)
             try:

@@ -1,4 +1,4 @@
-"""Which engine the server runs on, where that is one beyond this process, and how it is used."""
+"""How the engine on Redis is used, where the server runs on it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,6 @@ __all__ = ["RedisOptions"]
 
 
 class RedisOptions(Struct, frozen=True, kw_only=True):
-    """An engine that nodes share; without a URL the channels are this process's own."""
+    """An engine on Redis; where Redis is, the option `engine` says."""
 
-    engine: Annotated[
-        str,
-        Meta(
-            description="redis://[user:password@]host:port/database, redis+sentinel://…/name/database or "
-            "redis+cluster://… (rediss: in TLS), which all nodes share; "
-            "empty: this process alone, in memory or in `data`",
-            # It may hold a password.
-            extra={"secret": True},
-        ),
-    ] = ""
     redis_prefix: Annotated[str, Meta(description="what all keys in Redis begin with")] = "hubbub:"

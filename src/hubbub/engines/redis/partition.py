@@ -17,9 +17,10 @@ from hubbub.core.log import HistoryLimits
 from hubbub.engines.base import Accepted
 from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.bus import Bus, volatile_note
-from hubbub.engines.redis.commands import Command, Commands, Load, settle, unknown
+from hubbub.engines.redis.commands import Command, Commands, settle, unknown
 from hubbub.engines.redis.listening import Listening
 from hubbub.engines.redis.live import Entries, Live, Submission
+from hubbub.engines.redis.node import Node
 from hubbub.engines.redis.places import Places, canary
 from hubbub.engines.redis.reading import Reader
 from hubbub.engines.redis.rooms import Rooms
@@ -35,27 +36,16 @@ log = logging.getLogger("hubbub.engines.redis")
 class Partition:
     """One partition as this node has it: what is asked of it, what it tells, and who is in its rooms."""
 
-    def __init__(
-        self,
-        address: Address,
-        places: Places,
-        limits: HistoryLimits,
-        node: str,
-        lease: float,
-        load: Load,
-        inspect: Callable[[dict[str, str]], None],
-        gone: Callable[[str, str], None],
-    ) -> None:
-        """`load` and `inspect`: see `Commands`; `gone`: see `Rooms`."""
+    def __init__(self, address: Address, places: Places, limits: HistoryLimits, node: Node) -> None:
         self.places = places
-        self.commands = Commands(address, places, node, lease, load, inspect)
+        self.commands = Commands(address, places, node)
         self.bus = Bus(address, places, node)
         self.reader = Reader(self.commands, places)
         self.listening = Listening(self.commands, self.bus, self.reader, places)
-        self.rooms = Rooms(self.commands, places, node, lease, gone)
+        self.rooms = Rooms(self.commands, places, node)
 
         self._limits = limits
-        self._node = node
+        self._node = node.name
         self._submitted = 0
 
     async def open(self) -> None:

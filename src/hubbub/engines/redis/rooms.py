@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from hubbub.engines.redis.commands import Commands
+from hubbub.engines.redis.node import Node
 from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.scripts import ENTER, LEASE, LEAVE, MEMBERS, PLACES, Script
 from hubbub.errors import RoomFull
@@ -28,21 +28,11 @@ class Rooms:
     A node that stops keeps its lease to the end: whoever was on it has that long to come to another.
     """
 
-    def __init__(
-        self,
-        commands: Commands,
-        places: Places,
-        node: str,
-        lease: float,
-        gone: Callable[[str, str], None],
-    ) -> None:
-        """`gone` is told of a channel and a user, as `Listener.gone` is."""
+    def __init__(self, commands: Commands, places: Places, node: Node) -> None:
         self._commands = commands
         self._places = places
         self._node = node
-        self._lease = lease
-        self._mine = f"{places.root}rooms:{node}"
-        self._gone = gone
+        self._mine = f"{places.root}rooms:{node.name}"
 
         # What this node has entered, so that it can do so again: by channel, user and session, since when.
         self._entered: dict[str, dict[tuple[str, str], int]] = {}
@@ -121,9 +111,7 @@ class Rooms:
             await self._clear(node.decode())
 
     async def _lease_anew(self) -> list[Any]:
-        found: list[Any] = await self._commands.call(
-            LEASE, (self._places.store, self._places.nodes), int(self._lease * 1000)
-        )
+        found: list[Any] = await self._commands.call(LEASE, (self._places.store, self._places.nodes), self._node.lease)
         return found
 
     async def _come_back(self) -> None:
@@ -163,7 +151,7 @@ class Rooms:
         found: list[Any]
         gone, *found = await self._commands.call(script, (*its, *keys), *args)
         for user in gone:
-            self._gone(channel, user.decode())
+            self._node.gone(channel, user.decode())
         return found
 
     def _seen(self, channel: str) -> str:

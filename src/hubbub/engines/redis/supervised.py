@@ -9,6 +9,7 @@ from typing import Final
 
 from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.connection import Connection, Refused
+from hubbub.engines.redis.node import Node
 from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.primary import has_moved, reach, run_of
 from hubbub.errors import ConfigError
@@ -32,19 +33,19 @@ class Supervised:
     # For logs, and for whoever looks at the server's clients.
     role = "commands"
 
-    def __init__(self, address: Address, places: Places, node: str) -> None:
+    def __init__(self, address: Address, places: Places, node: Node) -> None:
         self._address = address
         self._places = places
-        self._name = f"hubbub-{node}-{self.role}"
+        self._node = node
+        self._name = f"hubbub-{node.name}-{self.role}"
         # None while there is none that serves.
         self.connection: Connection | None = None
         # Which run of which server it leads to; and since when it serves (the loop's clock).
         self.run = ""
         self.since = 0.0
         self._task: asyncio.Task[None] | None = None
-        # Tries in a row that failed, and whether it has been said that Redis is away.
+        # Tries in a row that failed.
         self._failed = 0
-        self._said = False
 
     async def open(self) -> None:
         """Connect for the first time, and stay connected from then on; raises `OSError`, `Refused`, `ConfigError`."""
@@ -93,12 +94,16 @@ class Supervised:
                 if connection is None:
                     connection = await self._connect()
                 await self._serve(connection)
-                log.warning("the connection to Redis for %s has ended: %s", self.role, connection.ended)
+                why = connection.ended or ""
+                self._node.outages.ended(self, why)
                 if connection.silent:
-                    self._tell(connection.ended or "", at_once=True)
+                    self._node.outages.away(self, why)
                 wait = _FIRST
             except (OSError, Refused, ConfigError) as error:
-                self._tell(str(error))
+                self._failed += 1
+                # Not at the first: one connection that is cut is no reason to wake anybody.
+                if self._failed > 1:
+                    self._node.outages.away(self, str(error))
             except Exception:
                 # A fault of ours: it must not end the one task that could go on.
                 log.exception("the connection for %s failed", self.role)
@@ -120,16 +125,25 @@ class Supervised:
         self.since = asyncio.get_running_loop().time()
         self._failed = 0
         self.begin(connection)
-        if self._said:
-            self._said = False
-            log.warning("Redis at %s is back (%s)", self._address, self.role)
-        while not over.is_set():
+        self._node.outages.over(self)
+        watching = asyncio.get_running_loop().create_task(self._watch(connection)) if self._address.primary else None
+        try:
+            await over.wait()
+        finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    async def _watch(self, connection: Connection) -> None:
+        """See whether the sentinels have chosen another primary."""
+        while True:
+            await asyncio.sleep(_ASKED)
             try:
-                async with asyncio.timeout(_ASKED):
-                    await over.wait()
-            except TimeoutError:
                 if await has_moved(self._address, connection.endpoint):
                     connection.abort("the sentinels have another primary")
+            except Exception:
+                # A fault of ours: the next question must be asked.
+                log.exception("the sentinels could not be asked")
 
     def _drop(self, why: str) -> None:
         connection, self.connection = self.connection, None
@@ -138,10 +152,3 @@ class Supervised:
             why = connection.ended or why
             connection.abort(why)
             self.end(why)
-
-    def _tell(self, why: str, *, at_once: bool = False) -> None:
-        self._failed += 1
-        # Not at the first: one connection that is cut is no reason to wake anybody.
-        if (self._failed > 1 or at_once) and not self._said:
-            self._said = True
-            log.error("Redis at %s is away (%s): %s", self._address, self.role, why)

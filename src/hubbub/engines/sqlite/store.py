@@ -21,7 +21,7 @@ from hubbub.engines.sqlite.record import Damaged, check_of
 from hubbub.engines.sqlite.schema import migrate, verify
 from hubbub.errors import ConfigError
 
-__all__ = ["About", "Store"]
+__all__ = ["About", "Store", "lock"]
 
 log = logging.getLogger("hubbub.engines.sqlite")
 
@@ -64,7 +64,7 @@ class Store:
         self.folder = Path(folder)
         self.path = self.folder / "hubbub.db"
         with contextlib.ExitStack() as undo:
-            self._lock = _lock(self.folder)
+            self._lock = lock(self.folder)
             undo.callback(os.close, self._lock)
             try:
                 self._open(durability, most_bytes, undo)
@@ -167,11 +167,14 @@ class Store:
 _REMEDY: Final = "put a backup of it in its place and remove hubbub.mark, or move the folder away and begin anew"
 
 
-def _lock(folder: Path) -> int:
-    """Hold the folder against other processes, making it where there is none."""
+def lock(folder: Path) -> int:
+    """Hold the folder against other processes, making it where there is none; the file to close in the end.
+
+    Raises `ConfigError` where that cannot be.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(folder / "hubbub.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        held = os.open(folder / "hubbub.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise ConfigError(f"{folder} is a file: --data names a folder") from None
     except OSError as error:
@@ -179,15 +182,15 @@ def _lock(folder: Path) -> int:
             f"{folder} cannot be written to ({error.strerror}): see to its permissions, or name another with --data"
         ) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        os.close(lock)
+        os.close(held)
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise ConfigError(f"{folder} cannot be locked ({error.strerror}): it must be on a local disk") from error
         raise ConfigError(
             f"{folder} is in use by another hubbub: stop that one, or name another folder with --data"
         ) from None
-    return lock
+    return held
 
 
 def _sync(folder: Path) -> None:

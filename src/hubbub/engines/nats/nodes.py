@@ -1,0 +1,189 @@
+"""Which nodes live: each says so now and then, and one that is not heard for its lease is declared dead.
+
+It stands in the same stream as the places that the nodes hold, so what a node had entered before its death is over, for
+everybody alike, and what it enters when it turns out to be alive is not. Whoever declares it does so on condition that
+nothing was heard of it meanwhile: one of all who try succeeds, and clears away what is left.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from hubbub.engines.nats.acks import ack_of
+from hubbub.engines.nats.gets import Gets
+from hubbub.engines.nats.link import Answer, Link
+from hubbub.engines.nats.notes import seq_of
+from hubbub.engines.nats.places import token
+from hubbub.engines.nats.streams import Stream
+from hubbub.errors import Unavailable
+
+__all__ = ["Nodes"]
+
+log = logging.getLogger("hubbub.engines.nats")
+
+# How long it stands in the stream that a node has died: longer than anybody needs to hear of it.
+_DEAD_FOR: Final = "1h"
+# Nodes of which is read.
+_MOST: Final = 10_000
+
+
+class _Beat(Struct, frozen=True, gc=False):
+    """What a node says of itself, or another says of it."""
+
+    node: str
+    # `alive`, `dead`, or `cleared`: dead, and nothing is left of it.
+    state: str
+    # What it entered before that place is over.
+    bar: int = 0
+
+
+class _Node(Struct):
+    state: str
+    # Where what it said last stands in the stream, and when that was heard (the loop's clock).
+    seq: int
+    heard: float
+    bar: int
+
+
+class Nodes:
+    """The nodes as this one sees them."""
+
+    def __init__(self, link: Link, gets: Gets, stream: Stream, prefix: str, node: str, lease: float) -> None:
+        self._link = link
+        self._gets = gets
+        self._stream = stream
+        self._subject = f"{prefix}.places.nodes."
+        self._bus = f"{prefix}.places-bus.nodes.*"
+        self.node = node
+        self._lease = lease
+
+        # Told of a node that has died, and up to where that counts; whether that is this node itself; whether it is for
+        # this node to clear away what it has left, and to say who has gone with it.
+        self.died: Callable[[str, int], None] = lambda node, bar: None
+        self.revived: Callable[[], None] = lambda: None
+        self.clear: Callable[[str, int, bool], None] = lambda node, bar, tell: None
+
+        self._nodes: dict[str, _Node] = {}
+        # What this node entered before that place is over.
+        self._bar = 0
+        self._beaten = 0.0
+        # When it heard itself last: as long as it does not, it cannot know whether the others live.
+        self._echoed = 0.0
+        # Those that are being declared dead; none before this node has been started.
+        self._trying: set[str] = set()
+        self.judges = False
+
+    def bar(self, node: str) -> int:
+        """What `node` entered before that place is over."""
+        found = self._nodes.get(node)
+        return found.bar if found is not None else 0
+
+    def listen(self) -> None:
+        """Hear of the others from now on."""
+        self._link.subscribe(self._bus, self._heard)
+
+    async def load(self) -> None:
+        """Read what there is; raises `Unavailable`."""
+        part = await self._gets.many(self._stream, seq=1, next_by_subj=f"{self._subject}*", batch=_MOST)
+        for answer in part.answers:
+            self._heard(answer.head, answer.body)
+        self._forgive()
+
+    def beat(self) -> None:
+        """Say that this node lives."""
+        self._beaten = self._link.loop.time()
+        self._say(_Beat(self.node, "alive", self._bar), b"", lambda answer: None)
+
+    def tick(self, now: float) -> None:
+        """Called several times a second."""
+        if not self._link.serves:
+            return
+        if now - self._beaten > self._lease / 4:
+            self.beat()
+        for name, node in list(self._nodes.items()):
+            silent = now - node.heard
+            # A little early: within the lease it has to be over.
+            if not self._judges(now) or name == self.node or name in self._trying or silent < 0.9 * self._lease:
+                continue
+            if node.state == "alive":
+                self._declare(name, node, tell=True)
+            elif node.state == "dead" and silent > 2 * self._lease:
+                # Whoever declared it has died as well. Who has gone with it may have been told, and is not told twice.
+                self._declare(name, node, tell=False)
+            elif silent > 3_600:
+                del self._nodes[name]
+
+    def _judges(self, now: float) -> bool:
+        return self.judges and now - self._echoed < self._lease / 2
+
+    def _forgive(self) -> None:
+        """Nobody is judged by what could not be heard."""
+        now = self._link.loop.time()
+        for node in self._nodes.values():
+            node.heard = now
+
+    def cleared(self, name: str, bar: int) -> None:
+        """Nothing is left of it."""
+        self._say(_Beat(name, "cleared", bar), b"Nats-TTL: 120s\r\n", lambda answer: None)
+
+    def _declare(self, name: str, node: _Node, *, tell: bool) -> None:
+        self._trying.add(name)
+
+        def answered(answer: Answer | Exception) -> None:
+            self._trying.discard(name)
+            if isinstance(answer, Answer) and not answer.status:
+                ack = ack_of(answer.body)
+                if ack.error is None:
+                    log.warning(
+                        "the node %s has not been heard for %d seconds: it is out of all rooms", name, self._lease
+                    )
+                    self.clear(name, ack.seq, tell)
+                    return
+            # It lives, or another was faster: that will be heard.
+            node.heard = self._link.loop.time()
+
+        head = f"Nats-TTL: {_DEAD_FOR}\r\nNats-Expected-Last-Subject-Sequence: {node.seq}\r\n"
+        if not self._say(_Beat(name, "dead", node.bar), head.encode(), answered):
+            self._trying.discard(name)
+
+    def _say(self, beat: _Beat, head: bytes, done: Callable[[Answer | Exception], None]) -> bool:
+        try:
+            self._link.ask(
+                self._subject + token(beat.node),
+                msgspec.json.encode(beat),
+                done,
+                headers=b"NATS/1.0\r\n" + head + b"\r\n" if head else b"",
+            )
+        except Unavailable:
+            # There is a next time.
+            return False
+        return True
+
+    def _heard(self, head: bytes, body: bytes) -> None:
+        try:
+            seq, beat = seq_of(head), msgspec.json.decode(body, type=_Beat)
+        except (ValueError, msgspec.DecodeError):
+            return
+        node = self._nodes.get(beat.node)
+        if node is not None and seq <= node.seq:
+            return
+        now = self._link.loop.time()
+        if beat.node == self.node:
+            if now - self._echoed > self._lease / 2:
+                self._forgive()
+            self._echoed = now
+        bar = seq if beat.state == "dead" else beat.bar
+        before = self.bar(beat.node)
+        self._nodes[beat.node] = _Node(beat.state, seq, now, max(bar, before))
+        if bar > before:
+            self.died(beat.node, bar)
+        if beat.node == self.node and beat.state != "alive" and bar > self._bar:
+            self._bar = bar
+            log.warning("this node was taken for dead: it was not heard for %d seconds", self._lease)
+            self.beat()
+            self.revived()

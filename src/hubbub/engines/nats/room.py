@@ -1,0 +1,133 @@
+"""Who is in one room, as the stream of places tells it: each node that applies the same entries knows the same.
+
+An entry says that a session comes or goes; its place in the stream is the order in which everything happened. Pure:
+nothing here waits, and nothing is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from hubbub.protocol.envelope import Member
+from hubbub.types import Place
+
+__all__ = ["Entry", "Room", "decode_entry", "encode_entry"]
+
+
+class Entry(Struct, frozen=True, gc=False, omit_defaults=True):
+    """One session comes to a room, or goes."""
+
+    channel: str
+    node: str
+    user: str
+    session: str
+    # Since when the session is in the room, and its user (milliseconds since the Unix epoch).
+    since: int = 0
+    came: int = 0
+    # How many users the room takes.
+    capacity: int = 0
+    # Where the entry stands that this one ends; 0: it begins something.
+    ends: int = 0
+    # What the node calls this entry.
+    call: int = 0
+    # Not written: where it stands itself.
+    seq: int = 0
+
+
+encode_entry: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Entry).decode
+
+
+def decode_entry(body: bytes, seq: int) -> Entry:
+    """The entry that stands at `seq`; raises `msgspec.DecodeError`."""
+    return msgspec.structs.replace(_decode(body), seq=seq)
+
+
+class Room:
+    """Who is in a room, up to a place in the stream."""
+
+    __slots__ = ("_users", "seq")
+
+    def __init__(self) -> None:
+        # Everything up to there is known.
+        self.seq = 0
+        # By user, in the order of coming; then by node and session.
+        self._users: dict[str, dict[tuple[str, str], Entry]] = {}
+
+    def __len__(self) -> int:
+        """How many users there are."""
+        return len(self._users)
+
+    def __contains__(self, user: object) -> bool:
+        return user in self._users
+
+    def apply(self, entry: Entry) -> bool | None:
+        """Take in what the stream tells next; what is not behind `seq` is known already, and changes nothing.
+
+        For a session that comes whether its user has come with it, None where the room is full; for one that goes
+        whether its user has gone with it.
+        """
+        if entry.seq <= self.seq:
+            return False
+        self.seq = entry.seq
+        return self._leave(entry) if entry.ends else self._enter(entry)
+
+    def put(self, entry: Entry) -> None:
+        """Take in an entry that was read: it is there, so it counts."""
+        self.seq = max(self.seq, entry.seq)
+        if not entry.ends:
+            self._users.setdefault(entry.user, {})[entry.node, entry.session] = entry
+
+    def came_with(self, entry: Entry) -> bool:
+        """Whether it was this entry by which its user came."""
+        return all(entry.seq <= other.seq for other in self._users.get(entry.user, {}).values())
+
+    def came(self, user: str, now: int) -> int:
+        """Since when `user` is in the room, `now` for one who is not."""
+        places = self._users.get(user)
+        return min((entry.came for entry in places.values()), default=now) if places else now
+
+    def drop(self, node: str, bar: int) -> None:
+        """A node has died: what it had entered before `bar` is over."""
+        for user, places in list(self._users.items()):
+            for key, entry in list(places.items()):
+                if key[0] == node and entry.seq < bar:
+                    del places[key]
+            if not places:
+                del self._users[user]
+
+    def members(self, limit: int) -> list[Member]:
+        """The first `limit` users in the order of coming."""
+        found = [(self.came(user, 0), user, places) for user, places in self._users.items()]
+        found.sort(key=lambda one: one[0])
+        return [Member(user, len(places), came) for came, user, places in found[:limit]]
+
+    def places(self, user: str) -> list[Place]:
+        """The sessions of `user`, in the order of coming."""
+        entries = sorted(self._users.get(user, {}).values(), key=lambda entry: (entry.since, entry.seq))
+        return [Place(entry.session, entry.node, entry.since) for entry in entries]
+
+    def has(self, node: str, user: str, session: str) -> bool:
+        """Whether this session is in the room."""
+        return (node, session) in self._users.get(user, {})
+
+    def _enter(self, entry: Entry) -> bool | None:
+        places = self._users.get(entry.user)
+        if places is None:
+            if len(self._users) >= entry.capacity:
+                return None
+            self._users[entry.user] = {(entry.node, entry.session): entry}
+            return True
+        places[entry.node, entry.session] = entry
+        return False
+
+    def _leave(self, entry: Entry) -> bool:
+        places = self._users.get(entry.user)
+        if places is None or places.pop((entry.node, entry.session), None) is None:
+            return False
+        if not places:
+            del self._users[entry.user]
+        return not places

@@ -1,0 +1,294 @@
+"""Who is in which room: what this node has entered, and how it comes back where that was lost.
+
+Coming and going are entries in a stream, and each counts when it has been heard, with everything that came before it:
+so all nodes agree who came first, and who found the room full. An entry that found it full is taken back; whoever reads
+the room in that moment for the first time may still count it, and no longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import msgspec
+
+from hubbub.engines.nats.gets import Gets
+from hubbub.engines.nats.link import Link
+from hubbub.engines.nats.nodes import Nodes
+from hubbub.engines.nats.places import token
+from hubbub.engines.nats.room import Entry, Room
+from hubbub.engines.nats.streams import Stream, Streams
+from hubbub.engines.nats.watching import Watched, Watching
+from hubbub.errors import HubbubError, RoomFull
+from hubbub.protocol.envelope import Member
+from hubbub.types import Place, inbox_channel
+
+__all__ = ["Rooms"]
+
+log = logging.getLogger("hubbub.engines.nats")
+
+# Places in a room where nobody is turned away: who was in it before it was lost comes back.
+_ANY: Final = 1_000_000_000
+# How long it is known when somebody was seen last.
+_SEEN: Final = b"NATS/1.0\r\nNats-TTL: 1h\r\n\r\n"
+# Entries that are made, or looked at, at once.
+_AT_ONCE: Final = 200
+
+
+class Rooms:
+    """The rooms as this node sees and holds them."""
+
+    def __init__(
+        self,
+        link: Link,
+        streams: Streams,
+        gets: Gets,
+        prefix: str,
+        node: str,
+        lease: float,
+        gone: Callable[[str, str], None],
+    ) -> None:
+        """`gone` is told of a channel and a user, as `Listener.gone` is."""
+        self._link = link
+        self._gets = gets
+        self._prefix = prefix
+        self._node = node
+        self._gone = gone
+
+        # What this node has entered: by channel, user and session.
+        self._mine: dict[str, dict[tuple[str, str], Entry]] = {}
+        # Places that may still be taken, though they should not: the answer was lost. Left with the next beat.
+        self._ghosts: set[tuple[str, str, str]] = set()
+        # What goes on behind the back of whoever asks, a few of each at once.
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._few = asyncio.Semaphore(_AT_ONCE)
+        self._tidied = 0.0
+
+        self._stream = streams.keyed("places", told=True)
+        self._nodes = Nodes(link, gets, self._stream, prefix, node, lease)
+        self._watching = Watching(link, gets, self._stream, self._nodes, prefix, self._mine.__contains__)
+        self._nodes.died, self._nodes.revived, self._nodes.clear = self._watching.died, self._come_back, self._clear
+        self._watching.known = self._known
+
+    def __len__(self) -> int:
+        """How many rooms this node has somebody in."""
+        return len(self._mine)
+
+    async def begin(self) -> None:
+        """Say that this node lives, and hear of the others; raises `Unavailable`."""
+        self._nodes.listen()
+        await self._nodes.load()
+        self._nodes.beat()
+
+    def judge(self) -> None:
+        """From now on this node may find others dead, and tell who has gone with them."""
+        self._nodes.judges = True
+
+    # ---------------------------------------------------------------------------------------------- asking
+
+    async def enter(self, channel: str, user: str, session: str, now: int, capacity: int) -> bool:
+        """See `Engine.enter`."""
+        key = (user, session)
+        if key in self._mine.get(channel, ()):
+            return False
+        watched = await self._watching.enter(channel)
+        try:
+            if self._full(watched.room, user, capacity):
+                # Somebody may have left in this moment.
+                await self._watching.current(watched)
+                if self._full(watched.room, user, capacity):
+                    raise RoomFull
+            came = watched.room.came(user, now)
+            entry = self._entry(channel, user, session, since=now, came=came, capacity=capacity)
+            news, seq = await self._say(watched, entry)
+            if news is None:
+                self._ghosts.add((channel, user, session))
+                self._do(self._lay((channel, user, session)))
+                raise RoomFull
+            self._ghosts.discard((channel, user, session))
+            self._mine.setdefault(channel, {})[key] = msgspec.structs.replace(entry, seq=seq)
+        finally:
+            self._watching.done(watched)
+        return news
+
+    async def leave(self, channel: str, user: str, session: str, seen: int) -> bool:
+        """See `Engine.leave`."""
+        mine = self._mine.get(channel, {})
+        entry = mine.pop((user, session), None)
+        if not mine:
+            self._mine.pop(channel, None)
+        if entry is None and (channel, user, session) not in self._ghosts:
+            return False
+        if seen and channel == inbox_channel(user) and self._link.serves:
+            # Ahead of it, in the same stream: who finds the user gone finds this, too. It is no harm if it is lost.
+            self._link.ask(self._seen(user), str(seen).encode(), lambda answer: None, headers=_SEEN)
+        return await self._leave(channel, user, session, entry.seq if entry is not None else 1)
+
+    async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
+        """See `Engine.members`."""
+        watched = await self._watching.enter(channel)
+        try:
+            room = await self._watching.current(watched)
+            return room.members(limit), len(room)
+        finally:
+            self._watching.done(watched)
+
+    async def places(self, channel: str, user: str) -> list[Place]:
+        """See `Engine.places`."""
+        watched = await self._watching.enter(channel)
+        try:
+            return (await self._watching.current(watched)).places(user)
+        finally:
+            self._watching.done(watched)
+
+    async def last_seen(self, user: str) -> int | None:
+        """See `Engine.last_seen`."""
+        if await self.places(inbox_channel(user), user):
+            # Another session of the user has ended since.
+            return None
+        place, body = await self._gets.last(self._stream, self._seen(user))
+        return int(body) if place else None
+
+    # ----------------------------------------------------------------------------------------- housekeeping
+
+    def tick(self, now: float) -> None:
+        """Called several times a second."""
+        self._nodes.tick(now)
+        self._watching.tick(now)
+        if self._ghosts and self._link.serves and now - self._tidied > 1.0:
+            self._tidied = now
+            for ghost in list(self._ghosts):
+                self._do(self._lay(ghost))
+
+    async def look(self) -> None:
+        """NATS is back: what has been heard of the nodes meanwhile? Raises `Unavailable`."""
+        if self._stream.epoch:
+            await self._nodes.load()
+
+    def again(self) -> None:
+        """Everything is heard again after an interruption, or the stream is another one."""
+        self._nodes.beat()
+        self._watching.again()
+
+    def lost(self, stream: Stream) -> None:
+        """A stream is not the one that it was."""
+        if stream is self._stream:
+            self.again()
+
+    async def close(self) -> None:
+        """The node ends, and its lease by itself: whoever was on it has that long to come to another."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._watching.close()
+
+    def _known(self, channel: str, room: Room) -> None:
+        """A room has been read: is everybody in it whom this node has entered?"""
+        for (user, session), entry in list(self._mine.get(channel, {}).items()):
+            if not room.has(self._node, user, session):
+                self._do(self._enter_again(entry))
+
+    def _come_back(self) -> None:
+        """This node was taken for dead."""
+        for entries in list(self._mine.values()):
+            for entry in list(entries.values()):
+                self._do(self._enter_again(entry))
+
+    async def _enter_again(self, entry: Entry) -> None:
+        """Whatever the capacity: who was in a room before that was lost comes back."""
+        async with self._few:
+            watched = await self._watching.enter(entry.channel)
+            try:
+                again = self._entry(
+                    entry.channel, entry.user, entry.session, since=entry.since, came=entry.came, capacity=_ANY
+                )
+                _, seq = await self._watching.say(watched, again)
+                mine, key = self._mine.get(entry.channel, {}), (entry.user, entry.session)
+                if key in mine:
+                    mine[key] = msgspec.structs.replace(again, seq=seq)
+                else:
+                    # It has left meanwhile.
+                    self._ghosts.add((entry.channel, *key))
+            finally:
+                self._watching.done(watched)
+
+    async def _lay(self, ghost: tuple[str, str, str]) -> None:
+        async with self._few:
+            if ghost in self._ghosts and (ghost[1], ghost[2]) not in self._mine.get(ghost[0], ()):
+                await self._leave(*ghost, 1)
+            self._ghosts.discard(ghost)
+
+    async def _leave(self, channel: str, user: str, session: str, ends: int) -> bool:
+        self._ghosts.add((channel, user, session))
+        watched = await self._watching.enter(channel)
+        try:
+            last, _ = await self._watching.say(watched, self._entry(channel, user, session, ends=ends))
+        finally:
+            self._watching.done(watched)
+        self._ghosts.discard((channel, user, session))
+        return bool(last)
+
+    async def _say(self, watched: Watched, entry: Entry) -> tuple[bool | None, int]:
+        try:
+            return await self._watching.say(watched, entry)
+        except BaseException:
+            self._ghosts.add((entry.channel, entry.user, entry.session))
+            raise
+
+    # ------------------------------------------------------------------------------------------- the dead
+
+    def _clear(self, node: str, bar: int, tell: bool) -> None:
+        self._do(self._clear_away(node, bar, tell))
+
+    async def _clear_away(self, node: str, bar: int, tell: bool) -> None:
+        """Say who has gone with a dead node, and take away what it has left."""
+        subjects = f"{self._prefix}.places.*.{token(node)}.>"
+        if tell:
+            left = [entry for entry in await self._watching.entries(subjects) if entry.seq < bar and not entry.ends]
+            users = list({(entry.channel, entry.user): None for entry in left})
+            for begin in range(0, len(users), _AT_ONCE):
+                part = users[begin : begin + _AT_ONCE]
+                stays = await asyncio.gather(*(self._stays(channel, user, node, bar) for channel, user in part))
+                for (channel, user), stay in zip(part, stays, strict=True):
+                    if not stay:
+                        self._gone(channel, user)
+        purge = msgspec.json.encode({"filter": subjects, "seq": bar})
+        await self._link.call(f"$JS.API.STREAM.PURGE.{self._stream.name}", purge)
+        self._nodes.cleared(node, bar)
+
+    async def _stays(self, channel: str, user: str, node: str, bar: int) -> bool:
+        """Whether the user was in the room by another node, too, in the moment in which this one was declared dead."""
+        subjects = f"{self._prefix}.places.{token(channel)}.*.{token(user)}.>"
+        return any(
+            # Who has left since then was told so, by its own node.
+            (entry.ends or entry.seq) < bar and (entry.seq > bar or not entry.ends)
+            for entry in await self._watching.entries(subjects)
+            if entry.node != node and entry.seq >= self._nodes.bar(entry.node)
+        )
+
+    # -------------------------------------------------------------------------------------- small questions
+
+    def _full(self, room: Room, user: str, capacity: int) -> bool:
+        return user not in room and len(room) >= capacity
+
+    def _seen(self, user: str) -> str:
+        return f"{self._prefix}.places.seen.{token(user)}"
+
+    def _entry(self, channel: str, user: str, session: str, **more: int) -> Entry:
+        return Entry(channel, self._node, user, session, call=self._watching.number(), **more)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        async def quietly() -> None:
+            try:
+                await work
+            except (HubbubError, TimeoutError):
+                # It is tried again, or there is nothing to be done.
+                pass
+            except Exception:
+                log.exception("a room could not be put in order")
+
+        task = self._link.loop.create_task(quietly())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

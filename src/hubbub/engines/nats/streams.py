@@ -1,0 +1,268 @@
+"""The streams that hold the channels: made when they are needed, and looked at whether they are what they were.
+
+A stream's epoch stands in its metadata. JetStream itself does not notice that it has lost something: after a power cut,
+or with an older copy of its files, it gives numbers a second time. So each node knows the newest message that it has
+seen, and compares after each interruption and every few seconds; who misses something gives the stream another epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct, field
+
+from hubbub.core.log import HistoryLimits, Retention
+from hubbub.engines.nats.acks import Error
+from hubbub.engines.nats.link import Link
+from hubbub.engines.nats.notes import stamp_of
+from hubbub.errors import ConfigError, Unavailable
+
+__all__ = ["Stream", "Streams"]
+
+log = logging.getLogger("hubbub.engines.nats")
+
+# Where the epoch stands in a stream's metadata.
+_EPOCH: Final = "hubbub-epoch"
+# What JetStream says where a stream is not there, or has been made by somebody else meanwhile.
+_NOT_FOUND: Final = 10059
+_IN_USE: Final = 10058
+# Where there is no space for what the stream may hold.
+_NO_SPACE: Final = (10047, 10028, 10077)
+# Seconds for which JetStream knows ids at least.
+_SHORTEST: Final = 0.1
+# Where it is one server, and more are wanted.
+_NO_CLUSTER: Final = 10074
+# Nanoseconds.
+_SECOND: Final = 1_000_000_000
+
+
+class _State(Struct, frozen=True):
+    first_seq: int = 0
+    last_seq: int = 0
+    last_ts: str = ""
+
+
+class _Stream(Struct, frozen=True):
+    error: Error | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    state: _State = field(default_factory=_State)
+
+
+class Stream:
+    """One stream as this node knows it."""
+
+    __slots__ = ("config", "doubted", "epoch", "kind", "mark", "name", "seen", "stamp", "turn")
+
+    def __init__(self, kind: str, name: str, config: dict[str, Any]) -> None:
+        self.kind = kind
+        self.name = name
+        self.config = config
+        # Empty while it is not known whether the stream is there.
+        self.epoch = ""
+        # The newest message that this node knows of; and the newest of which it knows when JetStream took it.
+        self.seen = 0
+        self.mark = 0
+        self.stamp = b""
+        # One looks at a time.
+        self.turn = asyncio.Lock()
+        # Whether it was not there when something was published.
+        self.doubted = False
+
+    def saw(self, seq: int, stamp: bytes) -> None:
+        """A message of the stream has come."""
+        self.seen = max(self.seen, seq)
+        if stamp and seq > self.mark:
+            self.mark, self.stamp = seq, stamp
+
+
+class Streams:
+    """The streams that this node has to do with."""
+
+    def __init__(self, link: Link, prefix: str, limits: HistoryLimits, replicas: int) -> None:
+        self._link = link
+        self._prefix = prefix
+        self._limits = limits
+        self.replicas = replicas
+        self._streams: dict[str, Stream] = {}
+        # Told when a stream has another epoch than it had.
+        self.lost: Callable[[Stream], None] = lambda stream: None
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(list(self._streams.values()))
+
+    def of(self, kind: str, retention: Retention) -> Stream:
+        """The stream for a kind of channel; not looked at yet where it is new here."""
+        stream = self._streams.get(kind)
+        if stream is None:
+            config = self._config(kind, retention)
+            stream = self._streams[kind] = Stream(kind, config["name"], config)
+        return stream
+
+    def keyed(self, kind: str, *, told: bool = False) -> Stream:
+        """A stream that keeps the newest message of each subject, and `told`: says on the bus what is stored."""
+        stream = self._streams.get(kind)
+        if stream is None:
+            config = self._common(kind, f"{self._prefix}.{kind}.>")
+            config |= {"max_msgs_per_subject": 1, "allow_msg_ttl": True}
+            if told:
+                config["republish"] = {"src": f"{self._prefix}.{kind}.>", "dest": f"{self._prefix}.{kind}-bus.>"}
+            stream = self._streams[kind] = Stream(kind, config["name"], config)
+        return stream
+
+    def _config(self, kind: str, retention: Retention) -> dict[str, Any]:
+        window = max(self._limits.dedupe_window, _SHORTEST)
+        config = self._common(kind, f"{self._prefix}.log.{kind}.*")
+        config |= {
+            # One more than is kept for people: where it is there, it is certain that nothing behind it was dropped.
+            "max_msgs_per_subject": retention.size + 1,
+            # An id is known as long as there may be a message to which it belongs.
+            "max_age": int(max(retention.age, window) * _SECOND),
+            "duplicate_window": int(window * _SECOND),
+            "republish": {
+                "src": f"{self._prefix}.log.{kind}.*",
+                "dest": f"{self._prefix}.bus.{kind}.{{{{wildcard(1)}}}}",
+            },
+        }
+        if not retention.pinned and not kind.startswith("server-"):
+            # JetStream sets so much aside at once; what servers tell each other is little.
+            config["max_bytes"] = self._limits.history_bytes
+        return config
+
+    def _common(self, kind: str, subjects: str) -> dict[str, Any]:
+        return {
+            "name": f"{self._prefix}-{kind}",
+            "subjects": [subjects],
+            "storage": "file",
+            "retention": "limits",
+            "discard": "old",
+            "allow_direct": True,
+            "num_replicas": self.replicas,
+        }
+
+    # --------------------------------------------------------------------------------------------- looking
+
+    async def ready(self, stream: Stream) -> None:
+        """Be sure that `stream` is there; raises `Unavailable`."""
+        if stream.epoch:
+            return
+        async with stream.turn:
+            # Whoever was before may have looked.
+            if not stream.epoch:
+                try:
+                    await self._look(stream)
+                except ConfigError as error:
+                    log.error("%s", error)
+                    raise Unavailable(str(error)) from None
+
+    @property
+    def doubted(self) -> bool:
+        """Whether one of them was not there when something was published."""
+        return any(stream.doubted for stream in self._streams.values())
+
+    def doubt(self, kind: str) -> None:
+        """A stream of this kind may not be what it was: it is looked at soon."""
+        stream = self._streams.get(kind)
+        if stream is not None:
+            stream.doubted = True
+
+    async def look_at_all(self) -> None:
+        """Look whether each stream is what it was; raises `Unavailable`, `ConfigError`."""
+        for stream in list(self._streams.values()):
+            await self.look(stream)
+
+    async def look(self, stream: Stream) -> None:
+        """Look whether `stream` is what it was, make it where it is missing, and say where it has lost something."""
+        async with stream.turn:
+            await self._look(stream)
+
+    async def _look(self, stream: Stream) -> None:
+        stream.doubted = False
+        # As it is now: what comes while the answer is on its way is not in it.
+        seen, mark, stamp = stream.seen, stream.mark, stream.stamp
+        found = await self._find(stream)
+        epoch = found.config.get("metadata", {}).get(_EPOCH, "")
+        lost = found.state.last_seq < seen or (mark and await self._replaced(stream, mark, stamp))
+        if not epoch or (epoch == stream.epoch and lost):
+            log.error("NATS has lost messages of the stream %s: it goes on in another epoch", stream.name)
+            epoch = await self._change(stream, epoch)
+        before, stream.epoch = stream.epoch, epoch
+        if before and before != epoch:
+            stream.seen, stream.mark = 0, 0
+        stream.saw(found.state.last_seq, found.state.last_ts.encode())
+        if before and before != epoch:
+            self.lost(stream)
+
+    async def _find(self, stream: Stream) -> _Stream:
+        found = await self._api(f"STREAM.INFO.{stream.name}")
+        if found.error is None:
+            wanted = {name: value for name, value in stream.config.items() if found.config.get(name) != value}
+            if not wanted:
+                return found
+            # Options have changed; the metadata, and what an operator has set beside ours, stay.
+            return self._good(await self._api(f"STREAM.UPDATE.{stream.name}", {**found.config, **wanted}), stream)
+        if found.error.err_code != _NOT_FOUND:
+            return self._good(found, stream)
+        made = await self._api(
+            f"STREAM.CREATE.{stream.name}", {**stream.config, "metadata": {_EPOCH: secrets.token_hex(8)}}
+        )
+        if made.error is not None and made.error.err_code == _IN_USE:
+            # By another node, in this moment.
+            made = await self._api(f"STREAM.INFO.{stream.name}")
+        elif made.error is None and stream.epoch:
+            log.error("NATS has lost the stream %s: it begins anew", stream.name)
+            self._tell(stream)
+        return self._good(made, stream)
+
+    async def _replaced(self, stream: Stream, mark: int, stamp: bytes) -> bool:
+        """Whether another message stands where this node has seen one."""
+        try:
+            answer = await self._link.call(f"$JS.API.DIRECT.GET.{stream.name}", msgspec.json.encode({"seq": mark}))
+        except TimeoutError:
+            raise Unavailable("JetStream does not answer") from None
+        # One that is gone says nothing: retention may have dropped it.
+        return answer.status == 0 and stamp_of(answer.head) != stamp
+
+    async def extent(self, stream: Stream) -> tuple[int, int]:
+        """The first place in the stream, also where there is nothing in it, and the last; raises `Unavailable`."""
+        state = self._good(await self._api(f"STREAM.INFO.{stream.name}"), stream).state
+        return state.first_seq, state.last_seq
+
+    async def _change(self, stream: Stream, epoch: str) -> str:
+        """Give the stream another epoch, unless somebody has done so already."""
+        found = self._good(await self._api(f"STREAM.INFO.{stream.name}"), stream)
+        metadata = found.config.get("metadata", {})
+        if metadata.get(_EPOCH, "") == epoch:
+            metadata = {**metadata, _EPOCH: secrets.token_hex(8)}
+            self._good(await self._api(f"STREAM.UPDATE.{stream.name}", {**found.config, "metadata": metadata}), stream)
+        self._tell(stream)
+        new: str = metadata[_EPOCH]
+        return new
+
+    def _tell(self, stream: Stream) -> None:
+        """All nodes have to look at it."""
+        self._link.tell(f"{self._prefix}.control", stream.kind.encode())
+
+    async def _api(self, what: str, said: Any = None) -> _Stream:
+        return await self._link.api(what, said, _Stream)
+
+    def _good(self, found: _Stream, stream: Stream) -> _Stream:
+        error = found.error
+        if error is None:
+            return found
+        if error.err_code in _NO_SPACE:
+            raise ConfigError(
+                f"NATS has no space for the stream {stream.name} ({error.description}): "
+                "give it more, or lower history_bytes"
+            )
+        if error.err_code == _NO_CLUSTER:
+            raise ConfigError(
+                f"NATS keeps nothing on {self.replicas} servers ({error.description}): set nats_replicas to 1"
+            )
+        if error.code >= 500:
+            raise Unavailable(f"JetStream is not available: {error.description}")
+        raise ConfigError(f"NATS does not make the stream {stream.name} ({error.description}): look at what it allows")

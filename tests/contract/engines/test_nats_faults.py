@@ -1,0 +1,351 @@
+"""NATS fails in all ways, for real: nothing acknowledged is lost while its files are there, and else it is said."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from hubbub.engines.base import Accepted
+from hubbub.engines.nats.engine import NatsEngine
+from hubbub.errors import Reject, Unavailable
+from hubbub.protocol.envelope import Member
+from hubbub.testing.engines import Ear
+from hubbub.testing.engines.ear import LOBBY, a_publication, contents
+from support.loop import PATIENCE, eventually, run
+from support.nats import Nats, serving_nats
+
+
+@contextlib.asynccontextmanager
+async def node(nats: Nats, name: str = "node.1", *, lease: float = 10.0) -> AsyncIterator[tuple[NatsEngine, Ear]]:
+    """A node that listens to the lobby."""
+    engine, ear = NatsEngine(nats.url, lease=lease), Ear()
+    await engine.start(ear, name)
+    try:
+        await engine.listen([LOBBY])
+        yield engine, ear
+    finally:
+        await engine.stop()
+
+
+class Publisher:
+    """Publishes numbers as an application does that wants each of them in: again with the same id until it is taken."""
+
+    def __init__(self, engine: NatsEngine, name: str = "alice") -> None:
+        self._engine = engine
+        self._name = name
+        self.taken: list[str] = []
+        self.refusals: list[Exception] = []
+        self._task: asyncio.Task[None] | None = None
+        self._over = False
+
+    async def say(self, text: str) -> Accepted:
+        """Returns when it is taken."""
+        while True:
+            try:
+                accepted = await self._engine.publish(LOBBY, a_publication(text, id=text, from_=self._name))
+            except Reject as error:
+                self.refusals.append(error)
+                await asyncio.sleep(0.02)
+            else:
+                self.taken.append(text)
+                return accepted
+
+    async def __aenter__(self) -> Publisher:
+        self._task = asyncio.create_task(self._go_on())
+        await self.some()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._over = True
+        assert self._task is not None
+        await self._task
+
+    async def some(self, more: int = 50) -> None:
+        """Wait until some more are taken."""
+        enough = len(self.taken) + more
+        await eventually(lambda: len(self.taken) >= enough)
+
+    async def _go_on(self) -> None:
+        number = 0
+        while not self._over:
+            await self.say(f"{self._name}-{number}")
+            number += 1
+
+
+async def all_told(ear: Ear, publisher: Publisher, *first: str) -> None:
+    """Everything taken has been told, once and in order."""
+    await ear.hear(publisher.taken[-1])
+
+    assert ear.texts() == [*first, *publisher.taken]
+
+
+async def usable(engine: NatsEngine) -> None:
+    """Wait until the engine works again."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(Reject):
+                return await engine.check()
+            await asyncio.sleep(0.02)
+
+
+async def lose(nats: Nats, engine: NatsEngine) -> None:
+    """Kill NATS, and wait until the engine has said that it is away."""
+    nats.kill()
+    assert engine._parts is not None
+    link = engine._parts.link
+    await eventually(lambda: link._said)
+    with pytest.raises(Unavailable):
+        await engine.position(LOBBY)
+
+
+def cut(engine: NatsEngine) -> None:
+    """Cut the connection, as a network does."""
+    assert engine._parts is not None and engine._parts.link.connection is not None
+    transport = engine._parts.link.connection._transport
+    assert transport is not None
+    transport.abort()
+
+
+async def rooms_are(engine: NatsEngine, members: list[Member]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(Unavailable):
+                if (await engine.members(LOBBY, 10))[0] == members:
+                    return
+            await asyncio.sleep(0.05)
+
+
+def test_the_connection_is_cut(tmp_path: Path) -> None:
+    """Under load: on both nodes everything is told, once and in order."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear), node(nats, "node.2") as (peer, other):
+                async with Publisher(engine) as publisher:
+                    for one in (engine, peer, engine, peer):
+                        cut(one)
+                        await publisher.some()
+                await all_told(ear, publisher)
+                await all_told(other, publisher)
+
+                assert ear.lost_channels == other.lost_channels == []
+
+    run(main())
+
+
+def test_who_reads_too_slowly_is_cut_off_and_catches_up(tmp_path: Path) -> None:
+    """NATS drops a client whose buffer is full; what it had there is read from the log."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path, "max_payload: 1MB\nmax_pending: 1MB\n") as nats:
+            async with node(nats) as (engine, _), node(nats, "node.2") as (peer, other):
+                assert peer._parts is not None and peer._parts.link.connection is not None
+                slow = peer._parts.link.connection
+                assert slow._transport is not None
+                slow._transport.pause_reading()
+                texts = [f"{number} " + "x" * 200_000 for number in range(100)]
+                for text in texts:
+                    await engine.publish(LOBBY, a_publication(text))
+                slow._transport.resume_reading()
+                await other.hear(texts[-1])
+
+                assert peer._parts.link.connection is not slow
+                assert other.texts() == texts
+                assert other.lost_channels == []
+
+    run(main())
+
+
+def test_nats_is_killed_and_has_kept_everything(tmp_path: Path) -> None:
+    """What was acknowledged is there, in the same epoch, and retries are known."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear), node(nats, "node.2") as (_, other):
+                first = await Publisher(engine).say("first")
+                async with Publisher(engine) as publisher:
+                    await lose(nats, engine)
+                    await eventually(lambda: publisher.refusals)
+                    nats.start()
+                    await publisher.some()
+                await all_told(ear, publisher, "first")
+                await all_told(other, publisher, "first")
+                again = await engine.publish(LOBBY, a_publication("first", id="first"))
+
+                assert ear.lost_channels == other.lost_channels == []
+                assert (again.epoch, again.seq, again.duplicate) == (first.epoch, first.seq, True)
+
+    run(main(), logs_errors=True)
+
+
+def test_nats_is_killed_and_has_kept_nothing(tmp_path: Path) -> None:
+    """The log begins anew, in another epoch, each node that listens is told, and rooms are as they were."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear), node(nats, "node.2") as (_, other):
+                old = await Publisher(engine).say("old")
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                await lose(nats, engine)
+                shutil.rmtree(nats.store)
+                nats.start()
+                await usable(engine)
+                new = await Publisher(engine).say("new")
+                await ear.hear("new")
+                await other.hear("new")
+
+                assert new.epoch != old.epoch
+                assert ear.lost_channels == other.lost_channels == [LOBBY]
+                assert ear.texts() == other.texts() == ["old", "new"]
+                assert not (await engine.after(LOBBY, 5, 10)).complete
+                await rooms_are(engine, [Member("alice", 1, 1)])
+
+    run(main(), logs_errors=True)
+
+
+def test_nats_comes_back_with_older_files(tmp_path: Path) -> None:
+    """Numbers that were given are not given again in the same epoch: who has them would miss what is new."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear), node(nats, "node.2") as (other, others_ear):
+                publisher = Publisher(engine)
+                for text in ("1", "2", "3"):
+                    kept = await publisher.say(text)
+                nats.signal(signal.SIGSTOP)
+                shutil.copytree(nats.store, tmp_path / "older")
+                nats.signal(signal.SIGCONT)
+                await usable(engine)
+                for text in ("4", "5"):
+                    lost = await publisher.say(text)
+                await lose(nats, engine)
+                shutil.rmtree(nats.store)
+                shutil.copytree(tmp_path / "older", nats.store)
+                nats.start()
+                await usable(engine)
+                await usable(other)
+                new = await publisher.say("new")
+                await ear.hear("new")
+                await others_ear.hear("new")
+                page = await engine.after(LOBBY, 0, 10)
+
+                assert lost.epoch == kept.epoch and (lost.seq or 0) > (kept.seq or 0)
+                assert new.epoch != lost.epoch and (new.seq or 0) <= (lost.seq or 0)
+                assert LOBBY in ear.lost_channels and LOBBY in others_ear.lost_channels
+                # What is there can still be read, and is not told a second time.
+                assert contents(page.publications) == ["1", "2", "3", "new"]
+                assert ear.texts() == others_ear.texts() == ["1", "2", "3", "4", "5", "new"]
+
+    run(main(), logs_errors=True)
+
+
+def test_a_stream_is_deleted(tmp_path: Path) -> None:
+    """By an operator, while nobody is cut off: whoever publishes is told to try again, and it begins anew."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear), node(nats, "node.2") as (_, other):
+                old = await Publisher(engine).say("old")
+                nats.ask("$JS.API.STREAM.DELETE.hubbub-rooms")
+                new = await Publisher(engine).say("new")
+                await ear.hear("new")
+                await other.hear("new")
+
+                assert new.epoch != old.epoch
+                assert ear.lost_channels == other.lost_channels == [LOBBY]
+                assert ear.texts() == other.texts() == ["old", "new"]
+
+    run(main(), logs_errors=True)
+
+
+def test_nats_hangs(tmp_path: Path) -> None:
+    """Nobody waits long, what is not known is not called lost, and then it goes on."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear):
+                await engine.publish(LOBBY, a_publication("before"))
+                nats.signal(signal.SIGSTOP)
+                try:
+                    async with asyncio.timeout(6):
+                        unknown, again, check = await asyncio.gather(
+                            engine.publish(LOBBY, a_publication("without an id")),
+                            engine.publish(LOBBY, a_publication("with", id="a1")),
+                            engine.check(),
+                            return_exceptions=True,
+                        )
+                    await eventually(lambda: engine._parts is not None and not engine._parts.link.serves)
+                    loop = asyncio.get_running_loop()
+                    asked = loop.time()
+                    with pytest.raises(Unavailable):
+                        await engine.publish(LOBBY, a_publication("at once"))
+
+                    assert loop.time() - asked < 0.5
+                    # They may have been stored, so not "unavailable".
+                    for outcome in (unknown, again, check):
+                        assert isinstance(outcome, Reject) and outcome.code == "internal"
+                finally:
+                    nats.signal(signal.SIGCONT)
+                await usable(engine)
+                await engine.publish(LOBBY, a_publication("with", id="a1"))
+                await engine.publish(LOBBY, a_publication("after"))
+                await ear.hear("after")
+                texts = [text for text in ear.texts() if text != "without an id"]
+
+                assert texts == ["before", "with", "after"]
+                assert ear.lost_channels == []
+                assert ear.texts() == contents((await engine.after(LOBBY, 0, 10)).publications)
+
+    run(main(), logs_errors=True)
+
+
+def test_garbage_is_counted(tmp_path: Path) -> None:
+    """And ignored, on the bus and in the log: what is published goes on being told."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear):
+                await engine.publish(LOBBY, a_publication("one"))
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                for garbage in (b"", b"\n", b"a b c\nx", b"a 1 \nno record", b"x " * 100, b"a 1 \n{", b"\xff\xfe"):
+                    for bus in ("bus.rooms.room:lobby", "places-bus.room:lobby.a.b.c", "places-bus.nodes.x", "control"):
+                        nats.tell(f"hubbub.{bus}", garbage)
+                nats.ask("hubbub.log.rooms.room:lobby", b"nonsense")
+                await engine.publish(LOBBY, a_publication("two"))
+                await ear.hear("two")
+
+                assert ear.texts() == ["one", "two"] and ear.lost_channels == []
+                assert contents((await engine.after(LOBBY, 0, 10)).publications) == ["one", "two"]
+                assert engine.statistics().garbage >= 7
+                assert (await engine.members(LOBBY, 10))[0] == [Member("alice", 1, 1)]
+
+    run(main(), logs_errors=True)
+
+
+def test_a_flood_is_refused_beyond_what_may_wait(tmp_path: Path) -> None:
+    """At once, and with nothing stored of what was refused."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _):
+                answers: list[Accepted | Exception] = []
+                refused = 0
+                for number in range(12_000):
+                    try:
+                        engine.submit(LOBBY, a_publication(str(number)), False, None, answers.append)
+                    except Unavailable:
+                        refused += 1
+                await eventually(lambda: len(answers) == 12_000 - refused)
+                taken = [answer for answer in answers if isinstance(answer, Accepted)]
+
+                assert refused >= 4_000
+                assert len(taken) + sum(isinstance(answer, Unavailable) for answer in answers) == len(answers)
+                assert (await engine.position(LOBBY)).seq == len(taken)
+
+    run(main())
