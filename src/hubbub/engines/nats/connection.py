@@ -115,6 +115,11 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._turn.extend(parts)
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
     def ping(self) -> None:
         """Ask for a sign of life."""
         self.pinged = self._loop.time()

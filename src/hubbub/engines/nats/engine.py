@@ -317,7 +317,7 @@ class NatsEngine:
         parts = self._parts
         if parts is None:
             return NatsStatistics(0, 0, 0, 0, 0)
-        garbage = parts.listening.garbage + parts.reader.garbage
+        garbage = parts.listening.garbage + parts.reader.garbage + parts.rooms.garbage
         return NatsStatistics(
             parts.link.waiting, len(parts.listening), len(parts.rooms), parts.listening.fills, garbage
         )
