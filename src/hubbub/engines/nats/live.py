@@ -289,7 +289,9 @@ class Live:
         self.told = self.newest = seq
         self._stamp = note.stamp
         if self.wanted:
-            self._ears.tell(self.name, publication, note.origin)
+            # Who asked for no echo has an answer that stands for the message; where that was lost, the message itself.
+            lost = note.run == self._run and note.number not in self.submissions
+            self._ears.tell(self.name, publication, None if lost else note.origin)
 
     def _settle(self, note: Note) -> None:
         """What was submitted here has been told from the log."""
