@@ -129,7 +129,10 @@ class Engine(Protocol):
         """What `publish` answered to the (`from`, `id`) within the last 5 minutes, or None."""
 
     async def position(self, channel: str) -> Position:
-        """The end of the channel's log; `seq` 0 for a channel that nobody has written to."""
+        """The end of the channel's log, behind which only what is new will be; `seq` 0 where nobody has written to it.
+
+        An engine that numbers several channels together may name a place where none of this channel's stands.
+        """
 
     async def after(self, channel: str, seq: int, limit: int) -> Page:
         """Up to `limit` publications that follow `seq`, oldest first.

@@ -41,9 +41,9 @@ _ROOM: Final = 16_777_216
 # worker that tries to come back meanwhile cannot be given it as its own end.
 _PORTS: Final = range(20_000, 32_000)
 
-# The largest message of a client may have 16 MiB of content, and some more in another codec. Streams set aside what they
-# may hold, each `history_bytes`, and are refused where that is more than 3/4 of what is free: a small disk would do for
-# one that stores little, and one that has room today would not tomorrow.
+# The largest message of a client may have 16 MiB of content, and some more in another codec. Streams set aside what
+# they may hold, each `history_bytes`, and are refused where that is more than 3/4 of what is free: a small disk would
+# do for one that stores little, and one that has room today would not tomorrow.
 _CONFIG: Final = """
 listen: "127.0.0.1:{port}"
 authorization {{ user: hubbub, password: "{password}" }}

@@ -114,7 +114,10 @@ def cut(engine: NatsEngine) -> None:
 
 async def rooms_are(engine: NatsEngine, members: list[Member]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while (await engine.members(LOBBY, 10))[0] != members:
+        while True:
+            with contextlib.suppress(Unavailable):
+                if (await engine.members(LOBBY, 10))[0] == members:
+                    return
             await asyncio.sleep(0.05)
 
 

@@ -88,6 +88,7 @@ class Live:
         "_waits",
         "epoch",
         "name",
+        "newest",
         "sid",
         "stream",
         "submissions",
@@ -108,6 +109,8 @@ class Live:
         # seconds of the Unix epoch, when the channel was opened.
         self.epoch = ""
         self.told = 0
+        # Where the newest that was told stands, or what was known when the channel was opened: behind it is nothing.
+        self.newest = 0
         self._stamp = b""
         self._opened = 0.0
 
@@ -127,7 +130,7 @@ class Live:
     def open(self, ends: Ends, now: float) -> None:
         """Everything up to there counts as told; what came since the subscription follows."""
         self.epoch = ends.epoch
-        self.told = ends.seq
+        self.told = self.newest = ends.seq
         self._opened = now
         self._go_on()
 
@@ -179,7 +182,7 @@ class Live:
                 continue
             if self._anew and seconds(note.stamp) <= self._since():
                 # It was in the log before, and has been told.
-                self.told = seq
+                self.told = self.newest = seq
             else:
                 self._tell(note, seq)
                 self._settle(note)
@@ -206,8 +209,12 @@ class Live:
         """The log is another one."""
         if self.epoch and epoch != self.epoch:
             self._lose()
-            self.epoch, self.told, self._anew = epoch, 0, True
+            self.epoch, self.told, self.newest, self._anew = epoch, 0, 0, True
             self.fill()
+
+    def follows(self, epoch: str, seq: int) -> bool:
+        """Whether it is certain that nothing between `seq` and what was told has been dropped: there was nothing."""
+        return self.epoch == epoch and self.newest <= seq and self._kept is None
 
     def wait(self, epoch: str, seq: int, told: Callable[[Exception | None], None], now: float) -> None:
         """Call `told` when everything up to `seq` has been told, perhaps at once; or with `Unavailable`."""
@@ -279,7 +286,8 @@ class Live:
         if not note.prev and self.told and publication.prev == 0:
             # What was before it is gone from the log, and has been told all the same.
             publication.prev = None if self.told == seq - 1 else self.told
-        self.told, self._stamp = seq, note.stamp
+        self.told = self.newest = seq
+        self._stamp = note.stamp
         if self.wanted:
             self._ears.tell(self.name, publication, note.origin)
 

@@ -16,9 +16,10 @@ from typing import Any, Final
 import msgspec
 
 from hubbub.engines.nats.acks import ack_of
+from hubbub.engines.nats.gets import TOO_MANY, Gets
 from hubbub.engines.nats.link import Answer, Link, settle
 from hubbub.engines.nats.nodes import Nodes
-from hubbub.engines.nats.notes import pending_of, seq_of
+from hubbub.engines.nats.notes import seq_of
 from hubbub.engines.nats.places import token
 from hubbub.engines.nats.room import Entry, Room, decode_entry, encode_entry
 from hubbub.engines.nats.streams import Stream
@@ -40,7 +41,8 @@ _PATIENCE: Final = 2.0
 _AT_ONCE: Final = 200
 _PAGE: Final = 1_000
 _MOST: Final = 10_000
-_TOO_MANY: Final = 413
+# Readings of a copy that is behind.
+_TRIES: Final = 10
 
 
 class _Call:
@@ -82,9 +84,12 @@ class Watched:
 class Watching:
     """All rooms that this node hears of."""
 
-    def __init__(self, link: Link, stream: Stream, nodes: Nodes, prefix: str, needed: Callable[[str], bool]) -> None:
+    def __init__(
+        self, link: Link, gets: Gets, stream: Stream, nodes: Nodes, prefix: str, needed: Callable[[str], bool]
+    ) -> None:
         """`needed` says whether somebody of this node is in a room."""
         self._link = link
+        self._gets = gets
         self._stream = stream
         self._nodes = nodes
         self._subject = f"{prefix}.places."
@@ -324,7 +329,7 @@ class Watching:
         if watched.kept is None:
             return
         try:
-            entries = await self.entries(f"{self._subject}{token(watched.channel)}.>")
+            entries = await self._all(watched)
         except Unavailable as error:
             self._fail(watched, error)
             # Read when it is asked for again, or when NATS is back.
@@ -350,6 +355,17 @@ class Watching:
         self._release(watched)
         self.known(watched.channel, watched.room)
 
+    async def _all(self, watched: Watched) -> list[Entry]:
+        """All entries about a room, as new as the question."""
+        least = await self._last(watched) if self._gets.copies else 0
+        for _ in range(_TRIES):
+            entries = await self.entries(f"{self._subject}{token(watched.channel)}.>")
+            if not least or (entries and entries[-1].seq >= least):
+                return entries
+            # Of a copy that is behind, or what was the newest has ended meanwhile.
+            await asyncio.sleep(_LATE)
+        raise Unavailable("the copies of JetStream are behind")
+
     async def _compare(self, watched: Watched) -> None:
         try:
             if await self._last(watched) > watched.room.seq and watched.kept is None:
@@ -361,35 +377,18 @@ class Watching:
             pass
 
     async def _last(self, watched: Watched) -> int:
-        answer = await self.last(f"{self._subject}{token(watched.channel)}.>")
-        return 0 if answer.status else seq_of(answer.head)
-
-    async def last(self, subjects: str) -> Answer:
-        """The newest message under subjects, with a status where there is none; raises `Unavailable`."""
-        asked = msgspec.json.encode({"last_by_subj": subjects})
-        try:
-            answer = await self._link.call(f"$JS.API.DIRECT.GET.{self._stream.name}", asked)
-        except TimeoutError:
-            raise Unavailable("NATS does not answer") from None
-        if answer.status and answer.status != 404:
-            raise Unavailable("JetStream is away")
-        return answer
+        seq, _ = await self._gets.last(self._stream, f"{self._subject}{token(watched.channel)}.>")
+        return seq
 
     async def entries(self, subjects: str) -> list[Entry]:
         """What is written under subjects, in the order of the stream; raises `Unavailable`."""
-        answers = await self._ask({"multi_last": [subjects]})
-        if answers[-1].status == _TOO_MANY:
-            answers, begin = [], 1
-            while True:
-                part = await self._ask({"seq": begin, "next_by_subj": subjects, "batch": _PAGE})
-                answers += part[:-1]
-                if not pending_of(part[-1].head) or len(part) == 1:
-                    break
-                begin = seq_of(part[-2].head) + 1
-        elif answers[-1].status not in (204, 404):
-            raise Unavailable("JetStream is away")
-        else:
-            answers = answers[:-1]
+        part = await self._gets.many(self._stream, multi_last=[subjects])
+        answers, begin = part.answers, 1
+        while part.status == TOO_MANY or part.pending:
+            part = await self._gets.many(self._stream, seq=begin, next_by_subj=subjects, batch=_PAGE)
+            answers += part.answers
+            if part.answers:
+                begin = seq_of(part.answers[-1].head) + 1
         found = []
         for answer in answers:
             try:
@@ -397,12 +396,6 @@ class Watching:
             except (msgspec.DecodeError, ValueError):
                 log.error("an entry about a room cannot be read, and is passed over")
         return sorted(found, key=lambda entry: entry.seq)
-
-    async def _ask(self, asked: dict[str, Any]) -> list[Answer]:
-        try:
-            return await self._link.read(f"$JS.API.DIRECT.GET.{self._stream.name}", msgspec.json.encode(asked))
-        except TimeoutError:
-            raise Unavailable("NATS does not answer") from None
 
     def _of(self, entry: Entry) -> str:
         return f"{self._subject}{token(entry.channel)}.{token(entry.node)}.{token(entry.user)}.{token(entry.session)}"
