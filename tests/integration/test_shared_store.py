@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,13 +18,15 @@ import pytest
 
 from hubbub.config import load
 from hubbub.engines.nats.address import Address
+from hubbub.engines.sqlite.mark import Mark
 from hubbub.errors import ConfigError
 from hubbub.supervisor import store
+from hubbub.supervisor.process import Child as Process
 from hubbub.supervisor.store import Store
 from support.client import connect
 from support.crowd import Crowd
 from support.loop import PATIENCE, eventually, run
-from support.processes import children, gone, named
+from support.processes import arguments_of, children, gone, named
 from support.server import Child, command, get
 
 
@@ -47,6 +50,11 @@ async def workers(*arguments: str, count: int = 2) -> AsyncIterator[Child]:
 def mode(path: Path) -> int:
     """Who may do what with a file or a folder."""
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def files(folder: Path) -> list[Path]:
+    """What is in a folder."""
+    return sorted(folder.iterdir())
 
 
 async def until_ready(address: str) -> None:
@@ -87,7 +95,7 @@ def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) -> None:
             await alice.join("lobby")
             for number in range(20):
                 await alice.ask("chat", content=number, room="lobby")
-            epoch = (await alice.ask("chat", content="for you", to="bob"))["epoch"]
+            first = await alice.ask("chat", content="for you", to="bob", id="m1")
             for count in ("1", "2"):
                 status, _, errors = await command("serve", "--dev", "--port", "0", "--workers", count, "--data", data)
                 said = "in use by another hubbub" if count == "2" else "--workers 2 or more"
@@ -100,13 +108,48 @@ def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) -> None:
             joined = await bob.join("lobby", last=50)
             found = await bob.expect("chat", to="bob")
             await bob.sync()
+            async with connect(child.address, "alice") as alice:
+                again = await alice.ask("chat", content="for you", to="bob", id="m1")
 
-            assert epoch and found["content"] == "for you"
+            assert found["content"] == "for you"
+            assert again == {**first, "duplicate": True}
             assert [message["content"] for message in bob.heard("chat", room="lobby")] == list(range(20))
             assert joined["position"][1] > 0
             assert mode(tmp_path / "data") == 0o700
 
     run(main())
+
+
+def test_an_end_that_may_be_lost(tmp_path: Path) -> None:
+    """After a power cut in durability normal a number may be given again: clients are told that they cannot resume."""
+    data = tmp_path / "data"
+
+    async def main() -> None:
+        words = ("--data", str(data), "--durability", "normal")
+        async with workers(*words) as child, connect(child.address, "alice", full=True) as alice:
+            position = (await alice.join("lobby"))["position"]
+            mine = children(child.process.pid)
+            for pid in (child.process.pid, *mine):
+                os.kill(pid, signal.SIGKILL)
+            await child.exit_status()
+        as_of_another_boot(data / "nats.mark", "normal")
+        hello = {"resume": {"rooms": {"lobby": position}}}
+        async with workers(*words) as child, connect(child.address, "alice", full=True, hello=hello) as alice:
+            again = await alice.join("lobby")
+
+            assert alice.welcome["recovered"]["rooms"] == {"lobby": False}
+            assert again["position"][0] != position[0]
+            assert "may have lost its end" in child.errors()
+
+    run(main())
+
+
+def as_of_another_boot(file: Path, durability: str) -> None:
+    """Leave a mark as it is found after a power cut."""
+    mark = Mark(file, safe=durability == "full")
+    mark._boot = b"a boot before it"
+    mark.write(0)
+    mark.close()
 
 
 def test_without_its_supervisor_it_ends(tmp_path: Path) -> None:
@@ -145,25 +188,35 @@ class TestStore:
         finally:
             await running.stop()
 
-    def test_nobody_else_comes_in(self) -> None:
-        """It listens on the loopback; the password is in a file that is its owner's, and neither file outlives it."""
+    def test_nobody_else_comes_in(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """It listens on the loopback; the password is on no command line, and in no file once it has been read."""
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        modes: list[int] = []
+        wait = Store._until_it_answers
+
+        async def looked(running: Store, child: Process, reading: asyncio.Task[str]) -> None:
+            modes.append(mode(running._file))
+            assert running._password in running._file.read_text()
+            await wait(running, child, reading)
 
         async def main() -> None:
+            monkeypatch.setattr(Store, "_until_it_answers", looked)
             async with self.running() as (running, url):
                 address = Address.parse(url)
-                # What it was started with is for everybody to see.
-                assert address.password not in " ".join(running._command)
-                settings = Path(running._command[-1])
                 host, port = address.hosts[0]
                 reader, writer = await asyncio.open_connection(host, port)
                 writer.write(b'CONNECT {"user":"hubbub","pass":"guessed"}\r\nPING\r\n')
                 said = (await reader.read()).decode()
-                writer.close()
+                await left(writer)
+                assert running._child is not None
+                (folder,) = files(tmp_path)
 
                 assert host == "127.0.0.1"
-                assert mode(settings) == 0o600
+                assert modes == [0o600] and mode(folder) == 0o700
+                assert [file.name for file in files(folder)] == ["nats"]
+                assert running._password not in arguments_of(running._child.pid)
                 assert "Authorization Violation" in said
-            assert not os.path.exists(settings.parent)  # noqa: ASYNC240  # a test has nothing else to do
+            assert files(tmp_path) == []
 
         # A password that is guessed is for the log.
         run(main(), logs_errors=True)
@@ -204,13 +257,13 @@ class TestStore:
                 writer.write(b"PUB $JS.API.STREAM.CREATE.s %d\r\n%s\r\n" % (len(made), made))
                 for _ in range(10):
                     writer.write(b"PUB s 100000\r\n" + b"x" * 100_000 + b"\r\n")
-                await eventually(lambda: len(looks) == 3)
+                await eventually(lambda: len(looks) >= 3)
 
-                assert looks == [False] * 3 and running._child is child
+                assert not any(looks) and running._child is child
                 filler.unlink()
                 await eventually(lambda: running._child is not child)
                 await answers(url)
-                writer.close()
+                await left(writer)
 
         run(main(), logs_errors=True)
 
@@ -223,6 +276,39 @@ class TestStore:
                 answer = await asked(url, b"STREAM.CREATE.s", made)
 
                 assert b'"max_bytes":1073741824' in answer and b"error" not in answer
+
+        run(main())
+
+    @pytest.mark.parametrize(
+        ("durability", "mark", "stays"),
+        [
+            ("normal", "closed in order", True),
+            ("normal", "killed", True),
+            ("normal", "another boot", False),
+            ("normal", "none", False),
+            ("full", "another boot", True),
+        ],
+    )
+    def test_when_an_epoch_stays(self, tmp_path: Path, durability: str, mark: str, stays: bool) -> None:
+        """Where it is certain that everything is there; and the rest of what describes a stream stays anyhow."""
+        file = tmp_path / "nats.mark"
+        made = b'{"name":"s","subjects":["s"],"storage":"file","metadata":{"hubbub-epoch":"e1","mine":"too"}}'
+
+        async def main() -> None:
+            async with self.running(data=str(tmp_path), durability=durability) as (running, url):
+                assert b"stream_create_response" in await asked(url, b"STREAM.CREATE.s", made)
+                if mark == "killed":
+                    assert running._child is not None
+                    running._child.signal(signal.SIGKILL)
+            if mark == "another boot":
+                as_of_another_boot(file, durability)
+            elif mark == "none":
+                file.unlink()
+            async with self.running(data=str(tmp_path), durability=durability) as (_, url):
+                found = await asked(url, b"STREAM.INFO.s", b"")
+
+                assert (b'"hubbub-epoch":"e1"' in found) is stays
+                assert b'"mine":"too"' in found
 
         run(main())
 
@@ -271,6 +357,13 @@ async def enter(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return reader, writer
 
 
+async def left(writer: asyncio.StreamWriter) -> None:
+    """Close the connection, which the other end may have done before."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
 async def asked(url: str, what: bytes, said: bytes) -> bytes:
     """What JetStream answers."""
     async with asyncio.timeout(PATIENCE):
@@ -278,7 +371,7 @@ async def asked(url: str, what: bytes, said: bytes) -> bytes:
         writer.write(b"SUB answer 1\r\nPUB $JS.API.%s answer %d\r\n%s\r\n" % (what, len(said), said))
         await reader.readuntil(b"MSG answer 1 ")
         answer = await reader.readexactly(int(await reader.readline()))
-        writer.close()
+        await left(writer)
     return answer
 
 
@@ -288,6 +381,6 @@ async def answers(url: str) -> None:
         while True:
             with contextlib.suppress(OSError):
                 _, writer = await enter(url)
-                writer.close()
+                await left(writer)
                 return
             await asyncio.sleep(0.05)

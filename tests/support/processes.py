@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-__all__ = ["children", "gone", "named"]
+__all__ = ["arguments_of", "children", "gone", "named"]
 
 
 def _family(pid: int) -> dict[int, str]:
@@ -24,6 +24,11 @@ def named(program: str, pid: int) -> int:
     """The one of them that runs a program."""
     (found,) = (child for child, name in _family(pid).items() if name == program)
     return found
+
+
+def arguments_of(pid: int) -> str:
+    """What everybody on the machine can see that a process was started with."""
+    return subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=True).stdout
 
 
 def gone(pid: int) -> bool:

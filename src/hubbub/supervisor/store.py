@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Final
 
 from hubbub.config import Config
+from hubbub.engines.nats.connection import Refused
+from hubbub.engines.nats.doubt import doubt
+from hubbub.engines.sqlite.mark import Mark
 from hubbub.engines.sqlite.options import Durability
 from hubbub.engines.sqlite.store import lock
 from hubbub.errors import ConfigError
@@ -67,12 +70,16 @@ class Store:
         self._full = config.store.durability is Durability.FULL
         self._port = 0
         self._password = secrets.token_urlsafe(24)
-        self._command: tuple[str, ...] = ()
+        self._program = self._settings = ""
+        # Where its settings are while it reads them.
+        self._file = Path()
         # Where it keeps what it is given.
         self._folder = Path()
         # Held by it, too: where it outlives us, nobody else opens what it has open.
         self._lock: int | None = None
         self._child: Child | None = None
+        # Says in the next run whether the end of what is stored now may be missing; None where nothing is to stay.
+        self._mark: Mark | None = None
         # Whether it has failed to write something.
         self._failed = False
         self._reading: asyncio.Task[str] | None = None
@@ -81,31 +88,33 @@ class Store:
 
     async def start(self) -> str:
         """Start it; its URL, with the password. Raises `ConfigError`."""
-        program = _program()
+        self._program = _program()
         async with contextlib.AsyncExitStack() as undo:
             temporary = Path(tempfile.mkdtemp(prefix="hubbub-"))
             undo.push_async_callback(asyncio.to_thread, shutil.rmtree, temporary, ignore_errors=True)
             self._lock = self._hold(temporary)
             undo.callback(os.close, self._lock)
+            if self._data:
+                # Not inside of what is nats-server's.
+                self._mark = Mark(Path(self._data) / f"{FOLDER}.mark", safe=self._full)
+                undo.callback(self._mark.close)
             undo.push_async_callback(self._end)
             self._port = _free_port()
-            settings = temporary / "nats.conf"
-            settings.touch(0o600)
-            settings.write_text(
-                _CONFIG.format(
-                    port=self._port,
-                    password=self._password,
-                    folder=_quoted(str(self._folder)),
-                    # Without a folder nothing outlives the machine's boot anyway.
-                    sync="always" if self._full and self._data else '"1s"',
-                ),
-                encoding="utf-8",
+            self._file = temporary / "nats.conf"
+            self._settings = _CONFIG.format(
+                port=self._port,
+                password=self._password,
+                folder=_quoted(str(self._folder)),
+                # What is gone with the processes need not survive a power cut.
+                sync="always" if self._full and self._data else '"1s"',
             )
-            self._command = (program, "-c", str(settings))
             await self._run()
+            url = f"nats://hubbub:{self._password}@127.0.0.1:{self._port}"
+            if self._mark is not None:
+                await _begin(self._mark, url, self._folder)
             self._keeping = asyncio.get_running_loop().create_task(self._keep())
             self._undo = undo.pop_all()
-        return f"nats://hubbub:{self._password}@127.0.0.1:{self._port}"
+        return url
 
     async def stop(self) -> None:
         """End it, and remove what was only for this run; harmless twice."""
@@ -117,7 +126,10 @@ class Store:
             await asyncio.gather(self._keeping, return_exceptions=True)
         if self._child is not None:
             self._child.signal(signal.SIGTERM)
-            await self._child.end(_END)
+            status = await self._child.end(_END)
+            if self._mark is not None and self._keeping is not None:
+                # Whoever ends in order has everything on disk.
+                self._mark.write(0, clean=status == 0, sync=True)
         if self._reading is not None:
             await self._reading
 
@@ -145,11 +157,19 @@ class Store:
         """Start it, and wait until it takes connections."""
         assert self._lock is not None
         self._failed = False
-        child = self._child = await Child.start(
-            self._command, os.environ, (self._lock,), stderr=asyncio.subprocess.PIPE
-        )
+        # It has the password: for its owner's eyes, and only as long as it is read.
+        self._file.touch(0o600)
+        self._file.write_text(self._settings, encoding="utf-8")
+        command = (self._program, "-c", str(self._file))
+        try:
+            child = self._child = await Child.start(command, os.environ, (self._lock,), stderr=asyncio.subprocess.PIPE)
+            self._reading = asyncio.get_running_loop().create_task(self._log(child))
+            await self._until_it_answers(child, self._reading)
+        finally:
+            self._file.unlink()
+
+    async def _until_it_answers(self, child: Child, reading: asyncio.Task[str]) -> None:
         loop = asyncio.get_running_loop()
-        reading = self._reading = loop.create_task(self._log(child))
         deadline = loop.time() + _READY
         while not await self._answers():
             if not child.lives or loop.time() > deadline:
@@ -165,7 +185,7 @@ class Store:
                 try:
                     said = await reader.readline()
                 finally:
-                    writer.close()
+                    writer.transport.abort()
         except (OSError, TimeoutError, ValueError):
             return False
         return said.startswith(b"INFO ") and b'"jetstream":true' in said
@@ -227,6 +247,21 @@ class Store:
                 if text and text != told and not text.startswith(_KNOWN):
                     told = text
                     log.log(level, "nats-server: %s", text)
+
+
+async def _begin(mark: Mark, url: str, folder: Path) -> None:
+    """Look whether it may have lost its end, and say so to who comes; raises `ConfigError`."""
+    if mark.read().doubtful:
+        try:
+            if await doubt(url):
+                log.warning(
+                    "%s may have lost its end (a reboot in durability normal, or a copy without its mark): clients are "
+                    "told that they cannot resume",
+                    folder,
+                )
+        except (OSError, Refused) as error:
+            raise ConfigError(f"the nats-server that the workers share cannot be used: {error}") from None
+    mark.write(0, sync=True)
 
 
 def _program() -> str:

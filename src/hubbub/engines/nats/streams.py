@@ -22,12 +22,13 @@ from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.notes import stamp_of
 from hubbub.errors import ConfigError, Unavailable
 
-__all__ = ["Stream", "Streams"]
+__all__ = ["EPOCH", "Stream", "Streams"]
 
 log = logging.getLogger("hubbub.engines.nats")
 
-# Where the epoch stands in a stream's metadata.
-_EPOCH: Final = "hubbub-epoch"
+EPOCH: Final = "hubbub-epoch"
+"""Where the epoch stands in a stream's metadata."""
+
 # What JetStream says where a stream is not there, or has been made by somebody else meanwhile.
 _NOT_FOUND: Final = 10059
 _IN_USE: Final = 10058
@@ -185,7 +186,7 @@ class Streams:
         # As it is now: what comes while the answer is on its way is not in it.
         seen, mark, stamp = stream.seen, stream.mark, stream.stamp
         found = await self._find(stream)
-        epoch = found.config.get("metadata", {}).get(_EPOCH, "")
+        epoch = found.config.get("metadata", {}).get(EPOCH, "")
         lost = found.state.last_seq < seen or (mark and await self._replaced(stream, mark, stamp))
         if not epoch or (epoch == stream.epoch and lost):
             log.error("NATS has lost messages of the stream %s: it goes on in another epoch", stream.name)
@@ -208,7 +209,7 @@ class Streams:
         if found.error.err_code != _NOT_FOUND:
             return self._good(found, stream)
         made = await self._api(
-            f"STREAM.CREATE.{stream.name}", {**stream.config, "metadata": {_EPOCH: secrets.token_hex(8)}}
+            f"STREAM.CREATE.{stream.name}", {**stream.config, "metadata": {EPOCH: secrets.token_hex(8)}}
         )
         if made.error is not None and made.error.err_code == _IN_USE:
             # By another node, in this moment.
@@ -236,11 +237,11 @@ class Streams:
         """Give the stream another epoch, unless somebody has done so already."""
         found = self._good(await self._api(f"STREAM.INFO.{stream.name}"), stream)
         metadata = found.config.get("metadata", {})
-        if metadata.get(_EPOCH, "") == epoch:
-            metadata = {**metadata, _EPOCH: secrets.token_hex(8)}
+        if metadata.get(EPOCH, "") == epoch:
+            metadata = {**metadata, EPOCH: secrets.token_hex(8)}
             self._good(await self._api(f"STREAM.UPDATE.{stream.name}", {**found.config, "metadata": metadata}), stream)
         self._tell(stream)
-        new: str = metadata[_EPOCH]
+        new: str = metadata[EPOCH]
         return new
 
     def _tell(self, stream: Stream) -> None:
