@@ -127,9 +127,9 @@ def is_serve(words: list[str]) -> bool:
     return Path(words[0]).name == "hubbub" and words[1:2] == ["serve"]
 
 
-def serve_options(block: Block) -> tuple[list[str], dict[str, Any]]:
+def serve_options(block: Block) -> tuple[list[str], dict[str, str]]:
     """The arguments of the last `hubbub serve` that the page has shown, and its variables; the demo's before any."""
-    options, set_for_it = ["--dev"], dict[str, Any]()
+    options, set_for_it = ["--dev"], dict[str, str]()
     for shown in block.before:
         if shown.language == "console" and not shown.exempt:
             for words, variables, lines in commands_of(shown):
@@ -251,7 +251,7 @@ def same_beginning(shown: str, token: str) -> bool:
 
 
 async def check_serve(
-    block: Block, options: list[str], variables: dict[str, Any], lines: list[str], folder: Path
+    block: Block, options: list[str], variables: dict[str, str], lines: list[str], folder: Path
 ) -> None:
     """The server starts and says what is shown, or refuses with the sentence that is shown."""
     write_files(block, folder)
