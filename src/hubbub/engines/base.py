@@ -49,7 +49,8 @@ class Listener(Protocol):
     def publication(self, channel: str, publication: Publication, origin: str | None, encoded: bytes | None) -> None:
         """`publication` has come into `channel`, to which this node listens.
 
-        Per channel in the order of `seq`. `origin` is the session not to tell, where the sender asked so.
+        Per channel in the order of `seq`. `origin` is the session not to tell, where the sender asked so and is on this
+        node: an answer stands for it there.
         `encoded` is its record (`hubbub.core.record`), where the engine has that: it need not be made again.
         """
 
