@@ -211,6 +211,9 @@ class NatsEngine:
         live = parts.listening.get(channel)
         if not found.complete and live is not None and live.follows(found.epoch, seq):
             found = replace(found, complete=True)
+            if found.notes:
+                first = found.notes[0].publication
+                first.prev = None if first.seq == seq + 1 else seq
         # Who stands where nothing follows stands at the end.
         return await self._page(parts, channel, found, max(end.seq, seq) if found.complete else end.seq)
 

@@ -178,7 +178,8 @@ class Live:
         if found.epoch != self.epoch:
             self.begin_anew(found.epoch)
             return
-        if not found.complete and not self._anew:
+        if not found.complete:
+            # Of another log, too: who has begun in that meanwhile may miss something.
             self._lose()
         for note in found.notes:
             seq = note.seq or 0
