@@ -31,7 +31,7 @@ from hubbub.engines.nats.publishing import Publishing
 from hubbub.engines.nats.reading import Found, Reader
 from hubbub.engines.nats.rooms import Rooms
 from hubbub.engines.nats.streams import Stream, Streams
-from hubbub.errors import ConfigError, HubbubError, Unavailable
+from hubbub.errors import ConfigError, HubbubError, Reject, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.types import Place, Position, Publication
 
@@ -149,7 +149,10 @@ class NatsEngine:
         listening = self._running().listening
         heard = listening.canaries
         # Answered when it was heard; or when it was not, and found in the log.
-        await self.publish(canary(self._run), Publication("canary"))
+        try:
+            await self.publish(canary(self._run), Publication("canary"))
+        except Reject as error:
+            raise Unavailable(error.message) from None
         if listening.canaries == heard:
             raise Unavailable("what is published in NATS is not heard here")
 
@@ -317,7 +320,7 @@ class NatsEngine:
         parts = self._parts
         if parts is None:
             return NatsStatistics(0, 0, 0, 0, 0)
-        garbage = parts.listening.garbage + parts.reader.garbage
+        garbage = parts.listening.garbage + parts.reader.garbage + parts.rooms.garbage
         return NatsStatistics(
             parts.link.waiting, len(parts.listening), len(parts.rooms), parts.listening.fills, garbage
         )

@@ -76,6 +76,11 @@ class Rooms:
         """How many rooms this node has somebody in."""
         return len(self._mine)
 
+    @property
+    def garbage(self) -> int:
+        """What came, or was read, and was no entry about a room."""
+        return self._watching.garbage
+
     async def begin(self) -> None:
         """Say that this node lives, and hear of the others; raises `Unavailable`."""
         self._nodes.listen()

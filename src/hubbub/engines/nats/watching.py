@@ -62,7 +62,7 @@ class _Call:
 class Watched:
     """One room that this node hears of."""
 
-    __slots__ = ("asking", "calls", "channel", "idle", "kept", "read", "room", "sid", "waits")
+    __slots__ = ("again", "asking", "calls", "channel", "idle", "kept", "read", "reading", "room", "sid", "waits")
 
     def __init__(self, channel: str, read: asyncio.Future[None]) -> None:
         self.channel = channel
@@ -72,6 +72,9 @@ class Watched:
         # What came while the room is being read, and who waits for that; None: it is known.
         self.kept: list[Entry] | None = []
         self.read = read
+        # Whether it is being read, and whether that has to be done again because too much came.
+        self.reading = False
+        self.again = False
         # Entries of this node's that are on their way, by what it calls them.
         self.calls: dict[int, _Call] = {}
         # Who waits until everything up to a place is known, with the time since when.
@@ -99,6 +102,9 @@ class Watching:
         # Told when a room has been read.
         self.known: Callable[[str, Room], None] = lambda channel, room: None
 
+        # What came, or was read, and was no entry.
+        self.garbage = 0
+
         # By channel, those first that were compared with the stream longest ago; and those with something to wait for.
         self._watched: dict[str, Watched] = {}
         self._pressing: dict[Watched, None] = {}
@@ -118,13 +124,10 @@ class Watching:
         if watched is None:
             watched = self._watched[channel] = Watched(channel, self._loop.create_future())
             watched.sid = self._link.subscribe(f"{self._bus}{token(channel)}.>", partial(self._heard, watched))
-            self._unread[watched] = None
-            self._work()
         watched.asking += 1
         self._leaving.pop(channel, None)
         try:
-            if watched.kept is not None:
-                await asyncio.shield(watched.read)
+            await self._is_known(watched)
         except BaseException:
             self.done(watched)
             raise
@@ -140,14 +143,21 @@ class Watching:
     async def current(self, watched: Watched) -> Room:
         """The room as it is at this moment, with everything that anybody has been told of; raises `Unavailable`."""
         seq = await self._last(watched)
-        if watched.kept is not None:
-            await asyncio.shield(watched.read)
+        await self._is_known(watched)
         if seq > watched.room.seq:
             known: asyncio.Future[None] = self._loop.create_future()
             watched.waits.append((seq, known, self._loop.time()))
             self._pressing[watched] = None
             await known
         return watched.room
+
+    async def _is_known(self, watched: Watched) -> None:
+        while watched.kept is not None:
+            if not watched.reading:
+                # It has not been read yet, or that has failed.
+                self._unread[watched] = None
+                self._work()
+            await asyncio.shield(watched.read)
 
     async def say(self, watched: Watched, entry: Entry) -> tuple[bool | None, int]:
         """Add an entry, and wait until it counts; returns what `Room.apply` says, and where it stands.
@@ -243,6 +253,7 @@ class Watching:
             del self._watched[watched.channel]
         for mapping in (self._pressing, self._unread, self._due):
             mapping.pop(watched, None)
+        self._leaving.pop(watched.channel, None)
         self._link.unsubscribe(watched.sid)
         self._fail(watched, Unavailable("the engine is not running"))
 
@@ -263,7 +274,9 @@ class Watching:
         try:
             entry = decode_entry(body, seq_of(head))
         except (msgspec.DecodeError, ValueError):
-            log.error("something came by the bus that no node of this version says, and is ignored")
+            if not self.garbage:
+                log.error("something came by the bus that no node of this version says, and is ignored")
+            self.garbage += 1
             return
         if watched.kept is None:
             self._take(watched, entry)
@@ -271,7 +284,7 @@ class Watching:
             watched.kept.append(entry)
         else:
             watched.kept.clear()
-            self._unread[watched] = None
+            watched.again = True
 
     def _take(self, watched: Watched, entry: Entry) -> None:
         room = watched.room
@@ -328,17 +341,25 @@ class Watching:
     async def _read(self, watched: Watched) -> None:
         if watched.kept is None:
             return
-        try:
-            entries = await self._all(watched)
-        except Unavailable as error:
-            self._fail(watched, error)
-            # Read when it is asked for again, or when NATS is back.
-            if self._watched.get(watched.channel) is watched:
-                if watched.asking or self._needed(watched.channel):
-                    watched.read = self._loop.create_future()
-                else:
-                    self._forget(watched)
+        if watched.reading:
+            watched.again = True
             return
+        watched.reading = True
+        try:
+            watched.again = True
+            while watched.again:
+                watched.again = False
+                entries = await self._all(watched)
+        except Exception as error:
+            watched.reading = False
+            if not isinstance(error, Unavailable):
+                log.exception("a room could not be read")
+                error = Unavailable("the room cannot be read")
+            self._fail(watched, error)
+            # It is read when it is asked for, with the next comparison, or when NATS is back.
+            watched.read = self._loop.create_future()
+            return
+        watched.reading = False
         room = Room()
         for entry in entries:
             if entry.seq >= self._nodes.bar(entry.node) or entry.ends:
@@ -347,13 +368,16 @@ class Watching:
         # What this node has said itself, and not heard.
         for entry in entries:
             self._answer(watched, entry, entry.user not in room if entry.ends else room.came_with(entry))
-        kept, watched.kept = watched.kept or [], None
+        kept, watched.kept = watched.kept, None
         for entry in kept:
             self._take(watched, entry)
         if not watched.read.done():
             watched.read.set_result(None)
-        self._release(watched)
-        self.known(watched.channel, watched.room)
+        # They have waited since before it was read: what they wait for has ended, where it is not there.
+        waits, watched.waits = watched.waits, []
+        for _, known, _ in waits:
+            settle(known, None)
+        self.known(watched.channel, room)
 
     async def _all(self, watched: Watched) -> list[Entry]:
         """All entries about a room, as new as the question."""
@@ -368,13 +392,18 @@ class Watching:
 
     async def _compare(self, watched: Watched) -> None:
         try:
-            if await self._last(watched) > watched.room.seq and watched.kept is None:
+            if watched.kept is not None:
+                await self._is_known(watched)
+            elif await self._last(watched) > watched.room.seq:
+                # It may be on its way.
                 await asyncio.sleep(_LATE)
                 if await self._last(watched) > watched.room.seq and watched.kept is None:
                     self.read(watched)
         except Unavailable:
             # There is a next time.
             pass
+        except Exception:
+            log.exception("a room could not be compared with its stream")
 
     async def _last(self, watched: Watched) -> int:
         seq, _ = await self._gets.last(self._stream, f"{self._subject}{token(watched.channel)}.>")
@@ -394,7 +423,9 @@ class Watching:
             try:
                 found.append(decode_entry(answer.body, seq_of(answer.head)))
             except (msgspec.DecodeError, ValueError):
-                log.error("an entry about a room cannot be read, and is passed over")
+                if not self.garbage:
+                    log.error("an entry about a room cannot be read, and is passed over")
+                self.garbage += 1
         return sorted(found, key=lambda entry: entry.seq)
 
     def _of(self, entry: Entry) -> str:
