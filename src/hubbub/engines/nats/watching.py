@@ -133,7 +133,8 @@ class Watching:
     def done(self, watched: Watched) -> None:
         """Nothing more is asked of it."""
         watched.asking -= 1
-        if not watched.asking and not self._needed(watched.channel):
+        here = self._watched.get(watched.channel) is watched
+        if here and not watched.asking and not self._needed(watched.channel):
             watched.idle = self._loop.time()
             self._leaving[watched.channel] = None
 
@@ -252,6 +253,7 @@ class Watching:
     def _forget(self, watched: Watched) -> None:
         if self._watched.get(watched.channel) is watched:
             del self._watched[watched.channel]
+            self._leaving.pop(watched.channel, None)
         for mapping in (self._pressing, self._unread, self._due):
             mapping.pop(watched, None)
         self._link.unsubscribe(watched.sid)
