@@ -158,10 +158,12 @@ class Rooms:
 
     # ----------------------------------------------------------------------------------------- housekeeping
 
-    def tick(self, now: float) -> None:
-        """Called several times a second."""
-        self._nodes.tick(now)
-        self._watching.tick(now)
+    @property
+    def ticks(self) -> tuple[Callable[[float], None], ...]:
+        """What is called several times a second, each by itself: one that fails must not keep this node from living."""
+        return self._nodes.tick, self._watching.tick, self._tidy
+
+    def _tidy(self, now: float) -> None:
         if self._ghosts and self._link.serves and now - self._tidied > 1.0:
             self._tidied = now
             for ghost in list(self._ghosts):
