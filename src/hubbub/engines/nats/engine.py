@@ -278,7 +278,7 @@ class NatsEngine:
     async def _tick(self, parts: _Parts) -> None:
         loop = asyncio.get_running_loop()
         self._looked = loop.time()
-        ticks = (
+        ticks: tuple[Callable[[float], None], ...] = (
             parts.link.tick,
             parts.publishing.tick,
             parts.listening.tick,
