@@ -191,6 +191,8 @@ class Live:
             else:
                 self._tell(note, seq)
                 self._settle(note)
+        # What is not shown, for it is too old or garbage, will not be told either.
+        self.told = max(self.told, found.read)
         if found.more:
             self.fill()
         else:
@@ -236,9 +238,10 @@ class Live:
 
     def answered(self, submission: Submission, accepted: Accepted, now: float) -> None:
         """JetStream has taken a publication that was submitted here, and nobody may have been told of it yet."""
-        if self._passed(accepted.epoch, accepted.seq):
+        if not self._held and self._passed(accepted.epoch, accepted.seq):
             self.finish(submission, accepted)
         else:
+            # In the order of asking: also one that was there before waits for those that were asked for earlier.
             self._held[submission.number] = submission, accepted, now
 
     def finish(self, submission: Submission, outcome: Accepted | Exception) -> None:
@@ -282,6 +285,7 @@ class Live:
             self._tell(note, seq)
             # In the very moment: for a sender without an echo the answer stands for the message.
             self._answer(note)
+            self._let_go()
         elif seconds(note.stamp) > self._since():
             # Newer than what was told, with a number that has been: most likely it is another log.
             self.stream.doubted = True
@@ -311,9 +315,15 @@ class Live:
     def _settle(self, note: Note) -> None:
         """What was submitted here has been told from the log."""
         self._answer(note)
-        for submission, accepted, _ in list(self._held.values()):
-            if self._passed(accepted.epoch, accepted.seq):
-                self.finish(submission, accepted)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Answer those that were held, up to the first of which nobody has been told yet."""
+        while self._held:
+            submission, accepted, _ = next(iter(self._held.values()))
+            if not self._passed(accepted.epoch, accepted.seq):
+                return
+            self.finish(submission, accepted)
 
     def _lose(self) -> None:
         if self.wanted:
@@ -332,9 +342,7 @@ class Live:
                 return
         self._release()
         # Whatever the bus has not brought by now it has lost.
-        for submission, accepted, _ in list(self._held.values()):
-            if self._passed(accepted.epoch, accepted.seq):
-                self.finish(submission, accepted)
+        self._let_go()
 
     def _passed(self, epoch: str, seq: int | None) -> bool:
         """Whether nothing will be told that comes before this place."""

@@ -54,6 +54,8 @@ class Found(Struct, frozen=True):
     # Whether nothing between the asked place and these was dropped, and whether there is more.
     complete: bool
     more: bool
+    # Everything up to there has been looked at, whether it is shown or not.
+    read: int = 0
 
 
 class Reader:
@@ -116,10 +118,18 @@ class Reader:
             if not complete:
                 # Whatever was before the first, nobody is told of it.
                 before = part.first - 1
-        notes = self._notes(answers[:limit], before)
-        young = self._young(notes, place)
-        complete = complete and len(young) == len(notes)
-        return Found(epoch, young, complete, len(answers) > limit or part.pending > 0)
+        pending, read = part.pending, seq if part.first > seq else part.first
+        while True:
+            shown, more = answers[:limit], len(answers) > limit or pending > 0
+            notes = self._notes(shown, before)
+            young = self._young(notes, place)
+            complete = complete and len(young) == len(notes)
+            read = seq_of(shown[-1].head) if shown else read
+            if young or not more:
+                return Found(epoch, young, complete, more, read)
+            # Nothing of that is shown: it is too old or garbage, or what is at the place came alone, being large.
+            part = await self._part(stream, place, read + 1, limit + 1)
+            answers, pending, before = part.answers, part.pending, read
 
     async def _before(self, stream: Stream, place: Place, *, seq: int, limit: int) -> Found:
         epoch = stream.epoch
