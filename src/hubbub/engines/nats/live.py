@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from hubbub.engines.base import Accepted
 from hubbub.engines.nats.notes import Note, seconds
@@ -240,8 +240,8 @@ class Live:
         """Whoever has waited since then has waited long enough: neither the bus nor the log can be had."""
         for submission, accepted, held in list(self._held.values()):
             if held <= since:
-                # JetStream has it, whenever the listeners will be told.
-                self.finish(submission, accepted)
+                # JetStream has it, whenever the listeners will be told, the sender's session among them.
+                self.finish(submission, structs.replace(accepted, duplicate=True))
         for wait in [wait for wait in self._waits if wait.since <= since]:
             self._waits.remove(wait)
             wait.told(Unavailable("NATS is away"))
@@ -283,13 +283,16 @@ class Live:
 
     def _tell(self, note: Note, seq: int) -> None:
         publication = note.publication
-        if not note.prev and self.told and publication.prev == 0:
+        if not note.prev and self.newest and publication.prev == 0:
             # What was before it is gone from the log, and has been told all the same.
-            publication.prev = None if self.told == seq - 1 else self.told
+            publication.prev = None if self.newest == seq - 1 else self.newest
+        # Whoever is not to be told gets the answer for it, now. One that was answered otherwise is told: the answer
+        # was lost, and an error instead of it.
+        answered = note.run == self._run and note.number not in self.submissions
         self.told = self.newest = seq
         self._stamp = note.stamp
         if self.wanted:
-            self._ears.tell(self.name, publication, note.origin)
+            self._ears.tell(self.name, publication, None if answered else note.origin)
 
     def _settle(self, note: Note) -> None:
         """What was submitted here has been told from the log."""
