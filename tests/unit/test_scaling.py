@@ -26,7 +26,7 @@ def storms(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_page_and_its_picture_are_fresh() -> None:
     """Figures, outputs of `hubbub plan`, the table and the picture of the storm."""
     done = subprocess.run(
-        [sys.executable, TOOLS / "scaling.py", "--check"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, TOOLS / "scaling.py", "--check"], capture_output=True, text=True, timeout=110, check=False
     )
 
     assert (done.returncode, done.stderr) == (0, "")

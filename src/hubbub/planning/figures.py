@@ -55,6 +55,8 @@ class EngineCosts(Struct, frozen=True, kw_only=True):
     session: Annotated[float, _measured("KiB", "a session", "planning")]
     membership: Annotated[float, _measured("KiB", "each room that a session is in", "planning")]
     kept: Annotated[float, _measured("KiB", "around a content that is kept", "planning")]
+    # Whether `history_bytes` bounds what it keeps of rooms, of inboxes and of `all`, each by itself.
+    bounded: bool
     # Whether several servers can share the channels, and what to do when one is not enough.
     shares: bool
     next: str
@@ -71,6 +73,7 @@ ENGINES: Final[dict[str, EngineCosts]] = {
         session=0.9,
         membership=0.2,
         kept=0.25,
+        bounded=False,
         shares=True,
         next="a Redis Cluster, which spreads channels over its primaries",
     ),
@@ -82,6 +85,7 @@ ENGINES: Final[dict[str, EngineCosts]] = {
         session=5.0,
         membership=0.6,
         kept=0.85,
+        bounded=True,
         shares=False,
         next="more cores, as far as nats-server makes use of them; or a Redis Cluster",
     ),

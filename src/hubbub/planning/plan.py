@@ -213,8 +213,10 @@ class _Shape(Struct, frozen=True):
         rooms = min(load.rooms * limits.history_size, load.rate * limits.history_age)
         inboxes = min(load.connections * limits.inbox_size, load.direct * limits.inbox_age)
         everybody = min(limits.history_size, load.broadcast * limits.history_age)
-        kept = (rooms + inboxes + everybody) * (self.costs.kept + load.size / 1024) / 1024**2
-        return kept if self.workers > 1 else min(kept, limits.history_bytes / 1024**3)
+        each, most = (self.costs.kept + load.size / 1024) / 1024**2, limits.history_bytes / 1024**3
+        if self.workers == 1:
+            return min(most, (rooms + inboxes + everybody) * each)
+        return sum(min(most if self.costs.bounded else math.inf, kept * each) for kept in (rooms, inboxes, everybody))
 
     # ------------------------------------------------------------------------------------------ the engine
 

@@ -137,7 +137,7 @@ class OutboxMachine(RuleBasedStateMachine):
         return max((seq for seq in self.published[room] if seq < later), default=0)
 
     def check_order(self, room: str, arrived: list[dict[str, Any]]) -> tuple[list[int], list[int]]:
-        """Seqs only go up, over gaps too; a gap begins behind what came before it and ends with a seq that was dropped."""
+        """Seqs only go up, over gaps too; a gap begins behind what came before it, and ends with what was dropped."""
         position = 0
         seen: list[int] = []
         covered: list[int] = []

@@ -86,6 +86,8 @@ def test_what_is_kept_is_bounded_as_it_is_configured() -> None:
 
     assert week.engine is not None and day.engine is not None
     assert week.engine.history == pytest.approx(7 * day.engine.history)
+    bounded = plan(load, engine="nats").engine
+    assert bounded is not None and bounded.history == 1.0
 
 
 def test_where_no_number_of_workers_is_enough_it_says_so() -> None:
