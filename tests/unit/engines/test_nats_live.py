@@ -25,13 +25,15 @@ def note(seq: int, number: int, prev: int | None = None) -> Note:
 
 
 class Line:
-    """What s1 hears of one channel: `7` is a message, `ack 7` an answer that stands for it, `again 7` one for nothing."""
+    """What s1 hears of one channel: `7` a message, `ack 7` an answer that stands for it, `again 7` one for nothing."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
         self.prevs: list[int | None] = []
-        ears = Ears(self._tell, lambda channel: None, lambda live: None)
-        self.live = Live("room:lobby", Stream("rooms", "hubbub-rooms", {}), RUN, ears)
+        self.stream = Stream("rooms", "hubbub-rooms", {})
+        self.stream.epoch = EPOCH
+        ears = Ears(self._tell, lambda channel: self.heard.append("lost"), lambda live: None)
+        self.live = Live("room:lobby", self.stream, RUN, ears)
         self.live.open(Ends(EPOCH, 0, 0), 0.0)
 
     def sends(self, number: int) -> Submission:
@@ -91,7 +93,7 @@ def test_an_answer_that_cannot_wait_for_its_place_stands_for_nothing() -> None:
 def test_a_place_where_no_message_stands_is_no_prev() -> None:
     """A quiet channel moves on with its stream, and its readers do not: they would see a hole before the first message.
 
-    But one whose messages were dropped names the last of them, which whoever is behind it has missed.
+    But one whose messages were dropped names the last of them: whoever is not there has missed it.
     """
     for told in (0, 3):
         line = Line()
@@ -101,3 +103,33 @@ def test_a_place_where_no_message_stands_is_no_prev() -> None:
         line.live.heard(note(11, 9, prev=0))
 
         assert line.prevs[-1] == told
+
+        line.live.compared(Ends(EPOCH, 11, 20), 0)
+        line.reads(note(21, 9, prev=20))
+
+        assert line.prevs[-1] == 11
+
+
+def test_a_log_that_becomes_another_one_while_it_is_opened_is_told() -> None:
+    """Where it ended says nothing any more: whoever has a position is asked to come back, and nothing is passed over."""
+    line = Line()
+    line.live = Live("room:lobby", line.stream, RUN, line.live._ears)
+    line.stream.epoch = "e2"
+    line.live.begin_anew("e2")
+    line.live.open(Ends(EPOCH, 0, 500), 0.0)
+    line.live.filled(Found("e2", [note(7, 9)], complete=True, more=False))
+    line.live.heard(note(8, 9))
+
+    assert (line.live.epoch, line.live.told) == ("e2", 8)
+    assert line.heard[0] == "lost"
+
+
+def test_what_was_read_of_the_log_before_is_read_again() -> None:
+    """The reading began before it became another one, and does not make it the old one again."""
+    line = Line()
+    line.live.fill()
+    line.live.begin_anew("e2")
+    line.live.filled(Found(EPOCH, [note(3, 9)], complete=True, more=False))
+
+    assert line.live.epoch == "e2" and not line.live.behind
+    assert line.heard == ["lost"]

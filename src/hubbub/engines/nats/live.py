@@ -78,6 +78,7 @@ class Live:
 
     __slots__ = (
         "_anew",
+        "_before",
         "_ears",
         "_held",
         "_kept",
@@ -111,6 +112,8 @@ class Live:
         self.told = 0
         # Where the newest that was told stands, or what was known when the channel was opened: behind it is nothing.
         self.newest = 0
+        # Where the last that was told here stands; 0: none has been.
+        self._before = 0
         self._stamp = b""
         self._opened = 0.0
 
@@ -133,6 +136,8 @@ class Live:
         self.told = self.newest = ends.seq
         self._opened = now
         self._go_on()
+        # It may have become another one while it was asked where it ends.
+        self.begin_anew(self.stream.epoch)
 
     def heard(self, note: Note) -> None:
         """Something came by the bus."""
@@ -172,17 +177,21 @@ class Live:
         if not self.epoch:
             return
         if found.epoch != self.epoch:
-            self.begin_anew(found.epoch)
+            # It was read before the log became another one.
+            self.fill()
             return
         if not found.complete and not self._anew:
             self._lose()
-        for note in found.notes:
+        for index, note in enumerate(found.notes):
             seq = note.seq or 0
             if seq <= self.told:
                 continue
+            if not index and found.complete:
+                # It follows where it was read from, which may be a place where no message stands.
+                note.publication.prev = None if self._before == seq - 1 else self._before
             if self._anew and seconds(note.stamp) <= self._since():
                 # It was in the log before, and has been told.
-                self.told = self.newest = seq
+                self.told = self.newest = self._before = seq
             else:
                 self._tell(note, seq)
                 self._settle(note)
@@ -206,10 +215,11 @@ class Live:
         self.told = max(self.told, ends.seq)
 
     def begin_anew(self, epoch: str) -> None:
-        """The log is another one."""
-        if self.epoch and epoch != self.epoch:
+        """The log is another one, perhaps."""
+        if self.epoch and epoch and epoch != self.epoch:
             self._lose()
-            self.epoch, self.told, self.newest, self._anew = epoch, 0, 0, True
+            self.epoch, self._anew = epoch, True
+            self.told = self.newest = self._before = 0
             self.fill()
 
     def follows(self, epoch: str, seq: int) -> bool:
@@ -283,13 +293,13 @@ class Live:
 
     def _tell(self, note: Note, seq: int) -> None:
         publication = note.publication
-        if not note.prev and self.newest and publication.prev == 0:
+        if not note.prev and self._before and publication.prev == 0:
             # What was before it is gone from the log, and has been told all the same.
-            publication.prev = None if self.newest == seq - 1 else self.newest
+            publication.prev = None if self._before == seq - 1 else self._before
         # Whoever is not to be told gets the answer for it, now. One that was answered otherwise is told: the answer
         # was lost, and an error instead of it.
         answered = note.run == self._run and note.number not in self.submissions
-        self.told = self.newest = seq
+        self.told = self.newest = self._before = seq
         self._stamp = note.stamp
         if self.wanted:
             self._ears.tell(self.name, publication, None if answered else note.origin)
