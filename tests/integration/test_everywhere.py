@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from hubbub.types import NOTHING, Publication
 from support.client import Client, connect, open_client
 from support.loop import PATIENCE, eventually, run
 from support.nodes import Shared, two
+from support.redis import Redis
 from support.server import get, serving
 
 
@@ -105,6 +107,40 @@ class TestWhere:
                 assert told == ["alice came to 0", "alice left 0"]
 
         run(main())
+
+    def test_who_goes_while_the_engine_is_away_has_gone_when_it_is_back(self, redis: Redis) -> None:
+        """Out of the room and offline, and both are told; nobody is a member for ever."""
+
+        async def main() -> None:
+            hubs, told = (Hub(), Hub()), list[str]()
+            for hub in hubs:
+
+                @hub.on_offline
+                async def went(user: str, last_seen: int) -> None:
+                    told.append(user)
+
+            async with (
+                two(redis, *hubs, presence_grace=0.1) as (one, other),
+                connect(other.address, "bob", full=True) as bob,
+            ):
+                alice = await open_client(one.address, "alice", full=True)
+                await alice.join("lobby")
+                await bob.join("lobby")
+                redis.signal(signal.SIGSTOP)
+                try:
+                    alice.cut()
+                    node = one.hub._running
+                    await eventually(lambda: not node.sessions and not node.tasks and not len(node.grace))
+                finally:
+                    redis.signal(signal.SIGCONT)
+                await bob.expect("member-left", user="alice", room="lobby")
+                await eventually(lambda: told)
+
+                assert told == ["alice"]
+                assert [member.user for member in await other.hub.members("lobby")] == ["bob"]
+                assert await other.hub.sessions("alice") == []
+
+        run(main(), logs_errors=True)
 
 
 class TestTickets:

@@ -124,6 +124,9 @@ class Node:
         # What strangers do, in the audit.
         self.records = Records(self.loop.time)
 
+        # The sessions that are in their inboxes, for the engine.
+        self.present: set[str] = set()
+
         # Whose session has ended and may be back in a moment; and when something last came by one that has ended.
         self.last_seen = LastSeen()
         self.grace = Grace(self.wheel, options.presence_grace)

@@ -111,7 +111,7 @@ def test_a_place_where_no_message_stands_is_no_prev() -> None:
 
 
 def test_a_log_that_becomes_another_one_while_it_is_opened_is_told() -> None:
-    """Where it ended says nothing any more: whoever has a position is asked to come back, and nothing is passed over."""
+    """Where it ended says nothing any more: who has a position is asked to come back, and nothing is passed over."""
     line = Line()
     line.live = Live("room:lobby", line.stream, RUN, line.live._ears)
     line.stream.epoch = "e2"

@@ -31,7 +31,7 @@ from hubbub.engines.nats.publishing import Publishing
 from hubbub.engines.nats.reading import Found, Reader
 from hubbub.engines.nats.rooms import Rooms
 from hubbub.engines.nats.streams import Stream, Streams
-from hubbub.errors import ConfigError, HubbubError, Unavailable
+from hubbub.errors import ConfigError, HubbubError, Reject, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.types import Place, Position, Publication
 
@@ -149,7 +149,10 @@ class NatsEngine:
         listening = self._running().listening
         heard = listening.canaries
         # Answered when it was heard; or when it was not, and found in the log.
-        await self.publish(canary(self._run), Publication("canary"))
+        try:
+            await self.publish(canary(self._run), Publication("canary"))
+        except Reject as error:
+            raise Unavailable(error.message) from None
         if listening.canaries == heard:
             raise Unavailable("what is published in NATS is not heard here")
 
@@ -208,6 +211,9 @@ class NatsEngine:
         live = parts.listening.get(channel)
         if not found.complete and live is not None and live.follows(found.epoch, seq):
             found = replace(found, complete=True)
+            if found.notes:
+                first = found.notes[0].publication
+                first.prev = None if first.seq == seq + 1 else seq
         # Who stands where nothing follows stands at the end.
         return await self._page(parts, channel, found, max(end.seq, seq) if found.complete else end.seq)
 
@@ -272,17 +278,24 @@ class NatsEngine:
     async def _tick(self, parts: _Parts) -> None:
         loop = asyncio.get_running_loop()
         self._looked = loop.time()
+        ticks = (
+            parts.link.tick,
+            parts.publishing.tick,
+            parts.listening.tick,
+            *parts.rooms.ticks,
+            partial(self._look, parts),
+        )
         while True:
             await asyncio.sleep(_TICK)
-            try:
-                self._look(parts, loop.time())
-            except Exception:
-                # A fault of ours, in one look: the next one must come.
-                log.exception("the engine's clock failed")
+            now = loop.time()
+            for tick in ticks:
+                try:
+                    tick(now)
+                except Exception:
+                    # A fault of ours, in one part: the others, and the next look, must come.
+                    log.exception("the engine's clock failed")
 
     def _look(self, parts: _Parts, now: float) -> None:
-        for part in (parts.link, parts.publishing, parts.listening, parts.rooms):
-            part.tick(now)
         due = now - self._looked > _LOOK or parts.streams.doubted
         if due and parts.link.serves and (self._looking is None or self._looking.done()):
             self._looked = now
@@ -317,7 +330,7 @@ class NatsEngine:
         parts = self._parts
         if parts is None:
             return NatsStatistics(0, 0, 0, 0, 0)
-        garbage = parts.listening.garbage + parts.reader.garbage
+        garbage = parts.listening.garbage + parts.reader.garbage + parts.rooms.garbage
         return NatsStatistics(
             parts.link.waiting, len(parts.listening), len(parts.rooms), parts.listening.fills, garbage
         )

@@ -108,7 +108,7 @@ class Gets:
             return await ask()
         except _Gone:
             # It is made anew where it has been deleted; for one that is only on its way to another server, this waits.
-            await self._streams.look(stream)
+            await self._streams.make_sure(stream)
             return await ask()
 
     def _one(self, stream: Stream, asked: dict[str, Any]) -> asyncio.Future[Answer | None]:

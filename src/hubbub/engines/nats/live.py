@@ -78,8 +78,8 @@ class Live:
 
     __slots__ = (
         "_anew",
-        "_before",
         "_ears",
+        "_from",
         "_held",
         "_kept",
         "_opened",
@@ -110,10 +110,10 @@ class Live:
         # seconds of the Unix epoch, when the channel was opened.
         self.epoch = ""
         self.told = 0
-        # Where the newest that was told stands, or what was known when the channel was opened: behind it is nothing.
+        # Where the newest message stands that was there when the channel was opened, or has been told since; and from
+        # where on everything is known.
         self.newest = 0
-        # Where the last that was told here stands; 0: none has been.
-        self._before = 0
+        self._from = 0
         self._stamp = b""
         self._opened = 0.0
 
@@ -133,7 +133,8 @@ class Live:
     def open(self, ends: Ends, now: float) -> None:
         """Everything up to there counts as told; what came since the subscription follows."""
         self.epoch = ends.epoch
-        self.told = self.newest = ends.seq
+        self.told = self._from = ends.seq
+        self.newest = ends.last
         self._opened = now
         self._go_on()
         # It may have become another one while it was asked where it ends.
@@ -180,18 +181,16 @@ class Live:
             # It was read before the log became another one.
             self.fill()
             return
-        if not found.complete and not self._anew:
+        if not found.complete:
+            # Of another log, too: who has begun in that meanwhile may miss something.
             self._lose()
-        for index, note in enumerate(found.notes):
+        for note in found.notes:
             seq = note.seq or 0
             if seq <= self.told:
                 continue
-            if not index and found.complete:
-                # It follows where it was read from, which may be a place where no message stands.
-                note.publication.prev = None if self._before == seq - 1 else self._before
             if self._anew and seconds(note.stamp) <= self._since():
                 # It was in the log before, and has been told.
-                self.told = self.newest = self._before = seq
+                self.told = self.newest = seq
             else:
                 self._tell(note, seq)
                 self._settle(note)
@@ -218,13 +217,13 @@ class Live:
         """The log is another one, perhaps."""
         if self.epoch and epoch and epoch != self.epoch:
             self._lose()
-            self.epoch, self._anew = epoch, True
-            self.told = self.newest = self._before = 0
+            self.epoch, self.told, self.newest, self._anew = epoch, 0, 0, True
+            self._from = 0
             self.fill()
 
     def follows(self, epoch: str, seq: int) -> bool:
         """Whether it is certain that nothing between `seq` and what was told has been dropped: there was nothing."""
-        return self.epoch == epoch and self.newest <= seq and self._kept is None
+        return self.epoch == epoch and max(self.newest, self._from) <= seq and self._kept is None
 
     def wait(self, epoch: str, seq: int, told: Callable[[Exception | None], None], now: float) -> None:
         """Call `told` when everything up to `seq` has been told, perhaps at once; or with `Unavailable`."""
@@ -293,13 +292,13 @@ class Live:
 
     def _tell(self, note: Note, seq: int) -> None:
         publication = note.publication
-        if not note.prev and self._before and publication.prev == 0:
+        if not note.prev and self.newest and publication.prev == 0:
             # What was before it is gone from the log, and has been told all the same.
-            publication.prev = None if self._before == seq - 1 else self._before
+            publication.prev = None if self.newest == seq - 1 else self.newest
         # Whoever is not to be told gets the answer for it, now. One that was answered otherwise is told: the answer
         # was lost, and an error instead of it.
         answered = note.run == self._run and note.number not in self.submissions
-        self.told = self.newest = self._before = seq
+        self.told = self.newest = seq
         self._stamp = note.stamp
         if self.wanted:
             self._ears.tell(self.name, publication, None if answered else note.origin)

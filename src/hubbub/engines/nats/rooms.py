@@ -76,6 +76,11 @@ class Rooms:
         """How many rooms this node has somebody in."""
         return len(self._mine)
 
+    @property
+    def garbage(self) -> int:
+        """What came, or was read, and was no entry about a room."""
+        return self._watching.garbage
+
     async def begin(self) -> None:
         """Say that this node lives, and hear of the others; raises `Unavailable`."""
         self._nodes.listen()
@@ -153,10 +158,12 @@ class Rooms:
 
     # ----------------------------------------------------------------------------------------- housekeeping
 
-    def tick(self, now: float) -> None:
-        """Called several times a second."""
-        self._nodes.tick(now)
-        self._watching.tick(now)
+    @property
+    def ticks(self) -> tuple[Callable[[float], None], ...]:
+        """What is called several times a second, each by itself: one that fails must not keep this node from living."""
+        return self._nodes.tick, self._watching.tick, self._tidy
+
+    def _tidy(self, now: float) -> None:
         if self._ghosts and self._link.serves and now - self._tidied > 1.0:
             self._tidied = now
             for ghost in list(self._ghosts):

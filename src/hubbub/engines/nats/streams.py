@@ -154,11 +154,19 @@ class Streams:
         async with stream.turn:
             # Whoever was before may have looked.
             if not stream.epoch:
-                try:
-                    await self._look(stream)
-                except ConfigError as error:
-                    log.error("%s", error)
-                    raise Unavailable(str(error)) from None
+                await self._look_now(stream)
+
+    async def make_sure(self, stream: Stream) -> None:
+        """Nobody answers for `stream`: look what has become of it. Raises `Unavailable`."""
+        async with stream.turn:
+            await self._look_now(stream)
+
+    async def _look_now(self, stream: Stream) -> None:
+        try:
+            await self._look(stream)
+        except ConfigError as error:
+            log.error("%s", error)
+            raise Unavailable(str(error)) from None
 
     @property
     def doubted(self) -> bool:
@@ -264,6 +272,7 @@ class Streams:
             raise ConfigError(
                 f"NATS keeps nothing on {self.replicas} servers ({error.description}): set nats_replicas to 1"
             )
-        if error.code >= 500:
+        if error.code >= 500 or error.err_code == _NOT_FOUND:
+            # The latter where it was deleted in this moment.
             raise Unavailable(f"JetStream is not available: {error.description}")
         raise ConfigError(f"NATS does not make the stream {stream.name} ({error.description}): look at what it allows")

@@ -62,7 +62,7 @@ class _Call:
 class Watched:
     """One room that this node hears of."""
 
-    __slots__ = ("asking", "calls", "channel", "idle", "kept", "read", "room", "sid", "waits")
+    __slots__ = ("asking", "calls", "channel", "idle", "kept", "read", "reading", "room", "sid", "stale", "waits")
 
     def __init__(self, channel: str, read: asyncio.Future[None]) -> None:
         self.channel = channel
@@ -72,6 +72,9 @@ class Watched:
         # What came while the room is being read, and who waits for that; None: it is known.
         self.kept: list[Entry] | None = []
         self.read = read
+        # Whether that goes on in this moment, and whether what it finds is out of date already.
+        self.reading = False
+        self.stale = False
         # Entries of this node's that are on their way, by what it calls them.
         self.calls: dict[int, _Call] = {}
         # Who waits until everything up to a place is known, with the time since when.
@@ -118,13 +121,10 @@ class Watching:
         if watched is None:
             watched = self._watched[channel] = Watched(channel, self._loop.create_future())
             watched.sid = self._link.subscribe(f"{self._bus}{token(channel)}.>", partial(self._heard, watched))
-            self._unread[watched] = None
-            self._work()
         watched.asking += 1
         self._leaving.pop(channel, None)
         try:
-            if watched.kept is not None:
-                await asyncio.shield(watched.read)
+            await self._known_now(watched)
         except BaseException:
             self.done(watched)
             raise
@@ -133,15 +133,15 @@ class Watching:
     def done(self, watched: Watched) -> None:
         """Nothing more is asked of it."""
         watched.asking -= 1
-        if not watched.asking and not self._needed(watched.channel):
+        here = self._watched.get(watched.channel) is watched
+        if here and not watched.asking and not self._needed(watched.channel):
             watched.idle = self._loop.time()
             self._leaving[watched.channel] = None
 
     async def current(self, watched: Watched) -> Room:
         """The room as it is at this moment, with everything that anybody has been told of; raises `Unavailable`."""
         seq = await self._last(watched)
-        if watched.kept is not None:
-            await asyncio.shield(watched.read)
+        await self._known_now(watched)
         if seq > watched.room.seq:
             known: asyncio.Future[None] = self._loop.create_future()
             watched.waits.append((seq, known, self._loop.time()))
@@ -168,6 +168,15 @@ class Watching:
             return await call.heard
         finally:
             watched.calls.pop(number, None)
+
+    async def _known_now(self, watched: Watched) -> None:
+        if watched.kept is None:
+            return
+        if not watched.reading:
+            # It is new, or the last reading failed.
+            self._unread[watched] = None
+            self._work()
+        await asyncio.shield(watched.read)
 
     def number(self) -> int:
         """What to call the next entry."""
@@ -210,7 +219,10 @@ class Watching:
         if watched.kept is None:
             watched.kept = []
             watched.read = self._loop.create_future()
-        self._unread[watched] = None
+        if watched.reading:
+            watched.stale = True
+        else:
+            self._unread[watched] = None
 
     async def close(self) -> None:
         """Watch nothing more; whoever waits is answered."""
@@ -241,6 +253,7 @@ class Watching:
     def _forget(self, watched: Watched) -> None:
         if self._watched.get(watched.channel) is watched:
             del self._watched[watched.channel]
+            self._leaving.pop(watched.channel, None)
         for mapping in (self._pressing, self._unread, self._due):
             mapping.pop(watched, None)
         self._link.unsubscribe(watched.sid)
@@ -271,7 +284,7 @@ class Watching:
             watched.kept.append(entry)
         else:
             watched.kept.clear()
-            self._unread[watched] = None
+            self.read(watched)
 
     def _take(self, watched: Watched, entry: Entry) -> None:
         room = watched.room
@@ -310,7 +323,9 @@ class Watching:
         while self._unread and len(self._tasks) < _AT_ONCE:
             watched = next(iter(self._unread))
             del self._unread[watched]
-            self._start(self._read(watched))
+            if watched.kept is not None and not watched.reading:
+                watched.reading = True
+                self._start(self._read(watched))
         while self._due and len(self._tasks) < _AT_ONCE:
             watched = next(iter(self._due))
             del self._due[watched]
@@ -326,19 +341,36 @@ class Watching:
         self._work()
 
     async def _read(self, watched: Watched) -> None:
-        if watched.kept is None:
-            return
         try:
-            entries = await self._all(watched)
-        except Unavailable as error:
-            self._fail(watched, error)
-            # Read when it is asked for again, or when NATS is back.
-            if self._watched.get(watched.channel) is watched:
-                if watched.asking or self._needed(watched.channel):
-                    watched.read = self._loop.create_future()
+            while True:
+                watched.stale = False
+                try:
+                    entries = await self._all(watched)
+                except Unavailable as error:
+                    if not watched.stale:
+                        self._unreadable(watched, error)
+                        return
                 else:
-                    self._forget(watched)
-            return
+                    if not watched.stale:
+                        self._put(watched, entries)
+                        return
+        except Exception:
+            # A fault of ours: whoever waits must be answered all the same.
+            log.exception("a room could not be read")
+            self._unreadable(watched, Unavailable("a room cannot be read"))
+        finally:
+            watched.reading = False
+
+    def _unreadable(self, watched: Watched, error: Unavailable) -> None:
+        self._fail(watched, error)
+        # Read when it is asked for again, or when NATS is back.
+        if self._watched.get(watched.channel) is watched:
+            if watched.asking or self._needed(watched.channel):
+                watched.read = self._loop.create_future()
+            else:
+                self._forget(watched)
+
+    def _put(self, watched: Watched, entries: list[Entry]) -> None:
         room = Room()
         for entry in entries:
             if entry.seq >= self._nodes.bar(entry.node) or entry.ends:
