@@ -214,8 +214,9 @@ class NatsEngine:
             if found.notes:
                 first = found.notes[0].publication
                 first.prev = None if first.seq == seq + 1 else seq
-        # Who stands where nothing follows stands at the end.
-        return await self._page(parts, channel, found, max(end.seq, seq) if found.complete else end.seq)
+        # Who stands where nothing follows stands at the end, wherever else that may be said to be.
+        at_end = found.complete and not end.last > seq and not found.notes
+        return await self._page(parts, channel, found, seq if at_end else end.seq)
 
     async def before(self, channel: str, seq: int | None, limit: int) -> Page:
         """See `Engine.before`."""
@@ -278,7 +279,7 @@ class NatsEngine:
     async def _tick(self, parts: _Parts) -> None:
         loop = asyncio.get_running_loop()
         self._looked = loop.time()
-        ticks = (
+        ticks: tuple[Callable[[float], None], ...] = (
             parts.link.tick,
             parts.publishing.tick,
             parts.listening.tick,

@@ -102,6 +102,9 @@ class Watching:
         # Told when a room has been read.
         self.known: Callable[[str, Room], None] = lambda channel, room: None
 
+        # What came, or was read, and was no entry.
+        self.garbage = 0
+
         # By channel, those first that were compared with the stream longest ago; and those with something to wait for.
         self._watched: dict[str, Watched] = {}
         self._pressing: dict[Watched, None] = {}
@@ -276,7 +279,9 @@ class Watching:
         try:
             entry = decode_entry(body, seq_of(head))
         except (msgspec.DecodeError, ValueError):
-            log.error("something came by the bus that no node of this version says, and is ignored")
+            if not self.garbage:
+                log.error("something came by the bus that no node of this version says, and is ignored")
+            self.garbage += 1
             return
         if watched.kept is None:
             self._take(watched, entry)
@@ -384,8 +389,11 @@ class Watching:
             self._take(watched, entry)
         if not watched.read.done():
             watched.read.set_result(None)
-        self._release(watched)
-        self.known(watched.channel, watched.room)
+        # They have waited since before it was read: what they wait for has ended, where it is not there.
+        waits, watched.waits = watched.waits, []
+        for _, known, _ in waits:
+            settle(known, None)
+        self.known(watched.channel, room)
 
     async def _all(self, watched: Watched) -> list[Entry]:
         """All entries about a room, as new as the question."""
@@ -400,13 +408,18 @@ class Watching:
 
     async def _compare(self, watched: Watched) -> None:
         try:
-            if await self._last(watched) > watched.room.seq and watched.kept is None:
+            if watched.kept is not None:
+                await self._known_now(watched)
+            elif await self._last(watched) > watched.room.seq:
+                # It may be on its way.
                 await asyncio.sleep(_LATE)
                 if await self._last(watched) > watched.room.seq and watched.kept is None:
                     self.read(watched)
         except Unavailable:
             # There is a next time.
             pass
+        except Exception:
+            log.exception("a room could not be compared with its stream")
 
     async def _last(self, watched: Watched) -> int:
         seq, _ = await self._gets.last(self._stream, f"{self._subject}{token(watched.channel)}.>")
@@ -426,7 +439,9 @@ class Watching:
             try:
                 found.append(decode_entry(answer.body, seq_of(answer.head)))
             except (msgspec.DecodeError, ValueError):
-                log.error("an entry about a room cannot be read, and is passed over")
+                if not self.garbage:
+                    log.error("an entry about a room cannot be read, and is passed over")
+                self.garbage += 1
         return sorted(found, key=lambda entry: entry.seq)
 
     def _of(self, entry: Entry) -> str:
