@@ -55,8 +55,8 @@ class EngineUnderTest(Protocol):
 class RedisUnderTest:
     """A Redis."""
 
-    deafens = True
-    empties = True
+    deafens: ClassVar[bool] = True
+    empties: ClassVar[bool] = True
 
     def __init__(self, folder: Path, *, forgets: bool) -> None:
         folder.mkdir()
@@ -102,9 +102,9 @@ class NatsUnderTest:
     """A NATS, with its streams on disk."""
 
     # A node has one connection for everything, which a cut link ends as well.
-    deafens = False
+    deafens: ClassVar[bool] = False
     # Nobody deletes streams by one command, and it takes some moments until nodes know that one has been made anew.
-    empties = False
+    empties: ClassVar[bool] = False
 
     def __init__(self, folder: Path, *, forgets: bool) -> None:
         folder.mkdir()

@@ -184,10 +184,13 @@ class Live:
         if not found.complete:
             # Of another log, too: who has begun in that meanwhile may miss something.
             self._lose()
-        for note in found.notes:
+        for index, note in enumerate(found.notes):
             seq = note.seq or 0
             if seq <= self.told:
                 continue
+            if not index and found.complete:
+                # It follows where it was read from, which may be a place where no message stands.
+                note.publication.prev = None if self.newest == seq - 1 else self.newest
             if self._anew and seconds(note.stamp) <= self._since():
                 # It was in the log before, and has been told.
                 self.told = self.newest = seq
