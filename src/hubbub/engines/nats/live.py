@@ -137,6 +137,8 @@ class Live:
         self.newest = ends.last
         self._opened = now
         self._go_on()
+        # It may have become another one while it was asked where it ends.
+        self.begin_anew(self.stream.epoch)
 
     def heard(self, note: Note) -> None:
         """Something came by the bus."""
@@ -176,15 +178,19 @@ class Live:
         if not self.epoch:
             return
         if found.epoch != self.epoch:
-            self.begin_anew(found.epoch)
+            # It was read before the log became another one.
+            self.fill()
             return
         if not found.complete:
             # Of another log, too: who has begun in that meanwhile may miss something.
             self._lose()
-        for note in found.notes:
+        for index, note in enumerate(found.notes):
             seq = note.seq or 0
             if seq <= self.told:
                 continue
+            if not index and found.complete:
+                # It follows where it was read from, which may be a place where no message stands.
+                note.publication.prev = None if self.newest == seq - 1 else self.newest
             if self._anew and seconds(note.stamp) <= self._since():
                 # It was in the log before, and has been told.
                 self.told = self.newest = seq
@@ -218,8 +224,8 @@ class Live:
         self.told = max(self.told, ends.seq)
 
     def begin_anew(self, epoch: str) -> None:
-        """The log is another one."""
-        if self.epoch and epoch != self.epoch:
+        """The log is another one, perhaps."""
+        if self.epoch and epoch and epoch != self.epoch:
             self._lose()
             self.epoch, self.told, self.newest, self._anew = epoch, 0, 0, True
             self._from = 0
