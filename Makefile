@@ -10,7 +10,7 @@ CODE := src tests tools bench examples
 TESTS ?=
 # Questions and options for the benchmarks, such as: make bench BENCH='fanout --rounds 15'
 BENCH ?=
-# Options for the kill test, such as: make chaos CHAOS='--seconds 600 --seed 7'
+# Options for the kill test, such as: make chaos CHAOS='--engine redis --seconds 600 --seed 7'
 CHAOS ?=
 # Options for the fuzzer, such as: make fuzz FUZZ='--seconds 60 raw_frames'
 FUZZ ?=
@@ -59,7 +59,7 @@ bench: setup    ## measure beside a server in bare C; needs a C compiler and Lin
 bench-codecs: dev  ## what JSON, MessagePack and Protobuf cost, in bytes and CPU
 	$(BIN)/python bench/formats.py
 
-chaos: dev      ## kill the server under load for 3 minutes and see that nothing is lost
+chaos: dev      ## let everything fail under load, 3 minutes on each engine, and see that nothing is lost
 	cd tests && ../$(BIN)/python -m chaos $(CHAOS)
 
 fuzz: dev       ## throw 10 minutes of hostile input at everything that reads strangers' bytes

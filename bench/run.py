@@ -27,6 +27,7 @@ import large
 import latency
 import limits
 import nodes
+import planning
 import storm
 import unicast
 
@@ -42,6 +43,7 @@ QUESTIONS = {
     "handshakes": handshakes.ask,
     "storm": storm.ask,
     "nodes": nodes.ask,
+    "planning": planning.ask,
 }
 
 LINE = "{:<82} {:>9} {:>9}  {:<3} {:>7} {:>11}  {:<9} {}"

@@ -49,7 +49,10 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
         TrustedProxies, Meta(description="networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are believed")
     ] = TrustedProxies()
     workers: Annotated[
-        int, Meta(ge=0, description="processes that share the port, so that all cores are used; 0: one for each core")
+        int,
+        Meta(
+            ge=0, le=256, description="processes that share the port, so that all cores are used; 0: one for each core"
+        ),
     ] = 1
     drain_timeout: Annotated[float, Meta(ge=0, description="seconds to say goodbye to everyone after SIGTERM")] = 30.0
     log_level: Annotated[

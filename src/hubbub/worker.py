@@ -62,7 +62,7 @@ class Worker(Struct, frozen=True, kw_only=True):
 
     def ready(self, address: str) -> None:
         """Tell the supervisor, once."""
-        os.write(self.status, address.encode())
+        os.write(self.status, address.encode() + b"\n")
         os.close(self.status)
 
     def share(self, config: Config) -> Config:

@@ -8,6 +8,7 @@ from itertools import cycle
 from random import Random
 from typing import get_args
 
+from chaos.cluster import Cluster
 from chaos.lean import LeanClient
 from chaos.ledger import Ledger
 from chaos.plan import Plan
@@ -32,7 +33,7 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz äöü😀"
 class Fleet:
     """All clients of a run."""
 
-    def __init__(self, plan: Plan, address: tuple[str, int], tally: Tally) -> None:
+    def __init__(self, plan: Plan, cluster: Cluster, tally: Tally) -> None:
         self._plan = plan
         self._tally = tally
         self._chance = Random(f"{plan.seed} fleet")
@@ -42,13 +43,14 @@ class Fleet:
         for name, room in room_of.items():
             readers.setdefault(room_channel(room), []).append(name)
         self.ledger = Ledger(readers)
-        # In each room some of each codec.
+        # In each room some of each codec. They know one address, and whoever they come to is chosen behind it.
+        door = ("127.0.0.1", cluster.door.port)
         self.real = [
-            RealClient(name, room_of[name], address, self.ledger, tally, codec)
+            RealClient(name, room_of[name], door, self.ledger, tally, codec)
             for name, codec in zip(names[: plan.real], cycle(get_args(CodecName)), strict=False)
         ]
         self.lean = [
-            LeanClient(name, room_of[name], address, self.ledger, tally, f"{plan.seed} {name}")
+            LeanClient(name, room_of[name], cluster.some_node, self.ledger, tally, f"{plan.seed} {name}")
             for name in names[plan.real :]
         ]
         self.members: list[RealClient | LeanClient] = [*self.real, *self.lean]
@@ -88,17 +90,18 @@ class Fleet:
         for member in self.real:
             member.hurry()
 
-    async def publish(self) -> None:
-        """Publish at the plan's rate for as long as it says."""
+    async def publish(self, over: asyncio.Event) -> None:
+        """Publish at the plan's rate until it is `over`."""
         loop = asyncio.get_running_loop()
         begin, due = loop.time(), 0
-        while (elapsed := loop.time() - begin) < self._plan.seconds:
+        while not over.is_set():
+            elapsed = loop.time() - begin
             target = int(elapsed * self._plan.rate)
             for _ in range(target - due):
                 self._publish_one()
             due = target
             await asyncio.sleep(_TURN)
-        self.published_for = elapsed
+        self.published_for = loop.time() - begin
 
     def _publish_one(self) -> None:
         chance = self._chance
@@ -130,7 +133,9 @@ class Fleet:
         def at_the_end(member: RealClient | LeanClient) -> bool:
             channels = inbox_channel(member.name), room_channel(member.room)
             return member.connected and all(
-                self.ledger.reached(member.name, channel, ends[channel]) for channel in channels if channel in ends
+                self.ledger.reading(member.name, channel).end >= ends[channel]
+                for channel in channels
+                if channel in ends
             )
 
         if not await self.everyone(at_the_end, deadline - loop.time()):

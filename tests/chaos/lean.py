@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import Any, cast
@@ -16,9 +17,10 @@ from msgspec import Raw, Struct, field
 
 from chaos.frames import CLOSE, PING, TEXT, BadFrameError, Frames, framed
 from chaos.ledger import Ledger, digest
-from chaos.misfortune import reset, stall
+from chaos.misfortune import stall
 from chaos.tally import Tally
 from hubbub.types import inbox_channel, room_channel
+from support.resetting import reset
 
 __all__ = ["LeanClient"]
 
@@ -154,7 +156,16 @@ class LeanClient:
     most_unsettled = 50
     """Publications without an `ack` beyond which it holds back: all of them are repeated after each kill."""
 
-    def __init__(self, name: str, room: str, address: tuple[str, int], ledger: Ledger, tally: Tally, seed: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        room: str,
+        address: Callable[[], tuple[str, int]],
+        ledger: Ledger,
+        tally: Tally,
+        seed: str,
+    ) -> None:
+        """`address` says for each connection where it goes to."""
         self.name = name
         self.room = room
         self.tally = tally
@@ -221,7 +232,7 @@ class LeanClient:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WINDOW)
             async with asyncio.timeout(_OPEN_WITHIN):
-                await loop.sock_connect(sock, self._address)
+                await loop.sock_connect(sock, self._address())
         except BaseException as error:
             # Also where it is cancelled in the middle.
             sock.close()
@@ -343,8 +354,10 @@ class LeanClient:
         self._ledger.acknowledge(number, message.epoch, message.seq)
         outgoing = self._outgoing.pop(number, None)
         position = self._positions["room"]
-        if outgoing is not None and not outgoing.echo and not message.duplicate and position is not None:
-            # It stands for the message, in the order of the channel (protocol.md §5.4).
+        stands = outgoing is not None and not outgoing.echo and not message.duplicate
+        if stands and position is not None and position[0] == message.epoch:
+            # It stands for the message, in the order of the channel (protocol.md §5.4). In an epoch of which this
+            # client has not been told it stands for nothing.
             position[1] = message.seq
             sent = self._ledger.sent_digests[number]
             self._ledger.deliver(self._room, message.epoch, message.seq, number, sent, message.prev)
@@ -355,14 +368,15 @@ class LeanClient:
             # An `error` follows that says why; the next try may be luckier.
             connection.abort()
             return
-        for place, name, position, whole in (
-            ("inbox", "the inbox", message.positions["inbox"], message.recovered["inbox"]),
-            ("room", self.room, rooms[self.room], recovered[self.room]),
+        for place, reading, position, whole in (
+            ("inbox", self._inbox, message.positions["inbox"], message.recovered["inbox"]),
+            ("room", self._room, rooms[self.room], recovered[self.room]),
         ):
             if whole is not True:
                 if self._positions[place] is not None:
-                    self.tally.unrecovered.append(f"{self.name}: {name} after {self._positions[place]}: {position}")
+                    self.tally.unrecovered.append(f"{self.name}: {place} after {self._positions[place]}: {position}")
                 self._positions[place] = list(position)
+                self._ledger.start(reading, *position)
         self.tally.reconnects += self._sessions > 0
         self._sessions += 1
         self._acknowledged = 0

@@ -22,7 +22,7 @@ def digest(from_: str, content: bytes) -> int:
 class Reading:
     """All that one reader got from one channel, in the order in which it came."""
 
-    __slots__ = ("digests", "epochs", "jumps", "numbers", "seqs")
+    __slots__ = ("digests", "epochs", "jumps", "numbers", "seqs", "starts")
 
     def __init__(self) -> None:
         # Four columns and not a list of rows: 28 bytes for a delivery, and nothing for the garbage collector.
@@ -34,8 +34,18 @@ class Reading:
         # By row: the `prev` of the message, where it had one.
         self.jumps: dict[int, int] = {}
 
+        # Where the server said that it goes on: the row that follows, epoch and seq. Each but the first says that
+        # something may be missing before it.
+        self.starts: list[tuple[int, int, int]] = []
+
     def __len__(self) -> int:
         return len(self.seqs)
+
+    @property
+    def end(self) -> tuple[int, int]:
+        """How far it has come: epoch and seq."""
+        row, epoch, seq = self.starts[-1] if self.starts else (0, -1, 0)
+        return (self.epochs[-1], self.seqs[-1]) if len(self) > row else (epoch, seq)
 
 
 class Ledger:
@@ -62,7 +72,8 @@ class Ledger:
         # By reader and channel.
         self.readings: dict[tuple[str, str], Reading] = {}
 
-        # Epochs are few: each is kept once, and its index stands for it.
+        # Epochs are few: each is kept once, and its index stands for it. Those of one channel follow each other in
+        # the order in which anybody heard of them.
         self.epochs: list[str] = []
         self._epoch_index: dict[str, int] = {}
 
@@ -88,6 +99,10 @@ class Ledger:
         """What `reader` got from `channel`, to be appended to."""
         return self.readings.setdefault((reader, channel), Reading())
 
+    def start(self, reading: Reading, epoch: str, seq: int) -> None:
+        """A reader was told that it goes on after `seq`: the first time, or instead of getting what it missed."""
+        reading.starts.append((len(reading), self._epoch(epoch), seq))
+
     def deliver(
         self, reading: Reading, epoch: str, seq: int, number: int, digest: int, prev: int | None = None
     ) -> None:
@@ -99,18 +114,13 @@ class Ledger:
         reading.numbers.append(number)
         reading.digests.append(digest)
 
-    def ends(self) -> dict[str, int]:
-        """Up to which `seq` each channel was acknowledged, in the epoch of its last `ack`."""
+    def ends(self) -> dict[str, tuple[int, int]]:
+        """Up to where each channel was acknowledged: its newest epoch, and the seq."""
         found: dict[str, tuple[int, int]] = {}
         for number, epoch, seq in zip(self.ack_numbers, self.ack_epochs, self.ack_seqs, strict=True):
             channel = self.channels[self.sent_to[number]]
             found[channel] = max(found.get(channel, (0, 0)), (epoch, seq))
-        return {channel: seq for channel, (_, seq) in found.items()}
-
-    def reached(self, reader: str, channel: str, seq: int) -> bool:
-        """Whether the last that a reader got from a channel is at `seq` or beyond."""
-        seqs = self.readings[reader, channel].seqs
-        return bool(seqs) and seqs[-1] >= seq
+        return found
 
     def _epoch(self, epoch: str) -> int:
         index = self._epoch_index.get(epoch)

@@ -1,22 +1,57 @@
-"""What networks and readers do to a connection."""
+"""What happens to connections, nodes, engines and the links between them."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
+from enum import StrEnum
 
-from support.resetting import LINGER
-
-__all__ = ["reset", "stall"]
+__all__ = ["Misfortune", "stall"]
 
 
-def reset(transport: asyncio.Transport | None) -> bool:
-    """Close a socket so that the peer gets a reset, and neither side what is still under way; whether there was one."""
-    if transport is None or transport.is_closing():
-        return False
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
-    transport.abort()
-    return True
+class Misfortune(StrEnum):
+    """One kind, in the words of the report."""
+
+    RESET = "connections reset"
+    """A client's connection is lost."""
+
+    STALL = "readers stalled"
+    """A client reads nothing for a while."""
+
+    KILL = "nodes killed"
+    """SIGKILL, and started again."""
+
+    ROLL = "nodes rolled"
+    """SIGTERM, the drain, and started again."""
+
+    FREEZE = "nodes frozen"
+    """SIGSTOP for some seconds."""
+
+    DEAFEN = "engine deafened nodes"
+    """The engine ends the connections by which nodes hear."""
+
+    HANG = "engine frozen"
+    """SIGSTOP of the engine for some seconds."""
+
+    RESTART = "engine restarted"
+    """SIGKILL of the engine, and started again; it has what it keeps on disk, or nothing."""
+
+    EMPTY = "engine emptied"
+    """Everything in the engine is deleted, while it runs."""
+
+    CUT = "links cut"
+    """All connections of a node with the engine are reset."""
+
+    SWALLOW_OUT = "links half open, node to engine lost"
+    """They stand, and what the node says does not arrive."""
+
+    SWALLOW_BACK = "links half open, engine to node lost"
+    """They stand, and what the engine says does not arrive."""
+
+    SWALLOW = "links dead"
+    """They stand, and nothing arrives."""
+
+    SLOW = "links slow"
+    """Everything takes a while."""
 
 
 def stall(transport: asyncio.Transport | None, seconds: float) -> bool:

@@ -9,12 +9,13 @@ from functools import partial
 import msgspec
 
 from chaos.ledger import Ledger, digest
-from chaos.misfortune import reset, stall
+from chaos.misfortune import stall
 from chaos.tally import Tally
 from hubbub.client import Ack, Client, Message, Recovered, State, StateChange, Unanswered
 from hubbub.client.wire import CodecName
 from hubbub.errors import ConnectError, Reject
-from hubbub.types import inbox_channel, room_channel
+from hubbub.types import Position, inbox_channel, room_channel
+from support.resetting import reset
 
 __all__ = ["RealClient"]
 
@@ -67,6 +68,8 @@ class RealClient:
         try:
             async with self._client:
                 await self._client.join(self.room)
+                for channel in self._readings:
+                    self._start(channel)
                 self._joined = True
                 async for message in self._client:
                     self._publication(message)
@@ -75,7 +78,7 @@ class RealClient:
 
     def _publication(self, message: Message) -> None:
         channel = inbox_channel(self.name) if message.room is None else room_channel(message.room)
-        position = self._client.position("inbox" if message.room is None else f"room:{message.room}")
+        position = self._position(channel)
         if position is None or message.seq is None or channel not in self._readings:
             self.tally.nonsense.append(f"{self.name}: a message of {channel} without a beginning")
             return
@@ -86,6 +89,18 @@ class RealClient:
     def _recovered(self, event: Recovered) -> None:
         if not event.recovered:
             self.tally.unrecovered.append(f"{self.name}: {event.channel}")
+            channel = inbox_channel(self.name) if event.channel == "inbox" else event.channel
+            if channel in self._readings:
+                self._start(channel)
+
+    def _start(self, channel: str) -> None:
+        position = self._position(channel)
+        assert position is not None
+        self._ledger.start(self._readings[channel], *position)
+
+    def _position(self, channel: str) -> Position | None:
+        # The client calls its own inbox so.
+        return self._client.position("inbox" if channel == inbox_channel(self.name) else channel)
 
     def _state(self, change: StateChange) -> None:
         if change.state is State.OPEN:

@@ -20,7 +20,8 @@ _TOLD = 10
 def report(outcome: Outcome) -> str:
     """The table; for a run that failed also what is wrong, the end of the server's log, and how to repeat it."""
     plan, tally, verdict = outcome.plan, outcome.tally, outcome.verdict
-    engine = f"SQLite, {plan.durability}" if plan.durability else "memory"
+    engine = {"sqlite": f"SQLite, {plan.durability}", "memory": "memory"}.get(plan.engine, plan.engine)
+    engine += ", keeps nothing" * plan.forgets + f", {plan.nodes} nodes" * (plan.nodes > 1)
     faults = verdict.findings.counts
     rows = [
         ("run", f"{plan.seconds:g} s, {engine}, {plan.clients} clients ({plan.real} real), seed {plan.seed}"),
@@ -28,20 +29,22 @@ def report(outcome: Outcome) -> str:
         ("acknowledged", f"{verdict.acknowledged:,}"),
         ("delivered", f"{verdict.delivered:,}"),
         *((fault, f"{faults[fault]:,}") for fault in Fault),
+        ("missed and told", f"{verdict.told:,}" if plan.forgets or verdict.told else ""),
         ("recovered: false", f"{len(tally.unrecovered):,}"),
-        ("kills", f"{tally.kills}{_seconds(', listening again after', tally.restarts)}{_last(tally.restarts)}"),
-        ("", f"{_seconds('nine of ten clients back after', tally.returns)}"),
-        ("resets", f"{tally.resets:,}"),
-        ("stalls", f"{tally.stalls:,}"),
+        *((kind, f"{tally.happened[kind]:,}") for kind in plan.misfortunes),
+        ("a killed node", f"{_seconds('listens again after', tally.restarts)}{_last(tally.restarts)}"),
+        ("", f"{_seconds('nine of ten clients are back after', tally.returns)}"),
+        ("a drain", f"{_seconds('takes', tally.rolls)}"),
         ("reconnects", f"{tally.reconnects:,}"),
         ("repeated", f"{tally.repeats:,}"),
         ("closed with", _counted(tally.closes)),
         ("refused with", _counted(tally.errors)),
         ("rate", f"{outcome.rate:,.0f}/s acknowledged, of {plan.rate:,.0f}/s; {tally.held_back:,} held back"),
-        ("server", f"{_mebibytes(outcome.memory)} of memory at most, {_mebibytes(outcome.store)} of store at the end"),
+        ("a node", f"{_mebibytes(outcome.memory)} of memory at most, {_mebibytes(outcome.store)} of store at the end"),
         ("fleet", f"{outcome.load:.0%} of a core; at rest {outcome.rest:.1f} s after the last publication"),
     ]
-    lines = [f"{name:<18}{value}" for name, value in rows if value]
+    width = max(len(name) for name, _ in rows) + 2
+    lines = [f"{name:<{width}}{value}" for name, value in rows if value]
     return "\n".join(lines + ([] if outcome.passed else _failure(outcome)))
 
 
@@ -50,9 +53,13 @@ def _failure(outcome: Outcome) -> list[str]:
     lines = ["", "FAILED"]
     if verdict.unacknowledged:
         lines.append(f"never acknowledged: {verdict.unacknowledged:,}")
+    if outcome.missing:
+        lines.append(f"never happened: {', '.join(outcome.missing)}")
+    if plan.forgets and not tally.unrecovered:
+        lines.append("an engine that forgets, and nobody was told of a gap")
     for title, texts in (
         ("late", outcome.late),
-        ("not recovered", tally.unrecovered),
+        ("not recovered", [] if plan.forgets else tally.unrecovered),
         ("nonsense", tally.nonsense),
         *((fault.value, [text for kind, text in verdict.findings.told if kind is fault]) for fault in Fault),
     ):
@@ -64,9 +71,11 @@ def _failure(outcome: Outcome) -> list[str]:
 
 def _options(plan: Plan) -> str:
     """What makes this plan again, on the command line."""
-    options = [f"--seed {plan.seed}", f"--seconds {plan.seconds:g}", f"--rate {plan.rate:g}"]
-    options += [f"--clients {plan.clients}", f"--real {plan.real}", f"--durability {plan.durability or 'memory'}"]
-    options += ["--no-kills"] if plan.kills is None else []
+    options = [f"--engine {plan.engine}", *(["--forgets"] if plan.forgets else [])]
+    options += [f"--seed {plan.seed}", f"--seconds {plan.seconds:g}", f"--rate {plan.rate:g}"]
+    options += [f"--clients {plan.clients}", f"--real {plan.real}"]
+    options += [f"--durability {plan.durability}"] if plan.engine == "sqlite" else [f"--nodes {plan.nodes}"]
+    options += [] if plan.hands else ["--no-kills"]
     options += [f"--server {shlex.quote(shlex.join(plan.command))}"] if plan.command != SERVE else []
     return " ".join(options + (["--", *plan.options] if plan.options else []))
 

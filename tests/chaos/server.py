@@ -1,4 +1,4 @@
-"""The server of a run: a process that is killed without warning and comes back at the same place."""
+"""A node of a run: a process that is killed without warning and comes back at the same place."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ SERVE = (sys.executable, "-m", "hubbub", "serve", "--dev", "--rate-limit", "off"
 
 _READY = re.compile(rb"ready on http://([^\s:]+):(\d+)")
 _READY_WITHIN = 30.0
+# Seconds for a drain: longer than anything that an engine or a link suffers.
+_GONE_WITHIN = 30.0
 
 _PEAK = re.compile(rb"VmHWM:\s+(\d+) kB")
 
@@ -34,6 +37,9 @@ class Server:
         self._command = tuple(command)
         self._log = log
         self._process: asyncio.subprocess.Process | None = None
+
+        # Variables that are added to its environment, which otherwise has none of Hubbub's.
+        self.environment: dict[str, str] = {}
 
         # Reads what it prints, so that it never waits for us; ends with the process.
         self._reading: asyncio.Task[None] | None = None
@@ -59,7 +65,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment,
+                env=environment | self.environment,
             )
         ready = asyncio.get_running_loop().create_future()
         self._reading = asyncio.create_task(self._read(self._process, ready))
@@ -67,6 +73,7 @@ class Server:
             async with asyncio.timeout(_READY_WITHIN):
                 self.address = await ready
         except TimeoutError:
+            await self.kill()
             raise DeadServerError(f"the server was not ready within {_READY_WITHIN:g} s") from None
 
     async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Future[tuple[str, int]]) -> None:
@@ -89,6 +96,31 @@ class Server:
         self._note_memory()
         self._process.kill()
         await self._gone()
+
+    async def roll(self) -> None:
+        """End it politely, as for another version; raises `DeadServerError` where that is not a good end in time."""
+        assert self._process is not None
+        self.check()
+        self._note_memory()
+        self._process.terminate()
+        try:
+            async with asyncio.timeout(_GONE_WITHIN):
+                status = await self._process.wait()
+        except TimeoutError:
+            raise DeadServerError(f"the server did not end within {_GONE_WITHIN:g} s of SIGTERM") from None
+        await self._gone()
+        if status:
+            raise DeadServerError(f"the server ended with {status} after SIGTERM")
+
+    def freeze(self) -> None:
+        """Stop the process until `thaw`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     async def stop(self) -> None:
         """End it politely, if it runs; after some seconds in the other way."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from chaos.misfortune import Misfortune
+
 __all__ = ["Tally"]
 
 
@@ -12,9 +14,8 @@ __all__ = ["Tally"]
 class Tally:
     """One run's incidents."""
 
-    kills: int = 0
-    resets: int = 0
-    stalls: int = 0
+    # How often each has done anything.
+    happened: Counter[Misfortune] = field(default_factory=Counter)
     # Sessions beyond the first of each client.
     reconnects: int = 0
     # Publications sent again, with the same id.
@@ -31,3 +32,5 @@ class Tally:
     # Seconds from each kill until the server listened again, and until nine clients of ten had a session.
     restarts: list[float] = field(default_factory=list)
     returns: list[float] = field(default_factory=list)
+    # Seconds that each drain took.
+    rolls: list[float] = field(default_factory=list)

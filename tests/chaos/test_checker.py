@@ -24,7 +24,12 @@ class Books:
             seq = number + 1 if number < 10 else number - 9
             self.ledger.acknowledge(number, "e1", seq)
             for reader in self.ledger.readers[channel]:
+                if seq == 1:
+                    self.start(reader, channel, 0)
                 self.deliver(reader, channel, seq, number)
+
+    def start(self, reader: str, channel: str, seq: int, *, epoch: str = "e1") -> None:
+        self.ledger.start(self.ledger.reading(reader, channel), epoch, seq)
 
     def deliver(
         self, reader: str, channel: str, seq: int, number: int, *, epoch: str = "e1", by: str = "alice"
@@ -175,6 +180,7 @@ def test_readers_that_differ_are_found(books: Books) -> None:
 
 def test_a_message_to_a_wrong_reader_is_found(books: Books) -> None:
     """What was for somebody else's inbox, or in a room one is not in."""
+    books.start("dave", INBOX, 0)
     books.deliver("dave", INBOX, 1, 10)
 
     assert books.found() == {Fault.ASTRAY: 1}
@@ -205,13 +211,76 @@ def test_a_changed_content_is_found(books: Books) -> None:
 
 
 def test_a_new_epoch_begins_at_one_again(books: Books) -> None:
-    """A log that was lost starts anew: its order is its own."""
+    """A log that was lost starts anew: its order is its own, and its readers are told."""
     number, _ = books.ledger.send(ROOM, "alice", b'{"n":15}')
     books.ledger.acknowledge(number, "e2", 1)
     for reader in MEMBERS:
+        books.start(reader, ROOM, 0, epoch="e2")
         books.deliver(reader, ROOM, 1, number, epoch="e2")
 
     assert books.found() == {}
+
+
+def test_a_new_epoch_that_nobody_was_told_of_is_found(books: Books) -> None:
+    """Its numbers say nothing to whoever holds a position in the old one."""
+    number, _ = books.ledger.send(ROOM, "alice", b'{"n":15}')
+    books.ledger.acknowledge(number, "e2", 11)
+    for reader in MEMBERS:
+        books.deliver(reader, ROOM, 11, number, epoch="e2")
+
+    assert books.found() == {Fault.HOLED: 3}
+
+
+def test_a_gap_that_was_told_is_no_loss(books: Books) -> None:
+    """Acknowledged, lost with the engine, and every reader was told before it got anything else."""
+    for number in (15, 16):
+        books.ledger.send(ROOM, "alice", b'{"n":%d}' % number)
+    books.ledger.acknowledge(15, "e1", 11)
+    books.ledger.acknowledge(16, "e2", 2)
+    for reader in MEMBERS:
+        books.start(reader, ROOM, 1, epoch="e2")
+        books.deliver(reader, ROOM, 2, 16, epoch="e2")
+    verdict = check(books.ledger)
+
+    assert verdict.clean
+    assert verdict.told == 3
+
+
+def test_a_gap_says_nothing_of_what_comes_after_it(books: Books) -> None:
+    """Neither of what is lost later in the new epoch, nor of an epoch that came when nobody was told any more."""
+    for number, (epoch, seq) in enumerate((("e2", 3), ("e3", 1)), 15):
+        books.ledger.send(ROOM, "alice", b"x")
+        if number == 15:
+            for reader in MEMBERS:
+                books.start(reader, ROOM, 2, epoch="e2")
+        books.ledger.acknowledge(number, epoch, seq)
+
+    assert books.found() == {Fault.LOST: 6}
+
+
+def test_a_gap_says_nothing_of_what_was_told_before_it(books: Books) -> None:
+    """A hole in the middle stays one."""
+    books.take("bob", ROOM, 4)
+    reading = books.ledger.readings["bob", ROOM]
+    books.start("bob", ROOM, 0, epoch="e2")
+
+    assert reading.starts[-1][0] == 9
+    assert books.found() == {Fault.LOST: 1, Fault.HOLED: 1}
+
+
+def test_a_message_repeated_to_a_log_that_forgot_it_is_no_double(books: Books) -> None:
+    """Its first `ack` was lost, and then the log: it has a place in both epochs, and in each only one."""
+    number, _ = books.ledger.send(ROOM, "alice", b'{"n":15}')
+    for epoch in ("e1", "e2"):
+        books.ledger.acknowledge(number, epoch, 11)
+        for reader in MEMBERS:
+            if epoch == "e2":
+                books.start(reader, ROOM, 10, epoch=epoch)
+            books.deliver(reader, ROOM, 11, number, epoch=epoch)
+    assert books.found() == {}
+
+    books.deliver("bob", ROOM, 12, number, epoch="e2")
+    assert set(books.found()) == {Fault.DOUBLED}
 
 
 def test_many_faults_are_counted_and_few_told(books: Books) -> None:

@@ -24,7 +24,7 @@ def test_a_connection_that_dies_at_once_takes_no_other_with_it() -> None:
         ledger, tally = Ledger({"user:u": ["u"], "room:r": ["u"]}), Tally()
         async with asyncio.TaskGroup() as group:
             for _ in range(50):
-                group.create_task(connect(LeanClient("u", "r", address, ledger, tally, "")))
+                group.create_task(connect(LeanClient("u", "r", lambda: address, ledger, tally, "")))
 
     with resetting() as address:
         run(main(address))

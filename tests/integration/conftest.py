@@ -10,6 +10,7 @@ import pytest
 
 from support.certificates import AUTHORITY
 from support.nats import Nats, serving_nats
+from support.nodes import Shared
 from support.redis import Redis, serving_redis
 from support.server import defaults
 
@@ -48,6 +49,13 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
     """A NATS that runs as long as tests of this process need it."""
     with serving_nats(tmp_path_factory.mktemp("nats")) as running:
         yield running
+
+
+@pytest.fixture(params=_SHARED)
+def shared(request: pytest.FixtureRequest) -> Shared:
+    """What nodes share: the test runs on each."""
+    found: Shared = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(autouse=True)

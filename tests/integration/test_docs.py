@@ -169,7 +169,7 @@ async def served(block: Block, folder: Path) -> AsyncIterator[Child]:
     """The server that the page last started."""
     write_files(block, folder)
     options, variables = serve_options(block)
-    async with Child.spawned(*options, cwd=folder, **variables) as child:
+    async with Child.spawned(*options, cwd=folder, **variables) as child:  # type: ignore[arg-type]  # strings all
         yield child
 
 
@@ -262,7 +262,7 @@ async def check_serve(
         return
     if "--port" in options:
         options = options[: options.index("--port")] + options[options.index("--port") + 2 :]
-    async with Child.spawned(*options, cwd=folder, **variables) as child:
+    async with Child.spawned(*options, cwd=folder, **variables) as child:  # type: ignore[arg-type]  # strings all
         child.signal(signal.SIGTERM)
         assert child.process.stdout is not None
         said = f"Hubbub is ready on {child.address}\n" + (await child.process.stdout.read()).decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from hubbub.errors import HubbubError, Unavailable
 from hubbub.types import NOTHING, Publication
 from support.client import Client, connect, open_client
 from support.loop import PATIENCE, eventually, run
-from support.nodes import two
+from support.nodes import Shared, two
 from support.redis import Redis
 from support.server import get, serving
 
@@ -29,11 +30,11 @@ async def online(client: Client, user: str) -> dict[str, Any]:
 class TestWhere:
     """Each node knows every session, and whether a user is online at all."""
 
-    def test_each_session_has_its_node(self, redis: Redis) -> None:
+    def test_each_session_has_its_node(self, shared: Shared) -> None:
         """And since when it is there; what has ended is gone, though its place is kept for a while."""
 
         async def main() -> None:
-            async with two(redis) as (one, other), connect(one.address, "alice", full=True):
+            async with two(shared) as (one, other), connect(one.address, "alice", full=True):
                 async with connect(other.address, "alice", full=True) as there:
                     for server in (one, other):
                         places = await server.hub.sessions("alice")
@@ -50,12 +51,12 @@ class TestWhere:
 
         run(main())
 
-    def test_a_user_is_online_wherever_the_session_is(self, redis: Redis) -> None:
+    def test_a_user_is_online_wherever_the_session_is(self, shared: Shared) -> None:
         """Since the first of all sessions; and remembered everywhere once the last has gone."""
 
         async def main() -> None:
             async with (
-                two(redis, presence_grace=0) as (one, other),
+                two(shared, presence_grace=0) as (one, other),
                 connect(one.address, "bob", full=True) as bob,
             ):
                 before = await online(bob, "alice")
@@ -73,7 +74,7 @@ class TestWhere:
 
         run(main())
 
-    def test_hooks_are_called_once(self, redis: Redis) -> None:
+    def test_hooks_are_called_once(self, shared: Shared) -> None:
         """By the node that the first session came to, and by the one that the last one left."""
 
         async def main() -> None:
@@ -88,7 +89,7 @@ class TestWhere:
                 async def went(user: str, last_seen: int, number: int = number) -> None:
                     told.append(f"{user} left {number}")
 
-            async with two(redis, *hubs, presence_grace=0.3) as (one, other):
+            async with two(shared, *hubs, presence_grace=0.3) as (one, other):
                 first = await open_client(one.address, "alice", full=True)
                 second = await open_client(other.address, "alice", full=True)
                 first.cut()
@@ -107,11 +108,45 @@ class TestWhere:
 
         run(main())
 
+    def test_who_goes_while_the_engine_is_away_has_gone_when_it_is_back(self, redis: Redis) -> None:
+        """Out of the room and offline, and both are told; nobody is a member for ever."""
+
+        async def main() -> None:
+            hubs, told = (Hub(), Hub()), list[str]()
+            for hub in hubs:
+
+                @hub.on_offline
+                async def went(user: str, last_seen: int) -> None:
+                    told.append(user)
+
+            async with (
+                two(redis, *hubs, presence_grace=0.1) as (one, other),
+                connect(other.address, "bob", full=True) as bob,
+            ):
+                alice = await open_client(one.address, "alice", full=True)
+                await alice.join("lobby")
+                await bob.join("lobby")
+                redis.signal(signal.SIGSTOP)
+                try:
+                    alice.cut()
+                    node = one.hub._running
+                    await eventually(lambda: not node.sessions and not node.tasks and not len(node.grace))
+                finally:
+                    redis.signal(signal.SIGCONT)
+                await bob.expect("member-left", user="alice", room="lobby")
+                await eventually(lambda: told)
+
+                assert told == ["alice"]
+                assert [member.user for member in await other.hub.members("lobby")] == ["bob"]
+                assert await other.hub.sessions("alice") == []
+
+        run(main(), logs_errors=True)
+
 
 class TestTickets:
     """Who gets a ticket from one node may use it on any: the page's request and its WebSocket go different ways."""
 
-    def test_once_on_whichever_node(self, redis: Redis) -> None:
+    def test_once_on_whichever_node(self, shared: Shared) -> None:
         """Whoever is first, of any number at the same time."""
 
         async def main() -> None:
@@ -122,7 +157,7 @@ class TestTickets:
                 async def who(credentials: Any) -> Identity | None:
                     return Identity(user="alice", roles=("member",)) if credentials.token == "token" else None
 
-            async with two(redis, *hubs, dev=False) as (one, other):
+            async with two(shared, *hubs, dev=False) as (one, other):
                 answer = await get(
                     one.address, "/api/tickets", "Authorization: Bearer token", "Connection: close", method="POST"
                 )
@@ -144,18 +179,21 @@ class TestTickets:
 class TestDisconnect:
     """`hub.disconnect` ends the sessions of a user on every node, and keeps their tokens out there."""
 
-    def test_on_the_other_node(self, redis: Redis) -> None:
+    def test_on_the_other_node(self, shared: Shared) -> None:
         """Of this user, and of nobody else; the count is that of all nodes."""
 
         async def main() -> None:
             async with (
-                two(redis) as (one, other),
+                two(shared) as (one, other),
                 connect(one.address, "mallory", full=True) as here,
                 connect(other.address, "mallory", full=True) as there,
                 connect(other.address, "bob", full=True) as bob,
             ):
                 count = await one.hub.disconnect("mallory", "enough")
                 codes = [await client.closed() for client in (here, there)]
+                async with asyncio.timeout(PATIENCE):
+                    while await one.hub.sessions("mallory"):
+                        await asyncio.sleep(0.01)
                 again = await one.hub.disconnect("mallory")
 
                 assert count == 2 and again == 0
@@ -164,7 +202,7 @@ class TestDisconnect:
 
         run(main())
 
-    def test_the_token_stays_out(self, redis: Redis) -> None:
+    def test_the_token_stays_out(self, shared: Shared) -> None:
         """Of a session on the other node: on both."""
 
         async def main() -> None:
@@ -175,7 +213,7 @@ class TestDisconnect:
                 async def who(credentials: Any) -> Identity | None:
                     return Identity(user="mallory") if credentials.token == "token" else None
 
-            async with two(redis, *hubs, dev=False) as (one, other):
+            async with two(shared, *hubs, dev=False) as (one, other):
                 mallory = await open_client(other.address, None, full=True, headers={"Authorization": "Bearer token"})
                 await one.hub.disconnect("mallory")
                 await mallory.closed()
@@ -220,12 +258,12 @@ class TestDisconnect:
 class TestKick:
     """`hub.kick` takes a user out of one room, on every node."""
 
-    def test_out_of_this_room_and_no_other(self, redis: Redis) -> None:
+    def test_out_of_this_room_and_no_other(self, shared: Shared) -> None:
         """Who is kicked is told, and so are the members; who was not in it hears nothing."""
 
         async def main() -> None:
             async with (
-                two(redis) as (one, other),
+                two(shared) as (one, other),
                 connect(one.address, "mallory", full=True) as here,
                 connect(other.address, "mallory", full=True) as there,
                 connect(other.address, "mallory", full=True) as elsewhere,

@@ -1,4 +1,4 @@
-"""Two servers on one Redis are as one: who is on which makes no difference, except to what is said when Redis fails."""
+"""Two servers on one engine are as one: who is on which makes no difference, except to what is said when it fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hubbub import Hub
 from hubbub.server import Server
 from support.client import Client, connect, open_client
 from support.loop import PATIENCE, eventually, run
-from support.nodes import two
+from support.nodes import Shared, two
 from support.redis import Redis
 from support.server import Child, command, get, serving
 
@@ -36,12 +36,12 @@ async def until_ready(server: Server, wanted: bool = True) -> None:
             await asyncio.sleep(0.05)
 
 
-def test_a_room_a_user_and_everyone_across_nodes(redis: Redis) -> None:
+def test_a_room_a_user_and_everyone_across_nodes(shared: Shared) -> None:
     """What is said on one is heard on both, in the same order, and devices of one user may be on either."""
 
     async def main() -> None:
         async with (
-            two(redis) as (one, other),
+            two(shared) as (one, other),
             connect(one.address, "alice", full=True) as alice,
             connect(other.address, "bob", full=True) as bob,
             connect(one.address, "bob") as device,
@@ -66,12 +66,12 @@ def test_a_room_a_user_and_everyone_across_nodes(redis: Redis) -> None:
     run(main())
 
 
-def test_an_ack_stands_where_the_message_would(redis: Redis) -> None:
+def test_an_ack_stands_where_the_message_would(shared: Shared) -> None:
     """Without an echo, with another node writing to the same room: the sender sees each number once, in order."""
 
     async def main() -> None:
         async with (
-            two(redis) as (one, other),
+            two(shared) as (one, other),
             connect(one.address, "alice", full=True) as alice,
             connect(other.address, "bob", full=True) as bob,
         ):
@@ -90,11 +90,11 @@ def test_an_ack_stands_where_the_message_would(redis: Redis) -> None:
     run(main())
 
 
-def test_resume_on_the_other_node(redis: Redis) -> None:
+def test_resume_on_the_other_node(shared: Shared) -> None:
     """No sticky sessions: what was missed is recovered, and a message repeated there is known."""
 
     async def main() -> None:
-        async with two(redis) as (one, other), connect(other.address, "bob", full=True) as bob:
+        async with two(shared) as (one, other), connect(other.address, "bob", full=True) as bob:
             await bob.join("lobby")
             alice = await open_client(one.address, "alice", full=True)
             joined = await alice.join("lobby")
@@ -114,12 +114,12 @@ def test_resume_on_the_other_node(redis: Redis) -> None:
     run(main())
 
 
-def test_receipts_and_acknowledgements_cross_nodes(redis: Redis) -> None:
+def test_receipts_and_acknowledgements_cross_nodes(shared: Shared) -> None:
     """The recipient is on another node than the sender, and than the application that waits."""
 
     async def main() -> None:
         async with (
-            two(redis) as (one, other),
+            two(shared) as (one, other),
             connect(one.address, "alice", full=True) as alice,
             connect(other.address, "bob", full=True) as bob,
         ):
@@ -136,15 +136,15 @@ def test_receipts_and_acknowledgements_cross_nodes(redis: Redis) -> None:
     run(main())
 
 
-def test_a_revocation_reaches_all_nodes(redis: Redis) -> None:
+def test_a_revocation_reaches_all_nodes(shared: Shared) -> None:
     """Whoever is there is closed, and a node that comes up later knows it."""
 
     async def main() -> None:
-        async with two(redis) as (one, other), connect(other.address, "mallory", full=True) as mallory:
+        async with two(shared) as (one, other), connect(other.address, "mallory", full=True) as mallory:
             await one.hub.revoke(user="mallory")
             code, _ = await mallory.closed()
-            options: dict[str, Any] = {"engine": redis.url, "redis_prefix": one.config.redis.redis_prefix}
-            async with serving(Hub(), **options) as later:
+            prefix = one.config.redis.redis_prefix if isinstance(shared, Redis) else one.config.nats.nats_prefix
+            async with serving(Hub(), **shared.part(prefix.rstrip(":"))) as later:
                 engine: Any = later._engine
 
                 assert code == 4501
@@ -153,45 +153,47 @@ def test_a_revocation_reaches_all_nodes(redis: Redis) -> None:
     run(main())
 
 
-def test_redis_hangs_and_goes_on(redis: Redis) -> None:
+def test_it_hangs_and_goes_on(shared: Shared) -> None:
     """Sessions stay, senders are told, `/ready` is red; then everything goes on by itself."""
 
     async def main() -> None:
         async with (
-            two(redis) as (one, other),
+            two(shared) as (one, other),
             connect(one.address, "alice", full=True) as alice,
             connect(other.address, "bob", full=True) as bob,
         ):
             await alice.join("lobby")
             await bob.join("lobby")
-            redis.signal(signal.SIGSTOP)
+            shared.signal(signal.SIGSTOP)
             try:
                 answer = await alice.ask("chat", content="lost?", room="lobby", id="a1", echo=False)
                 await until_ready(one, False)
                 await until_ready(other, False)
                 at_once = await alice.ask("chat", content="not stored", room="lobby", echo=False)
             finally:
-                redis.signal(signal.SIGCONT)
+                shared.signal(signal.SIGCONT)
             await until_ready(one)
             await until_ready(other)
+            # No ack has stood for it: so she hears it herself, and sees no hole.
+            await alice.expect("chat", content="lost?")
             again = await alice.ask("chat", content="lost?", room="lobby", id="a1", echo=False)
             await alice.ask("chat", content="after", room="lobby")
             await bob.expect("chat", content="after")
 
             assert (answer["type"], answer["code"]) == ("error", "internal")
             assert (at_once["type"], at_once["code"]) == ("error", "unavailable") and at_once["retry_after"] > 0
-            assert again["type"] == "ack"
-            assert said(bob) == ["lost?", "after"]
+            assert (again["type"], again["duplicate"]) == ("ack", True)
+            assert said(alice) == said(bob) == ["lost?", "after"]
 
     run(main(), logs_errors=True)
 
 
-def test_redis_is_emptied_and_clients_are_told(redis: Redis) -> None:
+def test_it_is_emptied_and_clients_are_told(shared: Shared) -> None:
     """Who has positions is asked to come back, and told that they are good for nothing; plain clients go on."""
 
     async def main() -> None:
         async with (
-            two(redis) as (one, other),
+            two(shared) as (one, other),
             connect(one.address, "alice", full=True) as alice,
             connect(other.address, "bob") as bob,
         ):
@@ -199,7 +201,7 @@ def test_redis_is_emptied_and_clients_are_told(redis: Redis) -> None:
             await bob.send({"type": "join", "room": "lobby"})
             await bob.expect("joined")
             await alice.ask("chat", content="before", room="lobby")
-            redis.command("FLUSHALL")
+            shared.empty()
             code, _ = await alice.closed()
             await until_ready(other)
             resume = {"rooms": {"lobby": [joined["position"][0], 1]}}
@@ -215,11 +217,11 @@ def test_redis_is_emptied_and_clients_are_told(redis: Redis) -> None:
     run(main(), logs_errors=True)
 
 
-def test_a_killed_node_is_out_of_its_rooms(redis: Redis) -> None:
+def test_a_killed_node_is_out_of_its_rooms(shared: Shared) -> None:
     """Within the lease its people are members no more, the others are told, and they are offline."""
 
     async def main() -> None:
-        shared: dict[str, Any] = {"engine": redis.url, "redis_prefix": "killed:", "presence_events": True}
+        part = shared.part("killed")
         hub, offline = Hub(), list[str]()
 
         @hub.on_offline
@@ -227,8 +229,8 @@ def test_a_killed_node_is_out_of_its_rooms(redis: Redis) -> None:
             offline.append(user)
 
         async with (
-            serving(hub, **shared) as one,
-            Child.spawned("--dev", HUBBUB_ENGINE=redis.url, HUBBUB_REDIS_PREFIX="killed:") as child,
+            serving(hub, **part, presence_events=True) as one,
+            Child.spawned("--dev", **{f"HUBBUB_{name.upper()}": value for name, value in part.items()}) as child,
             connect(one.address, "alice", full=True) as alice,
             connect(child.address, "bob", full=True) as bob,
         ):
@@ -249,12 +251,14 @@ def test_a_killed_node_is_out_of_its_rooms(redis: Redis) -> None:
 
 
 def test_the_password_is_never_shown(redis: Redis) -> None:
-    """Whatever is wrong with the URL or with Redis: one sentence, which says where and what to do."""
+    """Whatever is wrong with the URL or with what is there: one sentence, which says where and what to do."""
 
     async def main() -> None:
         for url, wrong in (
             (redis.url.replace("redis://", "redis://:sesame@"), "does not take the password"),
             ("redis://:sesame@127.0.0.1:1/0", "cannot be used"),
+            ("nats://hub:sesame@127.0.0.1:1", "cannot be used"),
+            ("nats://sesame@127.0.0.1:1/x", "cannot be read"),
             ("http://:sesame@127.0.0.1", "redis://"),
         ):
             status, out, errors = await command("serve", "--dev", "--port", "0", HUBBUB_ENGINE=url)

@@ -146,6 +146,37 @@ def test_who_cannot_come_back_is_in_nobodys_way(redis: Redis, tmp_path: Path) ->
             for _ in range(30):
                 assert (await get(child.address, "/health")).status == 200
             app.write_text(good)
+            async with asyncio.timeout(PATIENCE):
+                while not by_worker(child)["1"]:
+                    # Its share of what comes is its own again.
+                    async with connect(f"{child.address}/?user_id=alice"):
+                        pass
+
+    run(main())
+
+
+def test_a_module_that_starts_a_process_holds_nobody_up(redis: Redis, tmp_path: Path) -> None:
+    """Though that has what its parent has open."""
+
+    async def main() -> None:
+        (tmp_path / "app.py").write_text(
+            "import os, time\nfrom hubbub import Hub\n\nhub = Hub()\n"
+            "if not os.fork():\n    time.sleep(5)\n    os._exit(0)\n"
+        )
+        async with workers(redis, "app:hub", "--dev", count=2, cwd=tmp_path) as child:
+            assert (await get(child.address, "/health")).status == 200
+
+    run(main())
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="all signals of this system have names")
+def test_whatever_a_worker_dies_of_it_is_started_again(redis: Redis) -> None:
+    """A signal without a name, for one."""
+
+    async def main() -> None:
+        async with workers(redis, count=2) as child:
+            os.kill(children(child.process.pid)[0], signal.SIGRTMIN + 6)
+            await eventually(lambda: f"worker 1 has ended (signal {signal.SIGRTMIN + 6})" in child.errors())
             await eventually(lambda: len(children(child.process.pid)) == 2)
 
     run(main())

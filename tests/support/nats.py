@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,12 +13,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.loop import PATIENCE
 
-__all__ = ["Nats", "serving_nats"]
+__all__ = ["Nats", "serving_cluster", "serving_nats"]
 
 
 def _program() -> str:
@@ -44,11 +46,16 @@ class Nats:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def place(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
     def url(self) -> str:
         """What an engine is given."""
         return f"nats://127.0.0.1:{self.port}"
 
-    def part(self, name: str) -> dict[str, str]:
+    def part(self, name: str) -> dict[str, Any]:
         """The options of a server whose streams have `name` before them."""
         return {"engine": self.url, "nats_prefix": name}
 
@@ -73,6 +80,12 @@ class Nats:
             assert time.monotonic() < deadline, "the NATS of a test does not answer"
             time.sleep(0.01)
 
+    def empty(self, prefix: str = "") -> None:
+        """Take everything from it, though it runs: all streams whose names begin with `prefix`."""
+        _, _, names = self.ask("$JS.API.STREAM.NAMES").partition(b'"streams":[')
+        for name in re.findall(rb'"(%b[^"]*)"' % prefix.encode(), names.partition(b"]")[0]):
+            self.ask(f"$JS.API.STREAM.DELETE.{name.decode()}")
+
     def tell(self, subject: str, body: bytes) -> None:
         """Say something that nobody answers."""
         with self._line() as line:
@@ -80,9 +93,9 @@ class Nats:
             while b"PONG\r\n" not in line.recv(65_536):
                 pass
 
-    def ask(self, subject: str, body: bytes = b"") -> bytes:
-        """Say something, and return the answer as NATS writes it; for short answers."""
-        with self._line() as line:
+    def ask(self, subject: str, body: bytes = b"", patience: float = PATIENCE) -> bytes:
+        """Say something, and return the answer as NATS writes it; for short answers. Raises `TimeoutError`."""
+        with self._line(patience) as line:
             line.sendall(b"SUB answer 1\r\nPUB %b answer %d\r\n%b\r\n" % (subject.encode(), len(body), body))
             answer = b""
             while not answer.startswith((b"MSG ", b"HMSG ")):
@@ -90,8 +103,8 @@ class Nats:
             return answer
 
     @contextlib.contextmanager
-    def _line(self) -> Iterator[socket.socket]:
-        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as line:
+    def _line(self, patience: float = PATIENCE) -> Iterator[socket.socket]:
+        with socket.create_connection(("127.0.0.1", self.port), patience) as line:
             assert line.recv(65_536).startswith(b"INFO ")
             line.sendall(b'CONNECT {"verbose":false}\r\n')
             yield line
@@ -121,3 +134,34 @@ def serving_nats(folder: Path, settings: str = "", *, jetstream: bool = True, li
         yield nats
     finally:
         nats.kill()
+
+
+@contextlib.contextmanager
+def serving_cluster(folder: Path, size: int = 3) -> Iterator[list[Nats]]:
+    """So many that keep everything together, when there is one that leads."""
+    servers: list[Nats] = []
+    everyone = servers
+    with contextlib.ExitStack() as routes:
+        ports = []
+        for _ in range(size):
+            free = routes.enter_context(socket.create_server(("127.0.0.1", 0)))
+            ports.append(free.getsockname()[1])
+    known = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports)
+    try:
+        for number, port in enumerate(ports):
+            (folder / str(number)).mkdir()
+            cluster = f"cluster {{ name: c, listen: 127.0.0.1:{port}, routes: [{known}] }}\n"
+            servers.append(Nats(folder / str(number), f"server_name: s{number}\n{cluster}"))
+            servers[-1].start()
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            # Nobody answers as long as nobody leads.
+            with contextlib.suppress(TimeoutError):
+                if b'"error"' not in servers[0].ask("$JS.API.INFO", patience=0.2):
+                    break
+            assert time.monotonic() < deadline, "the cluster of a test has nobody who leads"
+        everyone = list(servers)
+        yield servers
+    finally:
+        for server in everyone:
+            server.kill()

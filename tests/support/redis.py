@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import pytest
 
@@ -86,7 +86,11 @@ class Redis:
         """What an engine is given."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def part(self, name: str) -> dict[str, str]:
+    def empty(self) -> None:
+        """Take everything from it, though it runs."""
+        self.command("FLUSHALL")
+
+    def part(self, name: str) -> dict[str, Any]:
         """The options of a server whose keys have `name` before them."""
         return {"engine": self.url, "redis_prefix": f"{name}:"}
 

@@ -1,17 +1,27 @@
-"""A server that takes nobody: every connection dies at once."""
+"""Connections that are reset: one of ours, or all that a server takes."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["LINGER", "resetting"]
+__all__ = ["reset", "resetting"]
 
-LINGER = struct.pack("ii", 1, 0)
-"""The value of SO_LINGER with which closing a socket resets it."""
+# With this for SO_LINGER closing a socket resets it.
+_LINGER = struct.pack("ii", 1, 0)
+
+
+def reset(transport: asyncio.Transport | None) -> bool:
+    """Close a socket so that the peer gets a reset, and neither side what is still under way; whether there was one."""
+    if transport is None or transport.is_closing():
+        return False
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+    transport.abort()
+    return True
 
 
 @contextmanager
@@ -25,7 +35,7 @@ def resetting() -> Iterator[tuple[str, int]]:
                 if over.is_set():
                     connection.close()
                     return
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
                 connection.close()
 
         over = threading.Event()

@@ -34,7 +34,7 @@ def test_what_is_inherited_goes_no_further() -> None:
         assert environment == {}
         assert not any(map(os.get_inheritable, (sock.fileno(), reads, writes)))
         given.ready("http://localhost:1")
-        assert os.read(reads, 100) == b"http://localhost:1"
+        assert os.read(reads, 100) == b"http://localhost:1\n"
         os.close(reads)
 
 

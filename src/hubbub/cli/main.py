@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from typing import NoReturn
 
-from hubbub.cli import connect, serve, token
+from hubbub.cli import connect, plan, serve, token
 from hubbub.errors import HubbubError
 
 __all__ = ["main"]
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_to(commands)
     connect.add_to(commands)
     token.add_to(commands)
+    plan.add_to(commands)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:

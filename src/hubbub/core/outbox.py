@@ -466,7 +466,8 @@ class Outbox(Generic[Owner]):
 
     def _gap(self, channel: str, run: _Run) -> bytes:
         return self.format.encode(
-            Gap(run.first, run.last, room=room_of(channel), channel=ALL if channel == ALL else None)
+            # From the place that the reader has reached: where numbers are left out, no message may stand there.
+            Gap(run.before + 1, run.last, room=room_of(channel), channel=ALL if channel == ALL else None)
         )
 
     def _overflow(self) -> None:

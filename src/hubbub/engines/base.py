@@ -49,7 +49,8 @@ class Listener(Protocol):
     def publication(self, channel: str, publication: Publication, origin: str | None, encoded: bytes | None) -> None:
         """`publication` has come into `channel`, to which this node listens.
 
-        Per channel in the order of `seq`. `origin` is the session not to tell, where the sender asked so.
+        Per channel in the order of `seq`. `origin` is the session not to tell, where the sender asked so and is on this
+        node: an answer stands for it there.
         `encoded` is its record (`hubbub.core.record`), where the engine has that: it need not be made again.
         """
 
@@ -62,9 +63,10 @@ class Listener(Protocol):
         """
 
     def gone(self, channel: str, user: str) -> None:
-        """The last session of `user` in `channel` came by a node that has died, and has been taken out.
+        """The last session of `user` in `channel` has been taken out, and nobody was answered so.
 
-        One of the nodes that live is told, at most once, and not before its `start` has returned.
+        It came by a node that has died, or the engine was away when it left. One of the nodes that live is told, and
+        not before its `start` has returned.
         """
 
 
@@ -129,7 +131,10 @@ class Engine(Protocol):
         """What `publish` answered to the (`from`, `id`) within the last 5 minutes, or None."""
 
     async def position(self, channel: str) -> Position:
-        """The end of the channel's log; `seq` 0 for a channel that nobody has written to."""
+        """The end of the channel's log, behind which only what is new will be; `seq` 0 where nobody has written to it.
+
+        An engine that numbers several channels together may name a place where none of this channel's stands.
+        """
 
     async def after(self, channel: str, seq: int, limit: int) -> Page:
         """Up to `limit` publications that follow `seq`, oldest first.
@@ -163,7 +168,8 @@ class Engine(Protocol):
     async def leave(self, channel: str, user: str, session: str, seen: int = 0) -> bool:
         """Take a session out of the room; whether that was the last of its user's.
 
-        Where it was, and the channel is the user's inbox, `seen` is remembered for `last_seen`.
+        Where it was, and the channel is the user's inbox, `seen` is remembered for `last_seen`. Where this raises
+        `Unavailable` the session is taken out later, and `Listener.gone` is told.
         """
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:

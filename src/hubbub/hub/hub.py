@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from hubbub.core.log import HistoryLimits, Retention
 from hubbub.core.outbox import Overflow
+from hubbub.core.pacing import pace
 from hubbub.core.rooms import RoomOptions, RoomPatterns, room_options
 from hubbub.core.wheel import Wheel
 from hubbub.engines.base import Accepted, Engine
@@ -49,11 +50,6 @@ from hubbub.types import ALL, Acknowledged, Packed, Place, Publication, inbox_ch
 __all__ = ["Hub", "HubStatistics"]
 
 H = TypeVar("H", bound=Callable[..., Any])
-
-# Connections that one step of a drain says goodbye to, at least.
-_DRAIN_BATCH = 100
-# Seconds between two steps.
-_DRAIN_PACE = 0.1
 
 
 class HubStatistics(Struct, frozen=True, kw_only=True):
@@ -463,20 +459,17 @@ class Hub:
         node.draining = True
         deadline = node.loop.time() + timeout
         leaving = [session for session in node.sessions.values() if not session.ending]
-        # All are told within the first half, and come back spread over about as long.
-        steps = max(1.0, timeout / 2 / _DRAIN_PACE)
-        batch = max(_DRAIN_BATCH, int(len(leaving) / steps) + 1)
-        spread = max(1.0, len(leaving) / 500)
+        paced = pace(len(leaving), timeout)
         busy: list[Session] = []
-        for start in range(0, len(leaving), batch):
+        for start in range(0, len(leaving), paced.batch):
             if start:
-                await asyncio.sleep(_DRAIN_PACE)
-            for session in leaving[start : start + batch]:
+                await asyncio.sleep(paced.interval)
+            for session in leaving[start : start + paced.batch]:
                 if session.busy:
                     session.pause()
                     busy.append(session)
                 else:
-                    session.close(CloseCode.RESTART, "the server restarts", retry_after=jitter(spread))
+                    session.close(CloseCode.RESTART, "the server restarts", retry_after=jitter(paced.spread))
         # Handlers get until half time: what they are doing for somebody is answered before the goodbye.
         while busy:
             if node.loop.time() < deadline - timeout / 2:
@@ -485,7 +478,7 @@ class Hub:
             else:
                 ready = busy
             for session in ready:
-                session.close(CloseCode.RESTART, "the server restarts", retry_after=jitter(spread))
+                session.close(CloseCode.RESTART, "the server restarts", retry_after=jitter(paced.spread))
             busy = [session for session in busy if session not in ready]
         while (node.sessions or node.tasks) and node.loop.time() < deadline:
             await asyncio.sleep(0.02)

@@ -19,6 +19,7 @@ from hubbub.core.channel import Channel
 from hubbub.core.limits import ConnectionCounts
 from hubbub.core.metering import Metering
 from hubbub.core.outbox import Held, Overflow, Turn
+from hubbub.core.pacing import absence, spread
 from hubbub.core.permissions import Policies
 from hubbub.core.presence import Grace, LastSeen
 from hubbub.core.retries import Retries
@@ -60,7 +61,7 @@ _NOT_SOON = 10
 
 def jitter(spread: float) -> float:
     """Seconds to stay away: not everybody comes back at once."""
-    return round(random.uniform(0.5, 0.5 + spread), 2)  # noqa: S311  # jitter is no secret
+    return absence(spread, random.random())  # noqa: S311  # jitter is no secret
 
 
 def _name(given: str) -> str:
@@ -122,6 +123,9 @@ class Node:
 
         # What strangers do, in the audit.
         self.records = Records(self.loop.time)
+
+        # The sessions that are in their inboxes, for the engine.
+        self.present: set[str] = set()
 
         # Whose session has ended and may be back in a moment; and when something last came by one that has ended.
         self.last_seen = LastSeen()
@@ -242,9 +246,9 @@ class Node:
             self.spawn(learn_revocations(self))
         concerned = [outbox.owner for outbox in self.channels.get(channel, ()) if outbox.owner.full]
         # Everybody listens to `all`: not everybody comes back in the same second.
-        spread = max(1.0, len(concerned) / 500)
+        over = spread(len(concerned))
         for session in concerned:
-            session.close(CloseCode.TRY_LATER, "messages were lost: resume", retry_after=jitter(spread))
+            session.close(CloseCode.TRY_LATER, "messages were lost: resume", retry_after=jitter(over))
 
     def gone(self, channel: str, user: str) -> None:
         """Somebody has gone with another node: see `hubbub.engines.base.Listener`."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from hubbub.eager import in_task
+from hubbub.errors import Unavailable
 from hubbub.protocol.envelope import Online
 from hubbub.types import Publication, inbox_channel, room_channel
 
@@ -61,8 +62,13 @@ async def take_over(node: Node, channel: str, user: str) -> None:
 
 async def take_out(node: Node, user: str, session: str, room: str) -> None:
     """A session is a member no more; the others are told where it was the last of its user's."""
-    if await node.engine.leave(room_channel(room), user, session):
-        await tell_members(node, room, user, "member-left", session)
+    try:
+        last = await node.engine.leave(room_channel(room), user, session)
+        if last:
+            await tell_members(node, room, user, "member-left", session)
+    except Unavailable:
+        # The engine takes it out when it can, and says so then.
+        log.warning("a member has left a room while the engine was away: it is told later")
 
 
 async def keep_place(node: Node, session: Session, room: str) -> None:
@@ -121,6 +127,7 @@ async def come(node: Node, session: Session) -> None:
     """The session has opened: is that its user's first, on all nodes?"""
     user, inbox = session.user, inbox_channel(session.user)
     news = await node.engine.enter(inbox, user, session.id, session.since, _ANY)
+    node.present.add(session.id)
     if session.ending:
         # It has gone meanwhile, perhaps before it came.
         go(node, session)
@@ -131,7 +138,13 @@ async def come(node: Node, session: Session) -> None:
 
 
 def go(node: Node, session: Session) -> None:
-    """The session has ended: if it was its user's last, the user is offline when the grace is over."""
+    """The session has ended: if it was its user's last, the user is offline when the grace is over.
+
+    Harmless for one that has not come, or has gone.
+    """
+    if session.id not in node.present:
+        return
+    node.present.discard(session.id)
     user, seen = session.user, _seen(node, session)
     node.last_seen.note(user, seen)
     if any(other is not session for other in node.sessions_of(user)):
@@ -143,20 +156,29 @@ def go(node: Node, session: Session) -> None:
 
 async def _keep(node: Node, user: str, session: str, seen: int) -> None:
     inbox, kept = inbox_channel(user), _KEPT + session
-    if node.options.presence_grace:
-        await node.engine.enter(inbox, user, kept, node.now_ms(), _ANY)
-        node.grace.keep(inbox, user, kept, lambda: node.run(_go(node, user, kept, seen)))
+    try:
+        if node.options.presence_grace:
+            await node.engine.enter(inbox, user, kept, node.now_ms(), _ANY)
+            node.grace.keep(inbox, user, kept, lambda: node.run(_go(node, user, kept, seen)))
+    except Unavailable:
+        # It goes without a grace: what is kept nowhere needs no end.
+        pass
     await _go(node, user, session, seen)
 
 
 async def _go(node: Node, user: str, session: str, seen: int) -> None:
-    if await node.engine.leave(inbox_channel(user), user, session, seen):
+    try:
+        last = await node.engine.leave(inbox_channel(user), user, session, seen)
+    except Unavailable:
+        # The engine does it when it can, and then says so (`went`).
+        return
+    if last:
         _tell(node, user, False, seen)
 
 
 def went(node: Node, user: str) -> None:
-    """The last node that `user` was on has died."""
-    # Nobody can say when exactly: the node was alive until a lease ago.
+    """The last session of `user` has gone with a node that died, or while the engine was away."""
+    # Nobody can say when exactly: a node that died was alive until a lease ago.
     lease = node.engine.capabilities.lease or 0.0
     _tell(node, user, False, node.now_ms() - int(lease * 1000))
 

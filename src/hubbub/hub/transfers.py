@@ -386,7 +386,8 @@ async def send_large(
                 session.put_frame(outgoing.whole(), publication, channel)
             elif publication is not None and publication.seq is not None:
                 seq = publication.seq
-                told = Gap(seq, seq, room=room_of(channel), channel=ALL if channel == ALL else None)
+                first = seq if publication.prev is None else publication.prev + 1
+                told = Gap(first, seq, room=room_of(channel), channel=ALL if channel == ALL else None)
                 session.send(told, channel, seq)
         return True
     transfers = session.transfers

@@ -91,16 +91,23 @@ class Child:
 
 def how(status: int) -> str:
     """How a process ended, in words."""
-    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return f"signal {signal.Signals(-status).name}"
+    except ValueError:
+        # One of the real-time signals, which have no names.
+        return f"signal {-status}"
 
 
 async def said(file: int) -> str:
-    """What is written to a pipe, up to its end, which may be that of the process that writes."""
+    """The line that is written to a pipe; empty where the process that should write it ends before."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     with os.fdopen(file, "rb") as pipe:
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
         try:
-            return (await reader.read()).decode()
+            # Not to the end of the pipe, which processes may hold that it has started.
+            return (await reader.readline()).decode().strip()
         finally:
             transport.close()

@@ -34,6 +34,8 @@ log = logging.getLogger("hubbub.supervisor")
 _LONGER: Final = 5.0
 # Seconds for a worker to be ready: a large store is looked through, an application loads a model.
 _READY: Final = 120.0
+# Workers that are started together.
+_AT_ONCE: Final = 8
 # Connections that may wait in one socket.
 _BACKLOG: Final = 4096
 
@@ -63,11 +65,17 @@ class _Slot:
         # Held by whoever starts one: there is one at a time.
         self.starting = asyncio.Lock()
 
-    def turn_away(self) -> None:
-        """Let the kernel give what comes to the others until a worker listens again: nobody takes it here (Linux)."""
+    async def turn_away(self, host: str) -> None:
+        """Let the kernel give what comes to the others until a worker listens again: nobody takes it here (Linux).
+
+        By other sockets, which the next worker listens on when it is ready: Linux gives nothing more to one that has
+        stopped listening and begun anew. Raises `OSError`.
+        """
         if sys.platform == "linux":
+            port = self.sockets[0].getsockname()[1]
             for sock in self.sockets:
-                sock.shutdown(socket.SHUT_RD)
+                sock.close()
+            self.sockets = await bind(host, port, reuse_port=True)
 
 
 class _Supervisor:
@@ -101,21 +109,25 @@ class _Supervisor:
             await self._bind()
             if self._store is not None:
                 self._engine = await self._store.start()
-            # One first: what is wrong with all of them is said once.
-            status = await self._begin(self._slots[:1]) or await self._begin(self._slots[1:])
+            status = await self._begin()
             if status or self._stopping.is_set():
                 return status
             loop.add_signal_handler(signal.SIGHUP, self._hung_up)
             announce(self._address, self._config)
             keeping = [loop.create_task(self._keep(slot)) for slot in self._slots]
-            await self._stopping.wait()
-            return 0
+            stopping = loop.create_task(self._stopping.wait())
+            await asyncio.wait((stopping, *keeping), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            # They end by themselves only where something is wrong with us.
+            return next((1 for task in keeping if task.done()), 0)
         finally:
             if self._rolling is not None:
                 keeping.append(self._rolling)
             for task in keeping:
                 task.cancel()
-            await asyncio.gather(*keeping, return_exceptions=True)
+            for outcome in await asyncio.gather(*keeping, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    log.error("the supervisor has failed", exc_info=outcome)
             await self._end()
 
     async def _bind(self) -> None:
@@ -138,15 +150,27 @@ class _Supervisor:
         except OSError as error:
             raise ConfigError(why_not(error, self._config)) from error
 
-    async def _begin(self, slots: Sequence[_Slot]) -> int:
-        """Start these workers; 0 when all are ready, else the exit status of one that never was."""
-        for status in await asyncio.gather(*map(self._start, slots)):
-            if status:
-                return status
+    async def _begin(self) -> int:
+        """Start all workers; 0 when they are ready, else the exit status of one that never was."""
+        # One first: what is wrong with all of them is said once. Then not all at once: they have to be ready in time.
+        begun = 0
+        while begun < len(self._slots) and not self._stopping.is_set():
+            some = self._slots[begun : begun + _AT_ONCE] if begun else self._slots[:1]
+            begun += len(some)
+            for status in await asyncio.gather(*map(self._start, some)):
+                if status:
+                    return status
         return 0
 
     async def _start(self, slot: _Slot) -> int:
-        """Start a worker; 0 when it is ready and its slot's, else how it ended."""
+        """Start a worker; 0 when it is ready and its slot's, else how it ended, or 1 where it could not be started."""
+        try:
+            return await self._start_one(slot)
+        except OSError as error:
+            log.error("worker %d cannot be started: %s", slot.number, error)
+            return 1
+
+    async def _start_one(self, slot: _Slot) -> int:
         theirs, status = os.pipe()
         worker = Worker(
             number=slot.number,
@@ -214,7 +238,7 @@ class _Supervisor:
                 await asyncio.sleep(slot.pace.wait(lived))
                 if await self._start(slot):
                     log.error("worker %d does not start: the others go on, and it is tried again", slot.number)
-                    slot.turn_away()
+                    await slot.turn_away(self._config.server.host)
 
     def _hung_up(self) -> None:
         """Replace the workers one by one, unless nobody asks for that: the terminal has been closed."""

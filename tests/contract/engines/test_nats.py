@@ -45,6 +45,9 @@ class TestNatsEngine(EngineContract):
     async def kill(self, engine: Engine) -> None:
         await kill(engine)
 
+    async def lose(self, engine: Engine) -> None:
+        self._nats.empty(f"{self._prefix}-")
+
     async def time_passes(self, engine: Engine, seconds: float) -> None:
         if seconds > self.LEASE:
             raise unittest.SkipTest("the clock of a nats-server cannot be turned")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from contract.engines.test_nats_faults import node
 from hubbub.core.log import HistoryLimits
 from hubbub.engines.base import Accepted
 from hubbub.engines.nats.engine import NatsEngine
-from hubbub.errors import HubbubError, Reject, Unavailable
+from hubbub.errors import ConfigError, HubbubError, Reject
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import LOBBY, a_publication, contents
@@ -20,24 +22,19 @@ from support.loop import PATIENCE, eventually, run
 from support.nats import serving_nats
 
 
-def test_without_space_messages_are_refused_and_nothing_else(tmp_path: Path) -> None:
-    """A stream that may hold more than there is cannot be made, and the sentence says what to do."""
+@pytest.mark.parametrize(
+    ("space", "replicas", "said"),
+    [("1MB", 1, "lower history_bytes"), ("1TB", 3, "set nats_replicas to 1")],
+    ids=["no-space", "no-cluster"],
+)
+def test_what_nats_cannot_keep_is_said_at_the_start(tmp_path: Path, space: str, replicas: int, said: str) -> None:
+    """Streams set aside what they may hold, on as many servers as they are wanted on."""
 
     async def main() -> None:
-        with serving_nats(tmp_path, limit="1MB") as nats:
-            engine = NatsEngine(nats.url, HistoryLimits(history_bytes=10_000_000))
-            await engine.start(Ear(), "node.1")
-            try:
-                with pytest.raises(HubbubError, match="lower history_bytes"):
-                    await engine.listen([LOBBY])
-                with pytest.raises(Unavailable):
-                    await engine.publish(LOBBY, a_publication("one"))
+        with serving_nats(tmp_path, limit=space) as nats, pytest.raises(ConfigError, match=said):
+            await NatsEngine(nats.url, replicas=replicas).start(Ear(), "node.1")
 
-                assert await engine.enter(LOBBY, "alice", "s1", 1, 10)
-            finally:
-                await engine.stop()
-
-    run(main(), logs_errors=True)
+    run(main())
 
 
 def test_options_may_change(tmp_path: Path) -> None:
@@ -239,5 +236,38 @@ def test_a_right_password_and_another_prefix(tmp_path: Path) -> None:
             assert [ear.texts() for ear in ears] == [["zero"], ["three"]]
             for engine in engines:
                 await engine.stop()
+
+    run(main())
+
+
+def test_no_more_rights_than_the_documentation_says(tmp_path: Path) -> None:
+    """A user of NATS with exactly those is enough."""
+    page = (Path(__file__).parents[3] / "docs/operations/nats.md").read_text(encoding="utf-8")
+    ((publish, subscribe),) = re.findall(r"^publish +(.+)\nsubscribe +(.+)$", page, re.MULTILINE)
+    rights = f"publish: {json.dumps(publish.split())}, subscribe: {json.dumps(subscribe.split())}"
+
+    async def main() -> None:
+        user = f"{{ user: hub, password: secret, permissions: {{ {rights} }} }}"
+        with serving_nats(tmp_path, f"authorization {{ users: [{user}] }}\n") as nats:
+            engine, ear = NatsEngine(f"nats://hub:secret@{nats.place}", lease=0.5), Ear()
+            await engine.start(ear, "node.1")
+            await engine.listen([LOBBY])
+            other = NatsEngine(f"nats://hub:secret@{nats.place}", HistoryLimits(history_size=2), lease=0.5)
+            await other.start(Ear(), "node.2")
+            await other.enter(LOBBY, "bob", "s2", 1, 10)
+            await engine.publish(LOBBY, a_publication("one", id="a1"))
+            await engine.publish(LOBBY, a_publication("moment"), volatile=True)
+            await engine.enter(LOBBY, "alice", "s1", 1, 10)
+            await engine.set_cursor("alice", 0)
+            await engine.check()
+            # So that what is left of it is cleared away.
+            await other.stop()
+            await eventually(lambda: ear.departed)
+            await engine.leave(LOBBY, "alice", "s1")
+            page = await engine.before(LOBBY, None, 10)
+            await ear.hear("moment")
+            await engine.stop()
+
+            assert ear.texts() == ["one", "moment"] and contents(page.publications) == ["one"]
 
     run(main())

@@ -432,7 +432,7 @@ class TestLatest:
             wire.publish(a_publication(seq, from_=sender, prev=prev))
         wire.socket.drain()
 
-        assert wire.seen() == [(10, 20), 30, 40]
+        assert wire.seen() == [(1, 20), 30, 40]
 
     def test_what_was_put_before_the_socket_blocked_is_not_touched(self) -> None:
         wire = a_wire(overflow=Overflow.LATEST)
@@ -474,13 +474,13 @@ class TestGaps:
     """A `gap` names what is missing exactly: the first and the last seq that were dropped."""
 
     def test_a_run_goes_over_the_numbers_that_an_engine_leaves_out(self) -> None:
-        """With `prev`, 10, 20 and 30 are neighbours: one run, one gap."""
+        """With `prev`, 10, 20 and 30 are neighbours: one run, and one gap, which begins where the reader is."""
         wire = a_blocked_wire(messages=1, overflow=Overflow.DROP_OLDEST)
         for seq, prev in ((10, 0), (20, 10), (30, 20), (40, 30)):
             wire.publish(a_publication(seq, prev=prev))
         wire.socket.drain()
 
-        assert wire.seen() == [(10, 30), 40]
+        assert wire.seen() == [(1, 30), 40]
 
     def test_a_message_between_that_was_not_for_this_reader_parts_two_runs(self) -> None:
         """Its own message with `echo` false: the `ack` stood for it, so it is not missing."""

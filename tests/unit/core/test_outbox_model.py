@@ -132,8 +132,12 @@ class OutboxMachine(RuleBasedStateMachine):
         """The whole messages that the reader has."""
         return [msgspec.json.decode(line) for line in self.wire.socket.arrived.split(b"\n")[:-1]]
 
+    def before(self, room: str, later: int) -> int:
+        """The seq that was published before this one."""
+        return max((seq for seq in self.published[room] if seq < later), default=0)
+
     def check_order(self, room: str, arrived: list[dict[str, Any]]) -> tuple[list[int], list[int]]:
-        """Seqs only go up, over gaps too, and a gap begins and ends with a seq that was dropped."""
+        """Seqs only go up, over gaps too; a gap begins behind what came before it, and ends with what was dropped."""
         position = 0
         seen: list[int] = []
         covered: list[int] = []
@@ -147,7 +151,8 @@ class OutboxMachine(RuleBasedStateMachine):
             inside = [seq for seq in self.published[room] if first <= seq <= last]
 
             assert inside
-            assert (inside[0], inside[-1]) == (first, last)
+            assert inside[-1] == last
+            assert first == (self.before(room, inside[0]) + 1 if is_gap else inside[0])
             skipped = [seq for seq in self.published[room] if position < seq < first]
 
             assert not skipped, "a hole that no gap names"

@@ -333,7 +333,7 @@ def test_a_retry_is_answered_by_its_own_note() -> None:
 
 
 def test_who_waits_too_long_is_answered_with_what_is_known() -> None:
-    """A publication is in Redis, whenever it is told; a reading cannot be given."""
+    """A publication is in Redis, whenever it is told, so the answer stands for nothing; a reading cannot be given."""
     heard = Heard()
     sent = Sent(heard)
     waited: list[Exception | None] = []
@@ -341,7 +341,7 @@ def test_who_waits_too_long_is_answered_with_what_is_known() -> None:
     heard.live.wait(EPOCH, 2, waited.append, 1.5)
     heard.live.give_up(1.0)
 
-    assert sent.answers == [Accepted(EPOCH, 2)] and waited == []
+    assert sent.answers == [Accepted(EPOCH, 2, True)] and waited == []
 
     heard.live.give_up(1.5)
 

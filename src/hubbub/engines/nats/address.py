@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from msgspec import Struct
 
+from hubbub.engines.tls import PARAMETERS, client_context
 from hubbub.errors import ConfigError
 
 __all__ = ["Address"]
 
-_FORM: Final = "write nats://user:password@host:4222, where all but the host may be missing (tls: in TLS)"
+_FORM: Final = (
+    "write nats://user:password@host:4222, where all but the host may be missing, or several hosts with commas between "
+    "them (tls: in TLS)"
+)
+_URL: Final = re.compile(
+    r"(?P<scheme>nats|tls)://(?:(?P<user>[^/?#:]*)(?::(?P<password>[^/?#]*))?@)?"
+    r"(?P<hosts>[^/?#@]*)/?(?:\?(?P<query>[^#]*))?"
+)
+_HOST: Final = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
 class Address(Struct, frozen=True, kw_only=True):
@@ -25,46 +35,42 @@ class Address(Struct, frozen=True, kw_only=True):
     token: str = ""
     # A file of authorities in TLS, empty for those of the system; None: no TLS.
     authorities: str | None = None
+    # Files of a certificate of our own and its key, for a NATS that asks for one.
+    certificate: str = ""
+    key: str = ""
 
     @classmethod
     def parse(cls, url: str) -> Address:
         """Read a URL; several hosts stand with commas between them. Raises `ConfigError`, which does not repeat it."""
-        scheme, separator, rest = url.partition("://")
-        if scheme not in ("nats", "tls") or not separator:
-            raise ConfigError(f"the engine's URL does not begin with nats:// or tls://: {_FORM}")
-        rest, _, query = rest.partition("?")
-        secrets, _, places = rest.rpartition("@")
+        parts = _URL.fullmatch(url)
+        if parts is None:
+            raise ConfigError(f"the URL of the engine cannot be read: {_FORM}")
+        secure = parts["scheme"] == "tls"
         try:
-            hosts = tuple(_host(place) for place in places.removesuffix("/").split(","))
-            parameters = parse_qs(query, strict_parsing=True) if query else {}
+            given = parse_qs(parts["query"], strict_parsing=True) if parts["query"] else {}
         except ValueError:
-            raise ConfigError(f"the URL of the engine cannot be read: {_FORM}") from None
-        if not all(host for host, _ in hosts):
-            raise ConfigError(f"the engine's URL names no host: {_FORM}")
-        authorities = parameters.pop("ssl_ca_certs", [""])[-1]
-        if parameters or (authorities and scheme == "nats"):
-            raise ConfigError("the engine's URL may have no parameter but ssl_ca_certs, and that only with tls://")
-        user, password = secrets.partition(":")[::2]
-        alone = ":" not in secrets
+            raise ConfigError(f"the URL of the engine cannot be read behind its `?`: {_FORM}") from None
+        if not given.keys() <= set(PARAMETERS if secure else ()):
+            raise ConfigError(
+                "the engine's URL has a parameter that it cannot have: there are ssl_ca_certs, ssl_certfile and "
+                "ssl_keyfile with tls"
+            )
+        more = {name: values[-1] for name, values in given.items()}
+        # What stands alone before the host is a token: so NATS' own programs read it.
+        user, token = (parts["user"] or "", "") if parts["password"] is not None else ("", parts["user"] or "")
         return cls(
-            hosts=hosts,
-            # What stands alone before the host is a token: so NATS' own programs read it.
-            user="" if alone else unquote(user),
-            password=unquote(password),
-            token=unquote(user) if alone else "",
-            authorities=authorities if scheme == "tls" else None,
+            hosts=_hosts(parts["hosts"]),
+            user=unquote(user),
+            password=unquote(parts["password"] or ""),
+            token=unquote(token),
+            authorities=more.get("ssl_ca_certs", "") if secure else None,
+            certificate=more.get("ssl_certfile", ""),
+            key=more.get("ssl_keyfile", ""),
         )
 
     def context(self) -> ssl.SSLContext | None:
-        """How TLS is spoken, or None; raises `ConfigError` where the authorities cannot be read."""
-        if self.authorities is None:
-            return None
-        try:
-            return ssl.create_default_context(cafile=self.authorities or None)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                f"the authorities in {self.authorities} cannot be read ({error}): name a PEM file in ssl_ca_certs"
-            ) from None
+        """How TLS is spoken, or None; raises `ConfigError` where a file cannot be read."""
+        return None if self.authorities is None else client_context(self.authorities, self.certificate, self.key)
 
     def __str__(self) -> str:
         return ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
@@ -73,8 +79,14 @@ class Address(Struct, frozen=True, kw_only=True):
         return f"<NATS at {self}>"
 
 
-def _host(place: str) -> tuple[str, int]:
-    parts = urlsplit(f"//{place}")
-    if parts.path or parts.username is not None:
-        raise ValueError("no host and port")
-    return parts.hostname or "", parts.port or 4222
+def _hosts(hosts: str) -> tuple[tuple[str, int], ...]:
+    found: list[tuple[str, int]] = []
+    for text in hosts.split(","):
+        host = _HOST.fullmatch(text)
+        if host is None:
+            raise ConfigError(f"the engine's URL names no host that can be read: {_FORM}")
+        port = int(host["port"] or 4222)
+        if not 0 < port < 65536:
+            raise ConfigError(f"the engine's URL names a port that there is not: {_FORM}")
+        found.append((host["six"] or host["host"], port))
+    return tuple(found)

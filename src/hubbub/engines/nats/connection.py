@@ -115,6 +115,11 @@ class Connection(asyncio.Protocol):
             self._loop.call_soon(self._flush)
         self._turn.extend(parts)
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
     def ping(self) -> None:
         """Ask for a sign of life."""
         self.pinged = self._loop.time()
@@ -179,13 +184,14 @@ class Connection(asyncio.Protocol):
             if kind in (b"MSG ", b"HMSG"):
                 words = data[done:end].split()
                 size = int(words[-1])
-                if not 0 <= size <= _MESSAGE:
-                    raise ValueError("a message too large")
+                head = int(words[-2]) if kind == b"HMSG" else 0
+                if not 0 <= head <= size <= _MESSAGE:
+                    raise ValueError("no size of a message")
                 begin = end + 2
                 if len(data) < begin + size + 2:
                     self._enough = begin + size + 2 - done
                     break
-                cut = begin + (int(words[-2]) if kind == b"HMSG" else 0)
+                cut = begin + head
                 done = begin + size + 2
                 message(int(words[2]), words[1], data[begin:cut], data[cut : begin + size])
             else:

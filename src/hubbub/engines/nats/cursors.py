@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.engines.nats.acks import WRONG_LAST, ack_of
-from hubbub.engines.nats.link import Answer, Link
-from hubbub.engines.nats.notes import seq_of
+from hubbub.engines.nats.gets import Gets
+from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.places import token
 from hubbub.engines.nats.reading import Reader
 from hubbub.engines.nats.streams import Streams
@@ -39,9 +39,9 @@ class _Cursor(Struct, frozen=True):
 class Cursors:
     """The cursors of all users."""
 
-    def __init__(self, link: Link, streams: Streams, reader: Reader, prefix: str) -> None:
+    def __init__(self, link: Link, streams: Streams, gets: Gets, reader: Reader, prefix: str) -> None:
         self._link = link
-        self._streams = streams
+        self._gets = gets
         self._reader = reader
         self._prefix = prefix
         self._stream = streams.keyed("cursors")
@@ -99,14 +99,8 @@ class Cursors:
 
     async def _find(self, user: str) -> tuple[_Cursor | None, int]:
         """The cursor, and where it stands in its stream; raises `Unavailable`."""
-        await self._streams.ready(self._stream)
-        asked = msgspec.json.encode({"last_by_subj": self._subject(user)})
-        answer = await self._ask(f"$JS.API.DIRECT.GET.{self._stream.name}", asked)
-        if answer.status == 404:
-            return None, 0
-        if answer.status:
-            raise Unavailable("JetStream is away")
-        return msgspec.json.decode(answer.body, type=_Cursor), seq_of(answer.head)
+        place, body = await self._gets.last(self._stream, self._subject(user))
+        return (msgspec.json.decode(body, type=_Cursor) if place else None), place
 
     async def _put(self, user: str, cursor: _Cursor, place: int) -> bool:
         """Replace the cursor that stands at `place`; whether nobody else has done so, as far as is known."""
@@ -132,12 +126,6 @@ class Cursors:
                     due.append(note.publication)
             if after >= seq or not found.more:
                 return due
-
-    async def _ask(self, subject: str, body: bytes) -> Answer:
-        try:
-            return await self._link.call(subject, body)
-        except TimeoutError:
-            raise Unavailable("NATS does not answer") from None
 
     def _subject(self, user: str) -> str:
         return f"{self._prefix}.cursors.{token(user)}"

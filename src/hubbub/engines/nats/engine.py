@@ -15,12 +15,14 @@ from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from hubbub.core.log import HistoryLimits, Page, Retention
 from hubbub.engines.base import Accepted, Capabilities, Listener
 from hubbub.engines.nats.address import Address
 from hubbub.engines.nats.connection import Refused
 from hubbub.engines.nats.cursors import Cursors
+from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Link, settle
 from hubbub.engines.nats.listening import Listening
 from hubbub.engines.nats.live import Submission
@@ -29,7 +31,7 @@ from hubbub.engines.nats.publishing import Publishing
 from hubbub.engines.nats.reading import Found, Reader
 from hubbub.engines.nats.rooms import Rooms
 from hubbub.engines.nats.streams import Stream, Streams
-from hubbub.errors import ConfigError, HubbubError, Unavailable
+from hubbub.errors import ConfigError, HubbubError, Reject, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.types import Place, Position, Publication
 
@@ -40,6 +42,8 @@ log = logging.getLogger("hubbub.engines.nats")
 # Seconds between two looks at everything that has a deadline, and between two at the streams.
 _TICK: Final = 0.05
 _LOOK: Final = 5.0
+# Readings of a copy that is behind.
+_TRIES: Final = 20
 
 
 class NatsStatistics(Struct, frozen=True):
@@ -99,6 +103,10 @@ class NatsEngine:
         try:
             await parts.link.open()
             self._ticking = asyncio.get_running_loop().create_task(self._tick(parts))
+            # What is wrong with them is wrong with the options: better said now.
+            await asyncio.gather(
+                *(parts.streams.look(parts.streams.of(kind, kept)) for kind, kept in self._places.usual())
+            )
             await parts.rooms.begin()
             await parts.listening.listen([canary(self._run)])
             parts.link.look, parts.link.again = partial(self._look_again, parts), partial(self._again, parts)
@@ -141,7 +149,10 @@ class NatsEngine:
         listening = self._running().listening
         heard = listening.canaries
         # Answered when it was heard; or when it was not, and found in the log.
-        await self.publish(canary(self._run), Publication("canary"))
+        try:
+            await self.publish(canary(self._run), Publication("canary"))
+        except Reject as error:
+            raise Unavailable(error.message) from None
         if listening.canaries == heard:
             raise Unavailable("what is published in NATS is not heard here")
 
@@ -188,13 +199,20 @@ class NatsEngine:
     async def after(self, channel: str, seq: int, limit: int) -> Page:
         """See `Engine.after`."""
         parts = self._running()
-        end = await parts.reader.end(channel)
-        if seq > end.seq:
-            live = parts.listening.get(channel)
-            # A quiet channel's place may be beyond what is there: where this node has heard that it is so.
-            beyond = live is None or live.epoch != end.epoch or seq > live.told
-            return Page([], Position(end.epoch, end.seq), complete=not beyond, more=False)
-        return await self._page(parts, channel, await parts.reader.after(channel, seq, limit), end.seq)
+        end, found = await asyncio.gather(parts.reader.end(channel), parts.reader.after(channel, seq, limit))
+        for _ in range(_TRIES):
+            if found.more or not end.last or (found.notes[-1].seq or 0 if found.notes else seq) >= end.last:
+                break
+            # Of a copy that is behind.
+            await asyncio.sleep(_TICK)
+            found = await parts.reader.after(channel, seq, limit)
+        if seq > end.seq and seq > await parts.reader.extent(channel):
+            return Page([], Position(end.epoch, end.seq), complete=False, more=False)
+        live = parts.listening.get(channel)
+        if not found.complete and live is not None and live.follows(found.epoch, seq):
+            found = replace(found, complete=True)
+        # Who stands where nothing follows stands at the end.
+        return await self._page(parts, channel, found, max(end.seq, seq) if found.complete else end.seq)
 
     async def before(self, channel: str, seq: int | None, limit: int) -> Page:
         """See `Engine.before`."""
@@ -302,7 +320,7 @@ class NatsEngine:
         parts = self._parts
         if parts is None:
             return NatsStatistics(0, 0, 0, 0, 0)
-        garbage = parts.listening.garbage + parts.reader.garbage
+        garbage = parts.listening.garbage + parts.reader.garbage + parts.rooms.garbage
         return NatsStatistics(
             parts.link.waiting, len(parts.listening), len(parts.rooms), parts.listening.fills, garbage
         )
@@ -320,18 +338,19 @@ class _Parts:
         places, run = engine._places, engine._run
         self.link = Link(engine._address, f"hubbub-{node}", run)
         self.streams = Streams(self.link, places.prefix, engine._limits, engine._replicas)
-        self.reader = Reader(self.link, self.streams, places)
+        self.gets = Gets(self.link, self.streams)
+        self.reader = Reader(self.gets, self.streams, places)
         self.listening = Listening(self.link, self.reader, places, run)
         self.publishing = Publishing(self.link, self.streams, places, self.listening, run)
-        self.cursors = Cursors(self.link, self.streams, self.reader, places.prefix)
-        self.rooms = Rooms(self.link, self.streams, places.prefix, node, engine._lease, listener.gone)
+        self.cursors = Cursors(self.link, self.streams, self.gets, self.reader, places.prefix)
+        self.rooms = Rooms(self.link, self.streams, self.gets, places.prefix, node, engine._lease, listener.gone)
         self.link.away = self._away
         self.streams.lost = self._lost
         self.link.subscribe(places.control, self._told)
 
     def _away(self) -> None:
         """There is no connection any more."""
-        self.reader.away()
+        self.gets.away()
         self.publishing.away()
 
     def _lost(self, stream: Stream) -> None:

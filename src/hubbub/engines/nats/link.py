@@ -133,6 +133,8 @@ class Link(Supervised):
         """Send what nobody answers; raises `Unavailable`."""
         if self.connection is None or not (self.serves or self._prepares):
             raise Unavailable("NATS is away")
+        if self.connection.unsent > _MOST_BYTES:
+            raise Unavailable("NATS is behind with what it has to do")
         self.connection.write(b"PUB %b %d\r\n" % (subject.encode(), len(body)), body, b"\r\n")
 
     def call(self, subject: str, body: bytes = b"", *, headers: bytes = b"") -> asyncio.Future[Answer]:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from hubbub.engines.base import Accepted
 from hubbub.engines.nats.notes import Note, seconds
@@ -79,6 +79,7 @@ class Live:
     __slots__ = (
         "_anew",
         "_ears",
+        "_from",
         "_held",
         "_kept",
         "_opened",
@@ -88,6 +89,7 @@ class Live:
         "_waits",
         "epoch",
         "name",
+        "newest",
         "sid",
         "stream",
         "submissions",
@@ -108,6 +110,10 @@ class Live:
         # seconds of the Unix epoch, when the channel was opened.
         self.epoch = ""
         self.told = 0
+        # Where the newest message stands that was there when the channel was opened, or has been told since; and from
+        # where on everything is known.
+        self.newest = 0
+        self._from = 0
         self._stamp = b""
         self._opened = 0.0
 
@@ -127,7 +133,8 @@ class Live:
     def open(self, ends: Ends, now: float) -> None:
         """Everything up to there counts as told; what came since the subscription follows."""
         self.epoch = ends.epoch
-        self.told = ends.seq
+        self.told = self._from = ends.seq
+        self.newest = ends.last
         self._opened = now
         self._go_on()
 
@@ -179,7 +186,7 @@ class Live:
                 continue
             if self._anew and seconds(note.stamp) <= self._since():
                 # It was in the log before, and has been told.
-                self.told = seq
+                self.told = self.newest = seq
             else:
                 self._tell(note, seq)
                 self._settle(note)
@@ -206,8 +213,13 @@ class Live:
         """The log is another one."""
         if self.epoch and epoch != self.epoch:
             self._lose()
-            self.epoch, self.told, self._anew = epoch, 0, True
+            self.epoch, self.told, self.newest, self._anew = epoch, 0, 0, True
+            self._from = 0
             self.fill()
+
+    def follows(self, epoch: str, seq: int) -> bool:
+        """Whether it is certain that nothing between `seq` and what was told has been dropped: there was nothing."""
+        return self.epoch == epoch and max(self.newest, self._from) <= seq and self._kept is None
 
     def wait(self, epoch: str, seq: int, told: Callable[[Exception | None], None], now: float) -> None:
         """Call `told` when everything up to `seq` has been told, perhaps at once; or with `Unavailable`."""
@@ -233,8 +245,8 @@ class Live:
         """Whoever has waited since then has waited long enough: neither the bus nor the log can be had."""
         for submission, accepted, held in list(self._held.values()):
             if held <= since:
-                # JetStream has it, whenever the listeners will be told.
-                self.finish(submission, accepted)
+                # JetStream has it, whenever the listeners will be told, the sender's session among them.
+                self.finish(submission, structs.replace(accepted, duplicate=True))
         for wait in [wait for wait in self._waits if wait.since <= since]:
             self._waits.remove(wait)
             wait.told(Unavailable("NATS is away"))
@@ -276,12 +288,16 @@ class Live:
 
     def _tell(self, note: Note, seq: int) -> None:
         publication = note.publication
-        if not note.prev and self.told and publication.prev == 0:
+        if not note.prev and self.newest and publication.prev == 0:
             # What was before it is gone from the log, and has been told all the same.
-            publication.prev = None if self.told == seq - 1 else self.told
-        self.told, self._stamp = seq, note.stamp
+            publication.prev = None if self.newest == seq - 1 else self.newest
+        # Whoever is not to be told gets the answer for it, now. One that was answered otherwise is told: the answer
+        # was lost, and an error instead of it.
+        answered = note.run == self._run and note.number not in self.submissions
+        self.told = self.newest = seq
+        self._stamp = note.stamp
         if self.wanted:
-            self._ears.tell(self.name, publication, note.origin)
+            self._ears.tell(self.name, publication, None if answered else note.origin)
 
     def _settle(self, note: Note) -> None:
         """What was submitted here has been told from the log."""

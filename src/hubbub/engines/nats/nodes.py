@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.engines.nats.acks import ack_of
+from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Answer, Link
 from hubbub.engines.nats.notes import seq_of
 from hubbub.engines.nats.places import token
@@ -27,6 +28,8 @@ log = logging.getLogger("hubbub.engines.nats")
 
 # How long it stands in the stream that a node has died: longer than anybody needs to hear of it.
 _DEAD_FOR: Final = "1h"
+# Nodes of which is read.
+_MOST: Final = 10_000
 
 
 class _Beat(Struct, frozen=True, gc=False):
@@ -50,8 +53,9 @@ class _Node(Struct):
 class Nodes:
     """The nodes as this one sees them."""
 
-    def __init__(self, link: Link, stream: Stream, prefix: str, node: str, lease: float) -> None:
+    def __init__(self, link: Link, gets: Gets, stream: Stream, prefix: str, node: str, lease: float) -> None:
         self._link = link
+        self._gets = gets
         self._stream = stream
         self._subject = f"{prefix}.places.nodes."
         self._bus = f"{prefix}.places-bus.nodes.*"
@@ -68,6 +72,8 @@ class Nodes:
         # What this node entered before that place is over.
         self._bar = 0
         self._beaten = 0.0
+        # When it heard itself last: as long as it does not, it cannot know whether the others live.
+        self._echoed = 0.0
         # Those that are being declared dead; none before this node has been started.
         self._trying: set[str] = set()
         self.judges = False
@@ -83,17 +89,10 @@ class Nodes:
 
     async def load(self) -> None:
         """Read what there is; raises `Unavailable`."""
-        asked = {"seq": 1, "next_by_subj": f"{self._subject}*", "batch": 10_000}
-        try:
-            answers = await self._link.read(f"$JS.API.DIRECT.GET.{self._stream.name}", msgspec.json.encode(asked))
-        except TimeoutError:
-            raise Unavailable("JetStream does not answer") from None
-        for answer in answers[:-1]:
+        part = await self._gets.many(self._stream, seq=1, next_by_subj=f"{self._subject}*", batch=_MOST)
+        for answer in part.answers:
             self._heard(answer.head, answer.body)
-        now = self._link.loop.time()
-        for node in self._nodes.values():
-            # Nobody is judged by what could not be heard.
-            node.heard = now
+        self._forgive()
 
     def beat(self) -> None:
         """Say that this node lives."""
@@ -109,7 +108,7 @@ class Nodes:
         for name, node in list(self._nodes.items()):
             silent = now - node.heard
             # A little early: within the lease it has to be over.
-            if not self.judges or name == self.node or name in self._trying or silent < 0.9 * self._lease:
+            if not self._judges(now) or name == self.node or name in self._trying or silent < 0.9 * self._lease:
                 continue
             if node.state == "alive":
                 self._declare(name, node, tell=True)
@@ -118,6 +117,15 @@ class Nodes:
                 self._declare(name, node, tell=False)
             elif silent > 3_600:
                 del self._nodes[name]
+
+    def _judges(self, now: float) -> bool:
+        return self.judges and now - self._echoed < self._lease / 2
+
+    def _forgive(self) -> None:
+        """Nobody is judged by what could not be heard."""
+        now = self._link.loop.time()
+        for node in self._nodes.values():
+            node.heard = now
 
     def cleared(self, name: str, bar: int) -> None:
         """Nothing is left of it."""
@@ -164,9 +172,14 @@ class Nodes:
         node = self._nodes.get(beat.node)
         if node is not None and seq <= node.seq:
             return
+        now = self._link.loop.time()
+        if beat.node == self.node:
+            if now - self._echoed > self._lease / 2:
+                self._forgive()
+            self._echoed = now
         bar = seq if beat.state == "dead" else beat.bar
         before = self.bar(beat.node)
-        self._nodes[beat.node] = _Node(beat.state, seq, self._link.loop.time(), max(bar, before))
+        self._nodes[beat.node] = _Node(beat.state, seq, now, max(bar, before))
         if bar > before:
             self.died(beat.node, bar)
         if beat.node == self.node and beat.state != "alive" and bar > self._bar:

@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from hubbub.core.log import HistoryLimits, Retention
-from hubbub.types import room_of, user_of
+from hubbub.types import ALL, inbox_channel, room_channel, room_of, user_of
 
 __all__ = ["Place", "Places", "canary", "is_canary", "token"]
 
@@ -44,6 +44,11 @@ class Places:
         self.limits = limits
         self._retention = retention or limits.retention
         self.of = lru_cache(_PLACES)(self._of)
+
+    def usual(self) -> list[tuple[str, Retention]]:
+        """The kinds of channels that every server has, and how much of them is kept."""
+        names = ALL, room_channel(""), inbox_channel("")
+        return [(self._kind(name, kept), kept) for name in names for kept in (self.limits.retention(name),)]
 
     def _of(self, channel: str) -> Place:
         retention = Retention(size=1, age=60.0) if is_canary(channel) else self._retention(channel)

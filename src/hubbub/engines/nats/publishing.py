@@ -32,8 +32,11 @@ __all__ = ["Publishing"]
 
 log = logging.getLogger("hubbub.engines.nats")
 
-# Publications that wait behind others.
+# Publications that wait behind others, or for the bus to bring them back; and bytes of those that wait.
 _MOST: Final = 8_000
+_MOST_BYTES: Final = 67_108_864
+# Seconds after which what the bus has not brought back is lost.
+_PATIENCE: Final = 2.0
 # What of the largest message that the server takes is left to heads.
 _HEADS: Final = 1_024
 
@@ -52,7 +55,7 @@ class Publishing:
         # By channel: how many are being stored, and who has to wait for that.
         self._storing: dict[str, int] = {}
         self._queues: dict[str, deque[Submission]] = {}
-        self._queued = 0
+        self._queued = self._queued_bytes = 0
         # By stream that is not known yet: the channels that wait for it.
         self._opening: dict[str, list[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -79,9 +82,10 @@ class Publishing:
         if queue is None and not self._must_wait(submission):
             self._send(submission)
             return
-        if self._queued >= _MOST:
+        if self._queued >= _MOST or self._queued_bytes + len(submission.body) > _MOST_BYTES:
             raise Unavailable("too much waits to be published")
         self._queued += 1
+        self._queued_bytes += len(submission.body)
         if queue is None:
             queue = self._queues[channel] = deque()
         queue.append(submission)
@@ -89,14 +93,15 @@ class Publishing:
     def tick(self, now: float) -> None:
         """Called several times a second: what the bus does not bring back is lost."""
         for number, submission in list(itertools.islice(self._moments.items(), 1_000)):
-            if submission.since > now - 2.0:
+            if submission.since > now - _PATIENCE:
                 break
             self._moments.pop(number, None)
             _finish(submission, Unavailable("NATS does not answer"))
 
     def away(self) -> None:
         """The connection has ended: nothing of what waits has been sent."""
-        queues, self._queues, self._queued = self._queues, {}, 0
+        queues, self._queues = self._queues, {}
+        self._queued = self._queued_bytes = 0
         moments, self._moments = self._moments, {}
         self._opening.clear()
         for submission in (*(one for queue in queues.values() for one in queue), *moments.values()):
@@ -173,6 +178,7 @@ class Publishing:
     def _take(self, channel: str) -> deque[Submission]:
         queue = self._queues.pop(channel, deque())
         self._queued -= len(queue)
+        self._queued_bytes -= sum(len(submission.body) for submission in queue)
         return queue
 
     def _go_on(self, channel: str) -> None:
@@ -184,6 +190,7 @@ class Publishing:
                 return
             queue.popleft()
             self._queued -= 1
+            self._queued_bytes -= len(submission.body)
             try:
                 self._send(submission)
             except HubbubError as error:
@@ -196,12 +203,13 @@ class Publishing:
         live = self._listening.get(channel)
         submission.since = self._link.loop.time()
         if submission.volatile:
+            if len(self._moments) >= _MOST:
+                raise Unavailable("too much waits to be heard")
             self._link.tell(place.bus, submission.body)
             if live is None:
                 submission.finish(Accepted(self._run, None))
                 return
-            # Those that the bus has brought back meanwhile are found answered by the next `tick`.
-            self._moments[submission.number] = submission
+            self._wait_for(submission)
         else:
             publication = submission.publication
             head = b"" if publication.id is None else _head(_name(channel, publication.from_, publication.id))
@@ -211,6 +219,18 @@ class Publishing:
         if live is not None:
             submission.live = live
             live.submissions[submission.number] = submission
+
+    def _wait_for(self, submission: Submission) -> None:
+        """Nobody acknowledges what is volatile: it is answered when the bus has brought it back."""
+        number, done = submission.number, submission.done
+        assert done is not None
+
+        def heard(outcome: Accepted | Exception) -> None:
+            self._moments.pop(number, None)
+            done(outcome)
+
+        self._moments[number] = submission
+        submission.done = heard
 
     def _answered(self, submission: Submission, answer: Answer | Exception) -> None:
         """JetStream has taken a publication, or not."""

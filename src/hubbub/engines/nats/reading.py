@@ -10,19 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Callable
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from hubbub.engines.nats.link import Answer, Link, settle
-from hubbub.engines.nats.notes import Note, pending_of, seconds, seq_of
+from hubbub.engines.nats.gets import Gets, Part
+from hubbub.engines.nats.link import Answer
+from hubbub.engines.nats.notes import Note, seconds, seq_of
 from hubbub.engines.nats.places import Place, Places
 from hubbub.engines.nats.streams import Stream, Streams
-from hubbub.errors import Unavailable
 
 __all__ = ["Ends", "Found", "Reader"]
 
@@ -30,10 +27,6 @@ log = logging.getLogger("hubbub.engines.nats")
 
 # Bytes of one answer, beyond which JetStream cuts it short.
 _BYTES: Final = 262_144
-# Answers of many messages that are on their way at once, and questions that wait for their turn. NATS cuts off whoever
-# has asked for more than it can take (64 MB); so after an interruption fewer are asked, and then more and more.
-_AT_ONCE: Final = 64
-_WAITING: Final = 50_000
 # Messages that are read rather than to look for the right place once more.
 _WASTE: Final = 200
 # Guesses at where a page begins.
@@ -59,34 +52,15 @@ class Found(Struct, frozen=True):
     more: bool
 
 
-class _Part(Struct, frozen=True):
-    # What came, and how many messages of the channel follow it.
-    answers: list[Answer]
-    pending: int
-
-    @property
-    def count(self) -> int:
-        return len(self.answers) + self.pending
-
-    @property
-    def first(self) -> int:
-        return seq_of(self.answers[0].head) if self.answers else 0
-
-
 class Reader:
     """Reads logs."""
 
-    def __init__(self, link: Link, streams: Streams, places: Places) -> None:
-        self._link = link
+    def __init__(self, gets: Gets, streams: Streams, places: Places) -> None:
+        self._gets = gets
         self._streams = streams
         self._places = places
         # What was in logs and could not be read.
         self.garbage = 0
-
-        # How many answers may be on their way, how many are, and what waits for its turn.
-        self._most = _AT_ONCE
-        self._under_way = 0
-        self._turn: deque[tuple[str, dict[str, Any], asyncio.Future[_Part]]] = deque()
 
     async def stream(self, channel: str) -> tuple[Stream, Place]:
         """The stream of a channel, which is there; raises `Unavailable`."""
@@ -100,7 +74,7 @@ class Reader:
         stream, place = await self.stream(channel)
         # Seen before it is asked: so where the channel has nothing, it has nothing up to there.
         epoch, seen = stream.epoch, stream.seen
-        last = await self._last(stream, place.subject)
+        last, _ = await self._gets.last(stream, place.subject)
         return Ends(epoch, last, last or seen)
 
     async def after(self, channel: str, seq: int, limit: int) -> Found:
@@ -183,66 +157,25 @@ class Reader:
         before, first = await asyncio.gather(self._before(stream, place, seq), self.first(stream))
         return before or first <= seq + 1
 
+    async def extent(self, channel: str) -> int:
+        """How far the stream of the channel goes: nobody can stand beyond that. Raises `Unavailable`."""
+        stream, _ = await self.stream(channel)
+        _, last = await self._streams.extent(stream)
+        return last
+
     async def first(self, stream: Stream) -> int:
         """The first place in the stream where something is, or will be; raises `Unavailable`."""
-        first = await self._get(stream, {"seq": 1, "next_by_subj": ">"})
-        return seq_of(first.head) if first is not None else await self._streams.beginning(stream)
+        first = await self._gets.one(stream, seq=1, next_by_subj=">")
+        return seq_of(first.head) if first is not None else (await self._streams.extent(stream))[0]
 
     async def _before(self, stream: Stream, place: Place, seq: int) -> bool:
         """Whether a message of the channel is there that is not behind `seq`."""
         if not seq:
             return False
-        asked = {"multi_last": [place.subject], "up_to_seq": seq, "batch": 1}
-        return bool((await self._batch(stream, asked)).answers)
+        return bool((await self._gets.many(stream, multi_last=[place.subject], up_to_seq=seq, batch=1)).answers)
 
-    # ---------------------------------------------------------------------------------------- direct gets
-
-    async def _last(self, stream: Stream, subject: str) -> int:
-        answer = await self._get(stream, {"last_by_subj": subject})
-        return 0 if answer is None else seq_of(answer.head)
-
-    async def _part(self, stream: Stream, place: Place, seq: int, limit: int) -> _Part:
-        asked = {"seq": seq, "next_by_subj": place.subject, "batch": limit, "max_bytes": _BYTES}
-        return await self._batch(stream, asked)
-
-    def _get(self, stream: Stream, asked: dict[str, Any]) -> asyncio.Future[Answer | None]:
-        """One message, or None; raises `Unavailable`, perhaps later."""
-        found: asyncio.Future[Answer | None] = self._link.loop.create_future()
-        self._link.ask(_direct(stream), msgspec.json.encode(asked), partial(_one, partial(settle, found)))
-        return found
-
-    def away(self) -> None:
-        """The connection has ended, perhaps because it could not take what was asked."""
-        self._most = max(1, self._most // 4)
-
-    def _batch(self, stream: Stream, asked: dict[str, Any]) -> asyncio.Future[_Part]:
-        """Any number of messages; raises `Unavailable`, perhaps later."""
-        if len(self._turn) >= _WAITING:
-            raise Unavailable("too much waits to be read")
-        found: asyncio.Future[_Part] = self._link.loop.create_future()
-        self._turn.append((_direct(stream), asked, found))
-        self._ask()
-        return found
-
-    def _ask(self) -> None:
-        while self._turn and self._under_way < self._most:
-            subject, asked, found = self._turn.popleft()
-            if found.done():
-                # Nobody waits for it any more.
-                continue
-            try:
-                self._link.ask(subject, msgspec.json.encode(asked), partial(self._answered, found), batch=True)
-            except Unavailable as error:
-                settle(found, error)
-            else:
-                self._under_way += 1
-
-    def _answered(self, found: asyncio.Future[_Part], outcome: list[Answer] | Exception) -> None:
-        self._under_way -= 1
-        if isinstance(outcome, list):
-            self._most = min(_AT_ONCE, self._most + 1)
-        settle(found, _part_of(outcome))
-        self._ask()
+    async def _part(self, stream: Stream, place: Place, seq: int, limit: int) -> Part:
+        return await self._gets.many(stream, seq=seq, next_by_subj=place.subject, batch=limit, max_bytes=_BYTES)
 
     def _notes(self, answers: list[Answer], before: int) -> list[Note]:
         """The messages with their places; `before` is that of whatever precedes them."""
@@ -268,26 +201,3 @@ class Reader:
             return notes
         oldest = time.time() - place.retention.age
         return [note for note in notes if seconds(note.stamp) > oldest]
-
-
-def _direct(stream: Stream) -> str:
-    return f"$JS.API.DIRECT.GET.{stream.name}"
-
-
-def _one(done: Callable[[Any], object], outcome: Answer | Exception) -> None:
-    if isinstance(outcome, Answer):
-        if outcome.status and outcome.status != 404:
-            done(Unavailable("JetStream is away"))
-        else:
-            done(None if outcome.status else outcome)
-    else:
-        done(Unavailable("NATS does not answer"))
-
-
-def _part_of(outcome: list[Answer] | Exception) -> _Part | Unavailable:
-    if not isinstance(outcome, list):
-        return Unavailable("NATS does not answer")
-    *answers, last = outcome
-    if last.status not in (204, 404):
-        return Unavailable("JetStream is away")
-    return _Part(answers, pending_of(last.head))

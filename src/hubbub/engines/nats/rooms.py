@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.nodes import Nodes
 from hubbub.engines.nats.places import token
@@ -40,11 +41,18 @@ class Rooms:
     """The rooms as this node sees and holds them."""
 
     def __init__(
-        self, link: Link, streams: Streams, prefix: str, node: str, lease: float, gone: Callable[[str, str], None]
+        self,
+        link: Link,
+        streams: Streams,
+        gets: Gets,
+        prefix: str,
+        node: str,
+        lease: float,
+        gone: Callable[[str, str], None],
     ) -> None:
         """`gone` is told of a channel and a user, as `Listener.gone` is."""
         self._link = link
-        self._streams = streams
+        self._gets = gets
         self._prefix = prefix
         self._node = node
         self._gone = gone
@@ -59,8 +67,8 @@ class Rooms:
         self._tidied = 0.0
 
         self._stream = streams.keyed("places", told=True)
-        self._nodes = Nodes(link, self._stream, prefix, node, lease)
-        self._watching = Watching(link, self._stream, self._nodes, prefix, self._mine.__contains__)
+        self._nodes = Nodes(link, gets, self._stream, prefix, node, lease)
+        self._watching = Watching(link, gets, self._stream, self._nodes, prefix, self._mine.__contains__)
         self._nodes.died, self._nodes.revived, self._nodes.clear = self._watching.died, self._come_back, self._clear
         self._watching.known = self._known
 
@@ -68,9 +76,13 @@ class Rooms:
         """How many rooms this node has somebody in."""
         return len(self._mine)
 
+    @property
+    def garbage(self) -> int:
+        """What came, or was read, and was no entry about a room."""
+        return self._watching.garbage
+
     async def begin(self) -> None:
         """Say that this node lives, and hear of the others; raises `Unavailable`."""
-        await self._streams.ready(self._stream)
         self._nodes.listen()
         await self._nodes.load()
         self._nodes.beat()
@@ -141,8 +153,8 @@ class Rooms:
         if await self.places(inbox_channel(user), user):
             # Another session of the user has ended since.
             return None
-        answer = await self._watching.last(self._seen(user))
-        return None if answer.status else int(answer.body)
+        place, body = await self._gets.last(self._stream, self._seen(user))
+        return int(body) if place else None
 
     # ----------------------------------------------------------------------------------------- housekeeping
 

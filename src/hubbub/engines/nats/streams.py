@@ -20,7 +20,7 @@ from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.nats.acks import Error
 from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.notes import stamp_of
-from hubbub.errors import ConfigError, HubbubError, Unavailable
+from hubbub.errors import ConfigError, Unavailable
 
 __all__ = ["EPOCH", "Stream", "Streams"]
 
@@ -36,6 +36,8 @@ _IN_USE: Final = 10058
 _NO_SPACE: Final = (10047, 10028, 10077)
 # Seconds for which JetStream knows ids at least.
 _SHORTEST: Final = 0.1
+# Where it is one server, and more are wanted.
+_NO_CLUSTER: Final = 10074
 # Nanoseconds.
 _SECOND: Final = 1_000_000_000
 
@@ -86,7 +88,7 @@ class Streams:
         self._link = link
         self._prefix = prefix
         self._limits = limits
-        self._replicas = replicas
+        self.replicas = replicas
         self._streams: dict[str, Stream] = {}
         # Told when a stream has another epoch than it had.
         self.lost: Callable[[Stream], None] = lambda stream: None
@@ -140,18 +142,31 @@ class Streams:
             "retention": "limits",
             "discard": "old",
             "allow_direct": True,
-            "num_replicas": self._replicas,
+            "num_replicas": self.replicas,
         }
 
     # --------------------------------------------------------------------------------------------- looking
 
     async def ready(self, stream: Stream) -> None:
-        """Be sure that `stream` is there; raises `Unavailable`, `HubbubError`."""
-        if not stream.epoch:
-            async with stream.turn:
-                # Whoever was before may have looked.
-                if not stream.epoch:
-                    await self._look(stream)
+        """Be sure that `stream` is there; raises `Unavailable`."""
+        if stream.epoch:
+            return
+        async with stream.turn:
+            # Whoever was before may have looked.
+            if not stream.epoch:
+                await self._look_now(stream)
+
+    async def make_sure(self, stream: Stream) -> None:
+        """Nobody answers for `stream`: look what has become of it. Raises `Unavailable`."""
+        async with stream.turn:
+            await self._look_now(stream)
+
+    async def _look_now(self, stream: Stream) -> None:
+        try:
+            await self._look(stream)
+        except ConfigError as error:
+            log.error("%s", error)
+            raise Unavailable(str(error)) from None
 
     @property
     def doubted(self) -> bool:
@@ -165,7 +180,7 @@ class Streams:
             stream.doubted = True
 
     async def look_at_all(self) -> None:
-        """Look whether each stream is what it was; raises as `ready` does."""
+        """Look whether each stream is what it was; raises `Unavailable`, `ConfigError`."""
         for stream in list(self._streams.values()):
             await self.look(stream)
 
@@ -221,9 +236,10 @@ class Streams:
         # One that is gone says nothing: retention may have dropped it.
         return answer.status == 0 and stamp_of(answer.head) != stamp
 
-    async def beginning(self, stream: Stream) -> int:
-        """The first place in the stream, also where there is nothing in it; raises `Unavailable`."""
-        return self._good(await self._api(f"STREAM.INFO.{stream.name}"), stream).state.first_seq
+    async def extent(self, stream: Stream) -> tuple[int, int]:
+        """The first place in the stream, also where there is nothing in it, and the last; raises `Unavailable`."""
+        state = self._good(await self._api(f"STREAM.INFO.{stream.name}"), stream).state
+        return state.first_seq, state.last_seq
 
     async def _change(self, stream: Stream, epoch: str) -> str:
         """Give the stream another epoch, unless somebody has done so already."""
@@ -252,6 +268,11 @@ class Streams:
                 f"NATS has no space for the stream {stream.name} ({error.description}): "
                 "give it more, or lower history_bytes"
             )
-        if error.code == 503:
+        if error.err_code == _NO_CLUSTER:
+            raise ConfigError(
+                f"NATS keeps nothing on {self.replicas} servers ({error.description}): set nats_replicas to 1"
+            )
+        if error.code >= 500 or error.err_code == _NOT_FOUND:
+            # The latter where it was deleted in this moment.
             raise Unavailable(f"JetStream is not available: {error.description}")
-        raise HubbubError(f"NATS does not make the stream {stream.name}: {error.description}")
+        raise ConfigError(f"NATS does not make the stream {stream.name} ({error.description}): look at what it allows")

@@ -16,9 +16,10 @@ from typing import Any, Final
 import msgspec
 
 from hubbub.engines.nats.acks import ack_of
+from hubbub.engines.nats.gets import TOO_MANY, Gets
 from hubbub.engines.nats.link import Answer, Link, settle
 from hubbub.engines.nats.nodes import Nodes
-from hubbub.engines.nats.notes import pending_of, seq_of
+from hubbub.engines.nats.notes import seq_of
 from hubbub.engines.nats.places import token
 from hubbub.engines.nats.room import Entry, Room, decode_entry, encode_entry
 from hubbub.engines.nats.streams import Stream
@@ -40,7 +41,8 @@ _PATIENCE: Final = 2.0
 _AT_ONCE: Final = 200
 _PAGE: Final = 1_000
 _MOST: Final = 10_000
-_TOO_MANY: Final = 413
+# Readings of a copy that is behind.
+_TRIES: Final = 10
 
 
 class _Call:
@@ -60,7 +62,7 @@ class _Call:
 class Watched:
     """One room that this node hears of."""
 
-    __slots__ = ("asking", "calls", "channel", "idle", "kept", "read", "room", "sid", "waits")
+    __slots__ = ("again", "asking", "calls", "channel", "idle", "kept", "read", "reading", "room", "sid", "waits")
 
     def __init__(self, channel: str, read: asyncio.Future[None]) -> None:
         self.channel = channel
@@ -70,6 +72,9 @@ class Watched:
         # What came while the room is being read, and who waits for that; None: it is known.
         self.kept: list[Entry] | None = []
         self.read = read
+        # Whether it is being read, and whether that has to be done again because too much came.
+        self.reading = False
+        self.again = False
         # Entries of this node's that are on their way, by what it calls them.
         self.calls: dict[int, _Call] = {}
         # Who waits until everything up to a place is known, with the time since when.
@@ -82,9 +87,12 @@ class Watched:
 class Watching:
     """All rooms that this node hears of."""
 
-    def __init__(self, link: Link, stream: Stream, nodes: Nodes, prefix: str, needed: Callable[[str], bool]) -> None:
+    def __init__(
+        self, link: Link, gets: Gets, stream: Stream, nodes: Nodes, prefix: str, needed: Callable[[str], bool]
+    ) -> None:
         """`needed` says whether somebody of this node is in a room."""
         self._link = link
+        self._gets = gets
         self._stream = stream
         self._nodes = nodes
         self._subject = f"{prefix}.places."
@@ -93,6 +101,9 @@ class Watching:
         self._loop = asyncio.get_running_loop()
         # Told when a room has been read.
         self.known: Callable[[str, Room], None] = lambda channel, room: None
+
+        # What came, or was read, and was no entry.
+        self.garbage = 0
 
         # By channel, those first that were compared with the stream longest ago; and those with something to wait for.
         self._watched: dict[str, Watched] = {}
@@ -113,13 +124,10 @@ class Watching:
         if watched is None:
             watched = self._watched[channel] = Watched(channel, self._loop.create_future())
             watched.sid = self._link.subscribe(f"{self._bus}{token(channel)}.>", partial(self._heard, watched))
-            self._unread[watched] = None
-            self._work()
         watched.asking += 1
         self._leaving.pop(channel, None)
         try:
-            if watched.kept is not None:
-                await asyncio.shield(watched.read)
+            await self._is_known(watched)
         except BaseException:
             self.done(watched)
             raise
@@ -135,14 +143,21 @@ class Watching:
     async def current(self, watched: Watched) -> Room:
         """The room as it is at this moment, with everything that anybody has been told of; raises `Unavailable`."""
         seq = await self._last(watched)
-        if watched.kept is not None:
-            await asyncio.shield(watched.read)
+        await self._is_known(watched)
         if seq > watched.room.seq:
             known: asyncio.Future[None] = self._loop.create_future()
             watched.waits.append((seq, known, self._loop.time()))
             self._pressing[watched] = None
             await known
         return watched.room
+
+    async def _is_known(self, watched: Watched) -> None:
+        while watched.kept is not None:
+            if not watched.reading:
+                # It has not been read yet, or that has failed.
+                self._unread[watched] = None
+                self._work()
+            await asyncio.shield(watched.read)
 
     async def say(self, watched: Watched, entry: Entry) -> tuple[bool | None, int]:
         """Add an entry, and wait until it counts; returns what `Room.apply` says, and where it stands.
@@ -238,6 +253,7 @@ class Watching:
             del self._watched[watched.channel]
         for mapping in (self._pressing, self._unread, self._due):
             mapping.pop(watched, None)
+        self._leaving.pop(watched.channel, None)
         self._link.unsubscribe(watched.sid)
         self._fail(watched, Unavailable("the engine is not running"))
 
@@ -258,7 +274,9 @@ class Watching:
         try:
             entry = decode_entry(body, seq_of(head))
         except (msgspec.DecodeError, ValueError):
-            log.error("something came by the bus that no node of this version says, and is ignored")
+            if not self.garbage:
+                log.error("something came by the bus that no node of this version says, and is ignored")
+            self.garbage += 1
             return
         if watched.kept is None:
             self._take(watched, entry)
@@ -266,7 +284,7 @@ class Watching:
             watched.kept.append(entry)
         else:
             watched.kept.clear()
-            self._unread[watched] = None
+            watched.again = True
 
     def _take(self, watched: Watched, entry: Entry) -> None:
         room = watched.room
@@ -323,17 +341,25 @@ class Watching:
     async def _read(self, watched: Watched) -> None:
         if watched.kept is None:
             return
-        try:
-            entries = await self.entries(f"{self._subject}{token(watched.channel)}.>")
-        except Unavailable as error:
-            self._fail(watched, error)
-            # Read when it is asked for again, or when NATS is back.
-            if self._watched.get(watched.channel) is watched:
-                if watched.asking or self._needed(watched.channel):
-                    watched.read = self._loop.create_future()
-                else:
-                    self._forget(watched)
+        if watched.reading:
+            watched.again = True
             return
+        watched.reading = True
+        try:
+            watched.again = True
+            while watched.again:
+                watched.again = False
+                entries = await self._all(watched)
+        except Exception as error:
+            watched.reading = False
+            if not isinstance(error, Unavailable):
+                log.exception("a room could not be read")
+                error = Unavailable("the room cannot be read")
+            self._fail(watched, error)
+            # It is read when it is asked for, with the next comparison, or when NATS is back.
+            watched.read = self._loop.create_future()
+            return
+        watched.reading = False
         room = Room()
         for entry in entries:
             if entry.seq >= self._nodes.bar(entry.node) or entry.ends:
@@ -342,67 +368,65 @@ class Watching:
         # What this node has said itself, and not heard.
         for entry in entries:
             self._answer(watched, entry, entry.user not in room if entry.ends else room.came_with(entry))
-        kept, watched.kept = watched.kept or [], None
+        kept, watched.kept = watched.kept, None
         for entry in kept:
             self._take(watched, entry)
         if not watched.read.done():
             watched.read.set_result(None)
-        self._release(watched)
-        self.known(watched.channel, watched.room)
+        # They have waited since before it was read: what they wait for has ended, where it is not there.
+        waits, watched.waits = watched.waits, []
+        for _, known, _ in waits:
+            settle(known, None)
+        self.known(watched.channel, room)
+
+    async def _all(self, watched: Watched) -> list[Entry]:
+        """All entries about a room, as new as the question."""
+        least = await self._last(watched) if self._gets.copies else 0
+        for _ in range(_TRIES):
+            entries = await self.entries(f"{self._subject}{token(watched.channel)}.>")
+            if not least or (entries and entries[-1].seq >= least):
+                return entries
+            # Of a copy that is behind, or what was the newest has ended meanwhile.
+            await asyncio.sleep(_LATE)
+        raise Unavailable("the copies of JetStream are behind")
 
     async def _compare(self, watched: Watched) -> None:
         try:
-            if await self._last(watched) > watched.room.seq and watched.kept is None:
+            if watched.kept is not None:
+                await self._is_known(watched)
+            elif await self._last(watched) > watched.room.seq:
+                # It may be on its way.
                 await asyncio.sleep(_LATE)
                 if await self._last(watched) > watched.room.seq and watched.kept is None:
                     self.read(watched)
         except Unavailable:
             # There is a next time.
             pass
+        except Exception:
+            log.exception("a room could not be compared with its stream")
 
     async def _last(self, watched: Watched) -> int:
-        answer = await self.last(f"{self._subject}{token(watched.channel)}.>")
-        return 0 if answer.status else seq_of(answer.head)
-
-    async def last(self, subjects: str) -> Answer:
-        """The newest message under subjects, with a status where there is none; raises `Unavailable`."""
-        asked = msgspec.json.encode({"last_by_subj": subjects})
-        try:
-            answer = await self._link.call(f"$JS.API.DIRECT.GET.{self._stream.name}", asked)
-        except TimeoutError:
-            raise Unavailable("NATS does not answer") from None
-        if answer.status and answer.status != 404:
-            raise Unavailable("JetStream is away")
-        return answer
+        seq, _ = await self._gets.last(self._stream, f"{self._subject}{token(watched.channel)}.>")
+        return seq
 
     async def entries(self, subjects: str) -> list[Entry]:
         """What is written under subjects, in the order of the stream; raises `Unavailable`."""
-        answers = await self._ask({"multi_last": [subjects]})
-        if answers[-1].status == _TOO_MANY:
-            answers, begin = [], 1
-            while True:
-                part = await self._ask({"seq": begin, "next_by_subj": subjects, "batch": _PAGE})
-                answers += part[:-1]
-                if not pending_of(part[-1].head) or len(part) == 1:
-                    break
-                begin = seq_of(part[-2].head) + 1
-        elif answers[-1].status not in (204, 404):
-            raise Unavailable("JetStream is away")
-        else:
-            answers = answers[:-1]
+        part = await self._gets.many(self._stream, multi_last=[subjects])
+        answers, begin = part.answers, 1
+        while part.status == TOO_MANY or part.pending:
+            part = await self._gets.many(self._stream, seq=begin, next_by_subj=subjects, batch=_PAGE)
+            answers += part.answers
+            if part.answers:
+                begin = seq_of(part.answers[-1].head) + 1
         found = []
         for answer in answers:
             try:
                 found.append(decode_entry(answer.body, seq_of(answer.head)))
             except (msgspec.DecodeError, ValueError):
-                log.error("an entry about a room cannot be read, and is passed over")
+                if not self.garbage:
+                    log.error("an entry about a room cannot be read, and is passed over")
+                self.garbage += 1
         return sorted(found, key=lambda entry: entry.seq)
-
-    async def _ask(self, asked: dict[str, Any]) -> list[Answer]:
-        try:
-            return await self._link.read(f"$JS.API.DIRECT.GET.{self._stream.name}", msgspec.json.encode(asked))
-        except TimeoutError:
-            raise Unavailable("NATS does not answer") from None
 
     def _of(self, entry: Entry) -> str:
         return f"{self._subject}{token(entry.channel)}.{token(entry.node)}.{token(entry.user)}.{token(entry.session)}"

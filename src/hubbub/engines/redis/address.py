@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
-from functools import lru_cache
 from typing import Final
 from urllib.parse import parse_qs, unquote
 
 from msgspec import Struct
 
+from hubbub.engines.tls import PARAMETERS, client_context
 from hubbub.errors import ConfigError
 
 __all__ = ["Address", "Endpoint"]
@@ -27,8 +26,7 @@ _URL: Final = re.compile(
 )
 _HOST: Final = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?")
 
-# Parameters of the URL, by the names that redis-py gives them.
-_SECURE: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+# Parameters of the URL, by the names that redis-py gives them, like those of TLS.
 _SENTINEL: Final = ("sentinel_user", "sentinel_password")
 
 
@@ -80,7 +78,7 @@ class Address(Struct, frozen=True, kw_only=True):
             raise ConfigError(f"the engine's URL names no database: {_FORM}")
         if cluster and int(database):
             raise ConfigError(f"the engine's URL names a database, and a cluster has none: {_FORM}")
-        more = _parameters(parts["query"], (*(_SECURE if secure else ()), *(_SENTINEL if sentinels else ())))
+        more = _parameters(parts["query"], (*(PARAMETERS if secure else ()), *(_SENTINEL if sentinels else ())))
         return cls(
             endpoints=_endpoints(parts["hosts"], 26379 if sentinels else 6379, many=sentinels or cluster),
             cluster=cluster,
@@ -99,9 +97,7 @@ class Address(Struct, frozen=True, kw_only=True):
         """How TLS is spoken, or None; raises `ConfigError` where a file cannot be read."""
         if self.authorities is None:
             return None
-        names = self.authorities, self.certificate, self.key
-        changed = tuple(os.stat(name).st_mtime_ns for name in names if name and os.path.exists(name))
-        return _context(*names, changed)
+        return client_context(self.authorities, self.certificate, self.key)
 
     def __str__(self) -> str:
         places = ", ".join(map(str, self.endpoints))
@@ -111,26 +107,6 @@ class Address(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<Redis at {self}>"
-
-
-@lru_cache(4)
-def _context(authorities: str, certificate: str, key: str, changed: tuple[int, ...]) -> ssl.SSLContext:
-    """Made once for all connections, until a file has `changed`: those of the system are read for 20 ms."""
-    try:
-        context = ssl.create_default_context(cafile=authorities or None)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"the authorities in {authorities} cannot be read ({error}): name a PEM file in ssl_ca_certs"
-        ) from None
-    if certificate:
-        try:
-            context.load_cert_chain(certificate, key or None)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(
-                f"the certificate in {certificate} cannot be used ({error}): "
-                "name PEM files in ssl_certfile and ssl_keyfile"
-            ) from None
-    return context
 
 
 def _endpoints(hosts: str, default: int, *, many: bool) -> tuple[Endpoint, ...]:

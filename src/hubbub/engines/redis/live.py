@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from hubbub.engines.base import Accepted
 from hubbub.engines.redis.bus import Note
@@ -183,8 +183,11 @@ class Live:
         for publication, origin in zip(found.publications, found.origins, strict=True):
             seq = publication.seq or 0
             if seq > self.told:
-                self._tell(publication, origin, seq)
-                self._settle(seq)
+                settled = self._held_at(seq)
+                instead = any(not accepted.duplicate for _, accepted in settled)
+                self._tell(publication, origin if instead else None, seq)
+                for submission, accepted in settled:
+                    self.finish(submission, accepted)
         if found.more:
             self.fill()
         else:
@@ -216,8 +219,8 @@ class Live:
         """Whoever has waited since then has waited long enough: neither the bus nor the log can be had."""
         for submission, accepted, held in list(self._held.values()):
             if held <= since:
-                # Redis has it, whenever the listeners will be told.
-                self.finish(submission, accepted)
+                # Redis has it, whenever the listeners will be told, the sender's session among them.
+                self.finish(submission, structs.replace(accepted, duplicate=True))
         for wait in [wait for wait in self._waits if wait.since <= since]:
             self._waits.remove(wait)
             wait.told(Unavailable("Redis is away"))
@@ -234,6 +237,8 @@ class Live:
 
     def _take(self, note: Note) -> bool:
         """Tell what follows; False where something is missing before it, and it was kept aside."""
+        submission = self.submissions.get(note.tag) if note.tag else None
+        again = note.kind == "d"
         if note.kind == "m":
             if note.epoch != self.epoch or note.seq > self.told + 1:
                 self.fill()
@@ -241,14 +246,18 @@ class Live:
                 return False
             if note.seq > self.told:
                 assert note.publication is not None
-                self._tell(note.publication, note.origin, note.seq)
+                # Whoever is not to be told gets the answer for it, now. One that was answered otherwise is told: the
+                # answer was lost, and an error instead of it.
+                answered = bool(note.tag) and submission is None
+                self._tell(note.publication, None if answered else note.origin, note.seq)
+            else:
+                # It has been told from the log, to all: the answer to the first try was lost.
+                again = True
         elif note.publication is not None and self.wanted:
             self._ears.tell(self.name, note.publication, note.origin)
-        submission = self.submissions.get(note.tag) if note.tag else None
         if submission is not None:
             # In the very moment: for a sender without an echo the answer stands for the message.
-            seq = None if note.kind == "v" else note.seq
-            self.finish(submission, Accepted(note.epoch, seq, note.kind == "d"))
+            self.finish(submission, Accepted(note.epoch, None if note.kind == "v" else note.seq, again))
         if self._waits:
             self._release()
         return True
@@ -258,11 +267,13 @@ class Live:
         if self.wanted:
             self._ears.tell(self.name, publication, origin)
 
-    def _settle(self, seq: int) -> None:
-        """What was submitted here has been told from the log."""
-        for submission, accepted, _ in list(self._held.values()):
-            if accepted.seq == seq and accepted.epoch == self.epoch:
-                self.finish(submission, accepted)
+    def _held_at(self, seq: int) -> list[tuple[Submission, Accepted]]:
+        """What was submitted here, and stands at `seq`."""
+        return [
+            (submission, accepted)
+            for submission, accepted, _ in self._held.values()
+            if accepted.seq == seq and accepted.epoch == self.epoch
+        ]
 
     def _lose(self) -> None:
         if self.wanted:

@@ -36,8 +36,9 @@ class Rooms:
 
         # What this node has entered, so that it can do so again: by channel, user and session, since when.
         self._entered: dict[str, dict[tuple[str, str], int]] = {}
-        # Places that may still be taken, though they should not: the answer was lost. Left with the next lease.
-        self._ghosts: set[tuple[str, str, str]] = set()
+        # Places that may still be taken, though they should not: the answer was lost. Left with the next lease; then
+        # it is told where others had been told of the coming.
+        self._ghosts: dict[tuple[str, str, str], bool] = {}
 
     def __len__(self) -> int:
         """How many rooms this node has somebody in."""
@@ -48,11 +49,11 @@ class Rooms:
         try:
             news = await self._enter(channel, user, session, now, capacity)
         except BaseException:
-            self._ghosts.add((channel, user, session))
+            self._ghosts.setdefault((channel, user, session), False)
             raise
         if news < 0:
             raise RoomFull
-        self._ghosts.discard((channel, user, session))
+        self._ghosts.pop((channel, user, session), None)
         self._entered.setdefault(channel, {}).setdefault((user, session), now)
         return bool(news)
 
@@ -65,7 +66,7 @@ class Rooms:
         try:
             return await self._leave(channel, user, session, seen)
         except BaseException:
-            self._ghosts.add((channel, user, session))
+            self._ghosts[channel, user, session] = True
             raise
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
@@ -103,10 +104,14 @@ class Rooms:
         alive, *dead = await self._lease_anew()
         if not alive:
             await self._come_back()
-        for ghost in list(self._ghosts):
-            if (ghost[1], ghost[2]) not in self._entered.get(ghost[0], {}):
-                await self._leave(*ghost, 0)
-            self._ghosts.discard(ghost)
+        for ghost, tells in list(self._ghosts.items()):
+            channel, user, session = ghost
+            if (user, session) not in self._entered.get(channel, {}):
+                # It may have been done the first time, and nobody have heard so.
+                last = await self._leave(*ghost, 0) or (tells and not await self.places(channel, user))
+                if tells and last:
+                    self._node.gone(channel, user)
+            self._ghosts.pop(ghost, None)
         for node in dead:
             await self._clear(node.decode())
 

@@ -36,7 +36,7 @@ class Nodes(OneEngine):
 
             assert ear.texts() == peers_ear.texts()
             assert sorted(ear.texts()) == sorted([*texts, "last"])
-            assert peers_ear.told[-1].origin == "s1"
+            assert ear.told[-1].origin == "s1"
             assert retry.duplicate
             assert await peer.position(LOBBY) == await engine.position(LOBBY)
         finally:

@@ -1,0 +1,169 @@
+"""Direct gets: what stands in a stream, asked of JetStream without a consumer; any number may be on their way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from hubbub.engines.nats.acks import Error
+from hubbub.engines.nats.link import Answer, Link, settle
+from hubbub.engines.nats.notes import pending_of, seq_of
+from hubbub.engines.nats.streams import Stream, Streams
+from hubbub.errors import Unavailable
+
+__all__ = ["TOO_MANY", "Gets", "Part"]
+
+T = TypeVar("T")
+
+TOO_MANY: Final = 413
+"""The status of a `Part` that was asked for the newest of more subjects than are answered at once."""
+
+# Answers of many messages that are on their way at once, and questions that wait for their turn. NATS cuts off whoever
+# has asked for more than it can take (64 MB); so after an interruption fewer are asked, and then more and more.
+_AT_ONCE: Final = 64
+_WAITING: Final = 50_000
+_NOTHING: Final = 404
+_END: Final = 204
+_GONE: Final = 503
+
+
+class Part(Struct, frozen=True):
+    """Some messages, and how many follow that were asked for, too."""
+
+    answers: list[Answer]
+    pending: int = 0
+    # `TOO_MANY`, or 0.
+    status: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many there are in all."""
+        return len(self.answers) + self.pending
+
+    @property
+    def first(self) -> int:
+        """Where the first of them stands, 0 where there is none."""
+        return seq_of(self.answers[0].head) if self.answers else 0
+
+
+class _Message(Struct, frozen=True):
+    seq: int
+    data: bytes = b""
+
+
+class _Newest(Struct, frozen=True):
+    message: _Message | None = None
+    error: Error | None = None
+
+
+class _Gone(Unavailable):
+    """Nobody answers for the stream."""
+
+
+class Gets:
+    """Asks for messages of streams; each question raises `Unavailable`."""
+
+    def __init__(self, link: Link, streams: Streams) -> None:
+        self._link = link
+        self._streams = streams
+        # Any server that has a copy answers, and may be behind. Only the one that leads knows what is newest.
+        self.copies = streams.replicas > 1
+        # How many answers may be on their way, how many are, and what waits for its turn.
+        self._most = _AT_ONCE
+        self._under_way = 0
+        self._turn: deque[tuple[Stream, dict[str, Any], asyncio.Future[Part]]] = deque()
+
+    async def one(self, stream: Stream, **asked: Any) -> Answer | None:
+        """One message, or None: at `seq`; from there on the `next_by_subj`; or the `last_by_subj`."""
+        return await self._sure(stream, partial(self._one, stream, asked))
+
+    async def last(self, stream: Stream, subjects: str) -> tuple[int, bytes]:
+        """Where the newest message under `subjects` stands, and what is in it; 0 where there is none."""
+        if not self.copies:
+            answer = await self.one(stream, last_by_subj=subjects)
+            return (0, b"") if answer is None else (seq_of(answer.head), answer.body)
+        await self._streams.ready(stream)
+        found = await self._link.api(f"STREAM.MSG.GET.{stream.name}", {"last_by_subj": subjects}, _Newest)
+        if found.error is not None and found.error.code != _NOTHING:
+            raise Unavailable(f"JetStream cannot be read: {found.error.description}")
+        return (0, b"") if found.message is None else (found.message.seq, found.message.data)
+
+    async def many(self, stream: Stream, **asked: Any) -> Part:
+        """A `batch` of messages from `seq` on (`next_by_subj`), or the newest of each subject (`multi_last`)."""
+        return await self._sure(stream, partial(self._many, stream, asked))
+
+    def away(self) -> None:
+        """The connection has ended, perhaps because it could not take what was asked."""
+        self._most = max(1, self._most // 4)
+
+    async def _sure(self, stream: Stream, ask: Callable[[], Awaitable[T]]) -> T:
+        await self._streams.ready(stream)
+        try:
+            return await ask()
+        except _Gone:
+            # It is made anew where it has been deleted; for one that is only on its way to another server, this waits.
+            await self._streams.make_sure(stream)
+            return await ask()
+
+    def _one(self, stream: Stream, asked: dict[str, Any]) -> asyncio.Future[Answer | None]:
+        found: asyncio.Future[Answer | None] = self._link.loop.create_future()
+
+        def answered(outcome: Answer | Exception) -> None:
+            if not isinstance(outcome, Answer):
+                settle(found, Unavailable("NATS does not answer"))
+            elif outcome.status in (0, _NOTHING):
+                settle(found, None if outcome.status else outcome)
+            else:
+                settle(found, _failure(outcome.status))
+
+        self._link.ask(_subject(stream), msgspec.json.encode(asked), answered)
+        return found
+
+    def _many(self, stream: Stream, asked: dict[str, Any]) -> asyncio.Future[Part]:
+        if len(self._turn) >= _WAITING:
+            raise Unavailable("too much waits to be read")
+        found: asyncio.Future[Part] = self._link.loop.create_future()
+        self._turn.append((stream, asked, found))
+        self._ask()
+        return found
+
+    def _ask(self) -> None:
+        while self._turn and self._under_way < self._most:
+            stream, asked, found = self._turn.popleft()
+            if found.done():
+                # Nobody waits for it any more.
+                continue
+            try:
+                answered = partial(self._answered, found)
+                self._link.ask(_subject(stream), msgspec.json.encode(asked), answered, batch=True)
+            except Unavailable as error:
+                settle(found, error)
+            else:
+                self._under_way += 1
+
+    def _answered(self, found: asyncio.Future[Part], outcome: list[Answer] | Exception) -> None:
+        self._under_way -= 1
+        if isinstance(outcome, list):
+            self._most = min(_AT_ONCE, self._most + 1)
+            *answers, last = outcome
+            if last.status in (_END, _NOTHING):
+                settle(found, Part(answers, pending_of(last.head)))
+            else:
+                settle(found, Part([], status=TOO_MANY) if last.status == TOO_MANY else _failure(last.status))
+        else:
+            settle(found, Unavailable("NATS does not answer"))
+        self._ask()
+
+
+def _subject(stream: Stream) -> str:
+    return f"$JS.API.DIRECT.GET.{stream.name}"
+
+
+def _failure(status: int) -> Unavailable:
+    return _Gone("JetStream is away") if status == _GONE else Unavailable(f"JetStream cannot be read (status {status})")
