@@ -271,3 +271,26 @@ def test_no_more_rights_than_the_documentation_says(tmp_path: Path) -> None:
             assert ear.texts() == ["one", "moment"] and contents(page.publications) == ["one"]
 
     run(main())
+
+
+def test_who_missed_nothing_goes_on_though_the_past_is_gone(tmp_path: Path) -> None:
+    """JetStream cannot say so, but a node that has listened all the while knows it; one that has not is not sure."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear):
+                one = await engine.publish(LOBBY, a_publication("one"))
+                await engine.publish("room:den", a_publication("elsewhere"))
+                nats.ask("$JS.API.STREAM.PURGE.hubbub-rooms")
+                other = NatsEngine(nats.url)
+                await other.start(Ear(), "node.2")
+                silent = [await asking.after(LOBBY, one.seq or 0, 10) for asking in (engine, other)]
+                two = await engine.publish(LOBBY, a_publication("two"))
+                await other.stop()
+
+                assert [found.complete for found in silent] == [True, False]
+                assert silent[0].position.seq == one.seq
+                assert two.prev == ear.told[-1].publication.prev == one.seq
+                assert ear.lost_channels == []
+
+    run(main())

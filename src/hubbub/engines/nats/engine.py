@@ -211,8 +211,12 @@ class NatsEngine:
         live = parts.listening.get(channel)
         if not found.complete and live is not None and live.follows(found.epoch, seq):
             found = replace(found, complete=True)
-        # Who stands where nothing follows stands at the end.
-        return await self._page(parts, channel, found, max(end.seq, seq) if found.complete else end.seq)
+            if found.notes:
+                first = found.notes[0].publication
+                first.prev = None if first.seq == seq + 1 else seq
+        # Who stands where nothing follows stands at the end, wherever else that may be said to be.
+        at_end = found.complete and not end.last > seq and not found.notes
+        return await self._page(parts, channel, found, seq if at_end else end.seq)
 
     async def before(self, channel: str, seq: int | None, limit: int) -> Page:
         """See `Engine.before`."""
@@ -275,17 +279,24 @@ class NatsEngine:
     async def _tick(self, parts: _Parts) -> None:
         loop = asyncio.get_running_loop()
         self._looked = loop.time()
+        ticks: tuple[Callable[[float], None], ...] = (
+            parts.link.tick,
+            parts.publishing.tick,
+            parts.listening.tick,
+            *parts.rooms.ticks,
+            partial(self._look, parts),
+        )
         while True:
             await asyncio.sleep(_TICK)
-            try:
-                self._look(parts, loop.time())
-            except Exception:
-                # A fault of ours, in one look: the next one must come.
-                log.exception("the engine's clock failed")
+            now = loop.time()
+            for tick in ticks:
+                try:
+                    tick(now)
+                except Exception:
+                    # A fault of ours, in one part: the others, and the next look, must come.
+                    log.exception("the engine's clock failed")
 
     def _look(self, parts: _Parts, now: float) -> None:
-        for part in (parts.link, parts.publishing, parts.listening, parts.rooms):
-            part.tick(now)
         due = now - self._looked > _LOOK or parts.streams.doubted
         if due and parts.link.serves and (self._looking is None or self._looking.done()):
             self._looked = now

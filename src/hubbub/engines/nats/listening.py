@@ -101,6 +101,8 @@ class Listening:
                 ends = await asyncio.gather(*(self._reader.end(live.name) for live in part))
                 for live, end in zip(part, ends, strict=True):
                     live.open(end, time.time())
+                    # It may be another log already: that of one was read after that of another.
+                    live.begin_anew(live.stream.epoch)
         except BaseException:
             for live in new:
                 self._forget(live)

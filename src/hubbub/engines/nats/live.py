@@ -178,7 +178,8 @@ class Live:
         if found.epoch != self.epoch:
             self.begin_anew(found.epoch)
             return
-        if not found.complete and not self._anew:
+        if not found.complete:
+            # Of another log, too: who has begun in that meanwhile may miss something.
             self._lose()
         for note in found.notes:
             seq = note.seq or 0
@@ -198,7 +199,12 @@ class Live:
 
     def compared(self, ends: Ends, first: int) -> None:
         """It has been looked where the log ends; `first`: the first place in the stream, or 0 not to look at that."""
-        if not self.epoch or ends.epoch != self.epoch or self._kept is not None:
+        if not self.epoch:
+            return
+        if ends.epoch != self.epoch:
+            self.begin_anew(ends.epoch)
+        if self._kept is not None:
+            # It is being read anyway.
             return
         if ends.last > self.told:
             self.fill()
@@ -276,6 +282,9 @@ class Live:
             self._tell(note, seq)
             # In the very moment: for a sender without an echo the answer stands for the message.
             self._answer(note)
+        elif seconds(note.stamp) > self._since():
+            # Newer than what was told, with a number that has been: most likely it is another log.
+            self.stream.doubted = True
         if self._waits:
             self._release()
         return True

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Final
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -24,6 +26,8 @@ from hubbub.engines.nats.streams import Stream, Streams
 __all__ = ["Ends", "Found", "Reader"]
 
 log = logging.getLogger("hubbub.engines.nats")
+
+T = TypeVar("T")
 
 # Bytes of one answer, beyond which JetStream cuts it short.
 _BYTES: Final = 262_144
@@ -71,15 +75,32 @@ class Reader:
 
     async def end(self, channel: str) -> Ends:
         """Where the channel ends; raises `Unavailable`."""
-        stream, place = await self.stream(channel)
+        return await self._of_one_log(channel, self._end)
+
+    async def after(self, channel: str, seq: int, limit: int) -> Found:
+        """Up to `limit` messages that follow `seq`; raises `Unavailable`."""
+        return await self._of_one_log(channel, partial(self._after, seq=seq, limit=limit))
+
+    async def before(self, channel: str, seq: int, limit: int) -> Found:
+        """The last `limit` messages before `seq`; raises `Unavailable`."""
+        return await self._of_one_log(channel, partial(self._before, seq=seq, limit=limit))
+
+    async def _of_one_log(self, channel: str, read: Callable[[Stream, Place], Awaitable[T]]) -> T:
+        """What was read, unless the stream has turned out to be another one meanwhile: then it is read again."""
+        while True:
+            stream, place = await self.stream(channel)
+            epoch = stream.epoch
+            found = await read(stream, place)
+            if stream.epoch == epoch:
+                return found
+
+    async def _end(self, stream: Stream, place: Place) -> Ends:
         # Seen before it is asked: so where the channel has nothing, it has nothing up to there.
         epoch, seen = stream.epoch, stream.seen
         last, _ = await self._gets.last(stream, place.subject)
         return Ends(epoch, last, last or seen)
 
-    async def after(self, channel: str, seq: int, limit: int) -> Found:
-        """Up to `limit` messages that follow `seq`; raises `Unavailable`."""
-        stream, place = await self.stream(channel)
+    async def _after(self, stream: Stream, place: Place, *, seq: int, limit: int) -> Found:
         epoch, size = stream.epoch, place.retention.size
         part = await self._part(stream, place, max(seq, 1), limit + 2)
         answers, before = part.answers, seq
@@ -100,9 +121,7 @@ class Reader:
         complete = complete and len(young) == len(notes)
         return Found(epoch, young, complete, len(answers) > limit or part.pending > 0)
 
-    async def before(self, channel: str, seq: int, limit: int) -> Found:
-        """The last `limit` messages before `seq`; raises `Unavailable`."""
-        stream, place = await self.stream(channel)
+    async def _before(self, stream: Stream, place: Place, *, seq: int, limit: int) -> Found:
         epoch = stream.epoch
         begin = await self._begin(stream, place, seq, limit + 1)
         answers, beyond = await self._between(stream, place, begin, seq)
@@ -154,7 +173,7 @@ class Reader:
 
     async def _whole(self, stream: Stream, place: Place, seq: int) -> bool:
         """Whether nothing behind `seq` has been dropped, where not too many of the channel are there."""
-        before, first = await asyncio.gather(self._before(stream, place, seq), self.first(stream))
+        before, first = await asyncio.gather(self._there(stream, place, seq), self.first(stream))
         return before or first <= seq + 1
 
     async def extent(self, channel: str) -> int:
@@ -168,7 +187,7 @@ class Reader:
         first = await self._gets.one(stream, seq=1, next_by_subj=">")
         return seq_of(first.head) if first is not None else (await self._streams.extent(stream))[0]
 
-    async def _before(self, stream: Stream, place: Place, seq: int) -> bool:
+    async def _there(self, stream: Stream, place: Place, seq: int) -> bool:
         """Whether a message of the channel is there that is not behind `seq`."""
         if not seq:
             return False
