@@ -114,7 +114,7 @@ class Reader:
             before = part.first
             answers = answers[1:]
         else:
-            complete = await self._whole(stream, place, seq)
+            complete = await self._whole(stream, place, seq, part.count)
             if not complete:
                 # Whatever was before the first, nobody is told of it.
                 before = part.first - 1
@@ -181,10 +181,12 @@ class Reader:
                 high = (middle, part.count)
         return 1 if low[0] <= oldest[0] else low[0]
 
-    async def _whole(self, stream: Stream, place: Place, seq: int) -> bool:
+    async def _whole(self, stream: Stream, place: Place, seq: int, count: int) -> bool:
         """Whether nothing behind `seq` has been dropped, where not too many of the channel are there."""
         before, first = await asyncio.gather(self._there(stream, place, seq), self.first(stream))
-        return before or first <= seq + 1
+        resized, most = stream.resized
+        # Where less was kept at that time: what is there now is fewer than that.
+        return before or (first <= seq + 1 and (seq >= resized or count < most))
 
     async def extent(self, channel: str) -> int:
         """How far the stream of the channel goes: nobody can stand beyond that. Raises `Unavailable`."""
