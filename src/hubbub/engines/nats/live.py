@@ -188,9 +188,12 @@ class Live:
             if self._anew and seconds(note.stamp) <= self._since():
                 # It was in the log before, and has been told.
                 self.told = self.newest = seq
-            else:
-                self._tell(note, seq)
-                self._settle(note)
+                continue
+            if found.complete and note is found.notes[0]:
+                # It was read after a place where perhaps no message stands, and where no reader is.
+                note.publication.prev = None if self.newest == seq - 1 else self.newest
+            self._tell(note, seq)
+            self._settle(note)
         if found.more:
             self.fill()
         else:
