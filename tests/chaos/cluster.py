@@ -23,8 +23,9 @@ class Cluster:
 
     def __init__(self, plan: Plan) -> None:
         self._chance = Random(f"{plan.seed} cluster")
-        shared = SHARED.get(plan.engine)
-        self.engine: EngineUnderTest | None = shared and shared(plan.directory / plan.engine, forgets=plan.forgets)
+        self.engine: EngineUnderTest | None = None
+        if plan.engine in SHARED:
+            self.engine = SHARED[plan.engine](plan.directory / plan.engine, forgets=plan.forgets)
 
         # One for each node, where there is an engine to share.
         self.links = [Link(self._to_engine) for _ in range(plan.nodes)] if self.engine is not None else []

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from support.nats import Nats
 from support.redis import Redis
 
-__all__ = ["SHARED", "EngineUnderTest", "RedisUnderTest"]
+__all__ = ["SHARED", "EngineUnderTest"]
 
 
 class EngineUnderTest(Protocol):
     """A server that nodes share, as a process of its own, at one port for its whole life."""
 
-    name: str
-    """In the words of the report."""
+    deafens: ClassVar[bool]
+    """Whether nodes hear by connections of their own, which it can end."""
+
+    empties: ClassVar[bool]
+    """Whether everything in it may be deleted while it runs, and nodes know at once."""
+
+    def __init__(self, folder: Path, *, forgets: bool) -> None:
+        """`forgets`: it keeps nothing over a restart; `folder`: where it keeps it otherwise."""
 
     @property
     def port(self) -> int:
@@ -38,16 +46,17 @@ class EngineUnderTest(Protocol):
         """Let it go on."""
 
     async def deafen(self) -> int:
-        """End all connections by which nodes hear; how many those were."""
+        """End all connections by which nodes hear; how many those were. Not asked where `deafens` is false."""
 
     async def empty(self) -> None:
-        """Delete everything in it, while it runs."""
+        """Delete everything in it, while it runs. Not asked where `empties` is false."""
 
 
 class RedisUnderTest:
-    """A Redis; `forgets`: it keeps nothing on disk, and everything is lost with each restart."""
+    """A Redis."""
 
-    name = "Redis"
+    deafens: ClassVar[bool] = True
+    empties: ClassVar[bool] = True
 
     def __init__(self, folder: Path, *, forgets: bool) -> None:
         folder.mkdir()
@@ -89,5 +98,54 @@ class RedisUnderTest:
         await asyncio.to_thread(self._redis.command, "FLUSHALL")
 
 
-SHARED = {"redis": RedisUnderTest}
+class NatsUnderTest:
+    """A NATS, with its streams on disk."""
+
+    # A node has one connection for everything, which a cut link ends as well.
+    deafens: ClassVar[bool] = False
+    # Nobody deletes streams by one command, and it takes some moments until nodes know that one has been made anew.
+    empties: ClassVar[bool] = False
+
+    def __init__(self, folder: Path, *, forgets: bool) -> None:
+        folder.mkdir()
+        self._forgets = forgets
+        self._nats = Nats(folder)
+
+    @property
+    def port(self) -> int:
+        """See `EngineUnderTest.port`."""
+        return self._nats.port
+
+    def url(self, port: int) -> str:
+        """See `EngineUnderTest.url`."""
+        return f"nats://127.0.0.1:{port}"
+
+    async def start(self) -> None:
+        """See `EngineUnderTest.start`."""
+        if self._forgets:
+            await asyncio.to_thread(shutil.rmtree, self._nats.store, ignore_errors=True)
+        await asyncio.to_thread(self._nats.start)
+
+    async def kill(self) -> None:
+        """See `EngineUnderTest.kill`."""
+        await asyncio.to_thread(self._nats.kill)
+
+    def freeze(self) -> None:
+        """See `EngineUnderTest.freeze`."""
+        self._nats.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """See `EngineUnderTest.thaw`."""
+        self._nats.signal(signal.SIGCONT)
+
+    async def deafen(self) -> int:
+        """See `EngineUnderTest.deafen`."""
+        raise NotImplementedError
+
+    async def empty(self) -> None:
+        """See `EngineUnderTest.empty`."""
+        raise NotImplementedError
+
+
+SHARED: dict[str, type[EngineUnderTest]] = {"redis": RedisUnderTest, "nats": NatsUnderTest}
 """By the name on the command line."""

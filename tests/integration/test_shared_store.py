@@ -252,18 +252,17 @@ class TestStore:
             async with self.running(data=str(small)) as (running, url):
                 child = running._child
                 filler.write_bytes(b"x" * (shutil.disk_usage(small).free - 300_000))
+                await asked(url, b"STREAM.CREATE.s", b'{"name":"s","subjects":["s"],"storage":"file"}')
                 _, writer = await enter(url)
-                made = b'{"name":"s","subjects":["s"],"storage":"file"}'
-                writer.write(b"PUB $JS.API.STREAM.CREATE.s %d\r\n%s\r\n" % (len(made), made))
                 for _ in range(10):
                     writer.write(b"PUB s 100000\r\n" + b"x" * 100_000 + b"\r\n")
                 await eventually(lambda: len(looks) >= 3)
+                await left(writer)
 
                 assert not any(looks) and running._child is child
                 filler.unlink()
                 await eventually(lambda: running._child is not child)
                 await answers(url)
-                await left(writer)
 
         run(main(), logs_errors=True)
 
@@ -359,7 +358,7 @@ async def enter(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
 
 async def left(writer: asyncio.StreamWriter) -> None:
     """Close the connection, which the other end may have done before."""
-    writer.close()
+    writer.transport.abort()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
 

@@ -24,6 +24,8 @@ EXCEPTIONS = {
     ("cli/serve.py", "importlib"): "the application, which the operator names on the command line",
     ("client/client.py", "importlib"): "the version of the package",
     ("engines/redis/scripts.py", "importlib"): "files of the package's own",
+    ("supervisor/process.py", "create_subprocess_exec"): "workers and a nats-server: the operator's command, no shell",
+    ("supervisor/process.py", "ctypes"): "one call of the C library, with numbers of our own",
     ("engines/sqlite/mark.py", "subprocess"): "the boot's id on macOS: a fixed command, and no shell",
 }
 SHELLS = {"system", "popen", "spawnl", "spawnv", "execv", "execl", "getoutput", "getstatusoutput"}

@@ -90,17 +90,19 @@ class Store:
         """Start it; its URL, with the password. Raises `ConfigError`."""
         self._program = _program()
         async with contextlib.AsyncExitStack() as undo:
-            temporary = Path(tempfile.mkdtemp(prefix="hubbub-"))
-            undo.push_async_callback(asyncio.to_thread, shutil.rmtree, temporary, ignore_errors=True)
-            self._lock = self._hold(temporary)
+            home = Path(self._data)
+            if not self._data:
+                home = Path(tempfile.mkdtemp(prefix="hubbub-"))
+                undo.push_async_callback(asyncio.to_thread, shutil.rmtree, home, ignore_errors=True)
+            self._lock = self._hold(home)
             undo.callback(os.close, self._lock)
+            self._folder, self._file = home / FOLDER, home / "nats.conf"
             if self._data:
                 # Not inside of what is nats-server's.
-                self._mark = Mark(Path(self._data) / f"{FOLDER}.mark", safe=self._full)
+                self._mark = Mark(home / f"{FOLDER}.mark", safe=self._full)
                 undo.callback(self._mark.close)
             undo.push_async_callback(self._end)
             self._port = _free_port()
-            self._file = temporary / "nats.conf"
             self._settings = _CONFIG.format(
                 port=self._port,
                 password=self._password,
@@ -133,24 +135,21 @@ class Store:
         if self._reading is not None:
             await self._reading
 
-    def _hold(self, temporary: Path) -> int:
-        """The folder for this run, and the file that keeps others out of it."""
+    def _hold(self, home: Path) -> int:
+        """Keep others out of a folder; the file that does it."""
         if not self._data:
-            self._folder = temporary / FOLDER
             # Who clears up temporary folders leaves those alone that somebody has locked.
-            held = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+            held = os.open(home, os.O_RDONLY | os.O_CLOEXEC)
             fcntl.flock(held, fcntl.LOCK_EX)
             return held
-        folder = Path(self._data)
-        held = lock(folder)
-        others = [found.name for found in folder.iterdir() if found.suffix == ".db"]
+        held = lock(home)
+        others = [found.name for found in home.iterdir() if found.suffix == ".db"]
         if others:
             os.close(held)
             raise ConfigError(
-                f"{folder} holds what a server of one process has stored ({others[0]}): name another folder in data, "
+                f"{home} holds what a server of one process has stored ({others[0]}): name another folder in data, "
                 "or start without workers"
             )
-        self._folder = folder / FOLDER
         return held
 
     async def _run(self) -> None:

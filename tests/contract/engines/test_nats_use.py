@@ -57,6 +57,25 @@ def test_options_may_change(tmp_path: Path) -> None:
     run(main())
 
 
+def test_more_may_be_kept_from_now_on(tmp_path: Path) -> None:
+    """What was dropped before that is gone, and that is said."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            small = NatsEngine(nats.url, HistoryLimits(history_size=3))
+            await small.start(Ear(), "node.1")
+            old = [await small.publish(LOBBY, a_publication(str(number))) for number in range(8)]
+            await small.stop()
+            async with node(nats) as (engine, _):
+                await engine.publish(LOBBY, a_publication("8"))
+                pages = [await engine.after(LOBBY, seq, 10) for seq in (0, old[2].seq or 0, old[-1].seq or 0)]
+
+                assert [page.complete for page in pages] == [False, False, True]
+                assert contents(pages[-1].publications) == ["8"]
+
+    run(main())
+
+
 def test_what_is_too_old_is_not_shown(tmp_path: Path) -> None:
     """Though it is stored for as long as its id has to be known."""
 

@@ -26,6 +26,7 @@ __all__ = ["Cursors"]
 _PAGE: Final = 200
 # Tries to be the next who moves it, where others do so at the same moment.
 _TRIES: Final = 50
+_OWED: Final = 10_000
 
 
 class _Cursor(Struct, frozen=True):
@@ -45,6 +46,9 @@ class Cursors:
         self._reader = reader
         self._prefix = prefix
         self._stream = streams.keyed("cursors")
+        # By user and call: receipts of moves that may have been done, and nobody knows. Beyond `_OWED` users the
+        # oldest are not given.
+        self._owed: dict[str, dict[str, list[Publication]]] = {}
         # By user: whoever moves the cursor by this node, one after the other, and how many do.
         self._moving: dict[str, tuple[asyncio.Lock, int]] = {}
 
@@ -82,20 +86,30 @@ class Cursors:
         end, (found, place) = await asyncio.gather(self._reader.end(channel), self._find(user))
         if seq > end.seq:
             return None
-        call = secrets.token_hex(8)
-        for _ in range(_TRIES):
-            stands = found.seq if found is not None and found.epoch == end.epoch else 0
-            if seq <= stands:
-                return []
-            # Read before it is moved: a receipt that cannot be read now is due later.
-            due = await self._receipts(channel, stands, seq)
-            if await self._put(user, _Cursor(end.epoch, seq, call), place):
-                return due
-            found, place = await self._find(user)
-            if found is not None and found.call == call:
-                # The answer was lost, and nothing else.
-                return due
-        raise Unavailable("too many move this cursor at once")
+        # What is owed by the move that was done last, if it was one of ours.
+        last = found.call if found is not None else ""
+        owed = self._owed.pop(user, {}).get(last, [])
+        call, due = secrets.token_hex(8), list[Publication]()
+        try:
+            for _ in range(_TRIES):
+                stands = found.seq if found is not None and found.epoch == end.epoch else 0
+                if seq <= stands:
+                    return owed
+                # Read before it is moved: a receipt that cannot be read now is due later.
+                due = await self._receipts(channel, stands, seq)
+                if await self._put(user, _Cursor(end.epoch, seq, call), place):
+                    return [*owed, *due]
+                found, place = await self._find(user)
+                if found is not None and found.call == call:
+                    # The answer was lost, and nothing else.
+                    return [*owed, *due]
+            raise Unavailable("too many move this cursor at once")
+        except BaseException:
+            # Whoever moves it next finds out which of them was done.
+            self._owed[user] = {last: owed, call: [*owed, *due]}
+            while len(self._owed) > _OWED:
+                del self._owed[next(iter(self._owed))]
+            raise
 
     async def _find(self, user: str) -> tuple[_Cursor | None, int]:
         """The cursor, and where it stands in its stream; raises `Unavailable`."""

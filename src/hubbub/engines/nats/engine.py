@@ -279,17 +279,24 @@ class NatsEngine:
     async def _tick(self, parts: _Parts) -> None:
         loop = asyncio.get_running_loop()
         self._looked = loop.time()
+        ticks: tuple[Callable[[float], None], ...] = (
+            parts.link.tick,
+            parts.publishing.tick,
+            parts.listening.tick,
+            *parts.rooms.ticks,
+            partial(self._look, parts),
+        )
         while True:
             await asyncio.sleep(_TICK)
-            try:
-                self._look(parts, loop.time())
-            except Exception:
-                # A fault of ours, in one look: the next one must come.
-                log.exception("the engine's clock failed")
+            now = loop.time()
+            for tick in ticks:
+                try:
+                    tick(now)
+                except Exception:
+                    # A fault of ours, in one part: the others, and the next look, must come.
+                    log.exception("the engine's clock failed")
 
     def _look(self, parts: _Parts, now: float) -> None:
-        for part in (parts.link, parts.publishing, parts.listening, parts.rooms):
-            part.tick(now)
         due = now - self._looked > _LOOK or parts.streams.doubted
         if due and parts.link.serves and (self._looking is None or self._looking.done()):
             self._looked = now

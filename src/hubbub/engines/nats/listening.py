@@ -85,9 +85,11 @@ class Listening:
     async def listen(self, channels: Sequence[str]) -> None:
         """See `Engine.listen`."""
         new = []
+        lingering: dict[str, float] = {}
         streams = [await self._reader.stream(channel) for channel in channels]
         for channel, (stream, place) in zip(channels, streams, strict=True):
-            self._leaving.pop(channel, None)
+            if channel in self._leaving:
+                lingering[channel] = self._leaving.pop(channel)
             live = self._live.get(channel)
             if live is None:
                 live = self._live[channel] = Live(channel, stream, self._run, self._ears)
@@ -106,6 +108,10 @@ class Listening:
         except BaseException:
             for live in new:
                 self._forget(live)
+            # Nobody will say again that these are not needed.
+            for channel, until in lingering.items():
+                self._live[channel].wanted = False
+                self._leaving[channel] = until
             raise
 
     def unlisten(self, channels: Sequence[str]) -> None:

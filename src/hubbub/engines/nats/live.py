@@ -137,6 +137,8 @@ class Live:
         self.newest = ends.last
         self._opened = now
         self._go_on()
+        # It may have become another one while it was asked where it ends.
+        self.begin_anew(self.stream.epoch)
 
     def heard(self, note: Note) -> None:
         """Something came by the bus."""
@@ -176,24 +178,27 @@ class Live:
         if not self.epoch:
             return
         if found.epoch != self.epoch:
-            self.begin_anew(found.epoch)
+            # It was read before the log became another one.
+            self.fill()
             return
         if not found.complete:
             # Of another log, too: who has begun in that meanwhile may miss something.
             self._lose()
-        for note in found.notes:
+        for index, note in enumerate(found.notes):
             seq = note.seq or 0
             if seq <= self.told:
                 continue
+            if not index and found.complete:
+                # It follows where it was read from, which may be a place where no message stands.
+                note.publication.prev = None if self.newest == seq - 1 else self.newest
             if self._anew and seconds(note.stamp) <= self._since():
                 # It was in the log before, and has been told.
                 self.told = self.newest = seq
-                continue
-            if found.complete and note is found.notes[0]:
-                # It was read after a place where perhaps no message stands, and where no reader is.
-                note.publication.prev = None if self.newest == seq - 1 else self.newest
-            self._tell(note, seq)
-            self._settle(note)
+            else:
+                self._tell(note, seq)
+                self._settle(note)
+        # What is not shown, for it is too old or garbage, will not be told either.
+        self.told = max(self.told, found.read)
         if found.more:
             self.fill()
         else:
@@ -219,8 +224,8 @@ class Live:
         self.told = max(self.told, ends.seq)
 
     def begin_anew(self, epoch: str) -> None:
-        """The log is another one."""
-        if self.epoch and epoch != self.epoch:
+        """The log is another one, perhaps."""
+        if self.epoch and epoch and epoch != self.epoch:
             self._lose()
             self.epoch, self.told, self.newest, self._anew = epoch, 0, 0, True
             self._from = 0
@@ -239,9 +244,10 @@ class Live:
 
     def answered(self, submission: Submission, accepted: Accepted, now: float) -> None:
         """JetStream has taken a publication that was submitted here, and nobody may have been told of it yet."""
-        if self._passed(accepted.epoch, accepted.seq):
+        if not self._held and self._passed(accepted.epoch, accepted.seq):
             self.finish(submission, accepted)
         else:
+            # In the order of asking: also one that was there before waits for those that were asked for earlier.
             self._held[submission.number] = submission, accepted, now
 
     def finish(self, submission: Submission, outcome: Accepted | Exception) -> None:
@@ -285,6 +291,7 @@ class Live:
             self._tell(note, seq)
             # In the very moment: for a sender without an echo the answer stands for the message.
             self._answer(note)
+            self._let_go()
         elif seconds(note.stamp) > self._since():
             # Newer than what was told, with a number that has been: most likely it is another log.
             self.stream.doubted = True
@@ -314,9 +321,15 @@ class Live:
     def _settle(self, note: Note) -> None:
         """What was submitted here has been told from the log."""
         self._answer(note)
-        for submission, accepted, _ in list(self._held.values()):
-            if self._passed(accepted.epoch, accepted.seq):
-                self.finish(submission, accepted)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Answer those that were held, up to the first of which nobody has been told yet."""
+        while self._held:
+            submission, accepted, _ = next(iter(self._held.values()))
+            if not self._passed(accepted.epoch, accepted.seq):
+                return
+            self.finish(submission, accepted)
 
     def _lose(self) -> None:
         if self.wanted:
@@ -335,9 +348,7 @@ class Live:
                 return
         self._release()
         # Whatever the bus has not brought by now it has lost.
-        for submission, accepted, _ in list(self._held.values()):
-            if self._passed(accepted.epoch, accepted.seq):
-                self.finish(submission, accepted)
+        self._let_go()
 
     def _passed(self, epoch: str, seq: int | None) -> bool:
         """Whether nothing will be told that comes before this place."""

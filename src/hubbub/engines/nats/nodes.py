@@ -94,6 +94,13 @@ class Nodes:
             self._heard(answer.head, answer.body)
         self._forgive()
 
+    def begin_anew(self, bar: int) -> None:
+        """The stream is another one, or an older copy: what this node has entered before `bar` is over."""
+        self._nodes.clear()
+        self._bar = bar
+        self._nodes[self.node] = _Node("alive", 0, self._link.loop.time(), bar)
+        self.beat()
+
     def beat(self) -> None:
         """Say that this node lives."""
         self._beaten = self._link.loop.time()

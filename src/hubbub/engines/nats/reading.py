@@ -54,6 +54,8 @@ class Found(Struct, frozen=True):
     # Whether nothing between the asked place and these was dropped, and whether there is more.
     complete: bool
     more: bool
+    # Everything up to there has been looked at, whether it is shown or not.
+    read: int = 0
 
 
 class Reader:
@@ -112,14 +114,22 @@ class Reader:
             before = part.first
             answers = answers[1:]
         else:
-            complete = await self._whole(stream, place, seq)
+            complete = await self._whole(stream, place, seq, part.count)
             if not complete:
                 # Whatever was before the first, nobody is told of it.
                 before = part.first - 1
-        notes = self._notes(answers[:limit], before)
-        young = self._young(notes, place)
-        complete = complete and len(young) == len(notes)
-        return Found(epoch, young, complete, len(answers) > limit or part.pending > 0)
+        pending, read = part.pending, seq if part.first > seq else part.first
+        while True:
+            shown, more = answers[:limit], len(answers) > limit or pending > 0
+            notes = self._notes(shown, before)
+            young = self._young(notes, place)
+            complete = complete and len(young) == len(notes)
+            read = seq_of(shown[-1].head) if shown else read
+            if young or not more:
+                return Found(epoch, young, complete, more, read)
+            # Nothing of that is shown: it is too old or garbage, or what is at the place came alone, being large.
+            part = await self._part(stream, place, read + 1, limit + 1)
+            answers, pending, before = part.answers, part.pending, read
 
     async def _before(self, stream: Stream, place: Place, *, seq: int, limit: int) -> Found:
         epoch = stream.epoch
@@ -171,10 +181,12 @@ class Reader:
                 high = (middle, part.count)
         return 1 if low[0] <= oldest[0] else low[0]
 
-    async def _whole(self, stream: Stream, place: Place, seq: int) -> bool:
+    async def _whole(self, stream: Stream, place: Place, seq: int, count: int) -> bool:
         """Whether nothing behind `seq` has been dropped, where not too many of the channel are there."""
         before, first = await asyncio.gather(self._there(stream, place, seq), self.first(stream))
-        return before or first <= seq + 1
+        resized, most = stream.resized
+        # Where less was kept at that time: what is there now is fewer than that.
+        return before or (first <= seq + 1 and (seq >= resized or count < most))
 
     async def extent(self, channel: str) -> int:
         """How far the stream of the channel goes: nobody can stand beyond that. Raises `Unavailable`."""

@@ -65,6 +65,8 @@ class Rooms:
         self._tasks: set[asyncio.Task[None]] = set()
         self._few = asyncio.Semaphore(_AT_ONCE)
         self._tidied = 0.0
+        # Whether the nodes have to be read, as the stream is another one.
+        self._strange = False
 
         self._stream = streams.keyed("places", told=True)
         self._nodes = Nodes(link, gets, self._stream, prefix, node, lease)
@@ -158,19 +160,28 @@ class Rooms:
 
     # ----------------------------------------------------------------------------------------- housekeeping
 
-    def tick(self, now: float) -> None:
-        """Called several times a second."""
-        self._nodes.tick(now)
-        self._watching.tick(now)
-        if self._ghosts and self._link.serves and now - self._tidied > 1.0:
+    @property
+    def ticks(self) -> tuple[Callable[[float], None], ...]:
+        """What is called several times a second, each by itself: one that fails must not keep this node from living."""
+        return self._nodes.tick, self._watching.tick, self._tidy
+
+    def _tidy(self, now: float) -> None:
+        if self._link.serves and now - self._tidied > 1.0:
             self._tidied = now
+            if self._strange:
+                self._do(self.look())
             for ghost in list(self._ghosts):
                 self._do(self._lay(ghost))
 
     async def look(self) -> None:
         """NATS is back: what has been heard of the nodes meanwhile? Raises `Unavailable`."""
         if self._stream.epoch:
-            await self._nodes.load()
+            self._strange = False
+            try:
+                await self._nodes.load()
+            except BaseException:
+                self._strange = True
+                raise
 
     def again(self) -> None:
         """Everything is heard again after an interruption, or the stream is another one."""
@@ -178,9 +189,13 @@ class Rooms:
         self._watching.again()
 
     def lost(self, stream: Stream) -> None:
-        """A stream is not the one that it was."""
+        """A stream is not the one that it was: what this node has in it may be missing, or have been over long ago."""
         if stream is self._stream:
-            self.again()
+            self._strange = True
+            self._tidied = 0.0
+            self._nodes.begin_anew(stream.seen + 1)
+            self._watching.again()
+            self._come_back()
 
     async def close(self) -> None:
         """The node ends, and its lease by itself: whoever was on it has that long to come to another."""
@@ -196,7 +211,7 @@ class Rooms:
                 self._do(self._enter_again(entry))
 
     def _come_back(self) -> None:
-        """This node was taken for dead."""
+        """What this node has entered is over: it was taken for dead, or the stream is another one."""
         for entries in list(self._mine.values()):
             for entry in list(entries.values()):
                 self._do(self._enter_again(entry))

@@ -29,6 +29,9 @@ log = logging.getLogger("hubbub.engines.nats")
 EPOCH: Final = "hubbub-epoch"
 """Where the epoch stands in a stream's metadata."""
 
+# And where less was kept of each channel than is now: up to which place, and how much.
+_RESIZED: Final = "hubbub-resized"
+
 # What JetStream says where a stream is not there, or has been made by somebody else meanwhile.
 _NOT_FOUND: Final = 10059
 _IN_USE: Final = 10058
@@ -57,7 +60,7 @@ class _Stream(Struct, frozen=True):
 class Stream:
     """One stream as this node knows it."""
 
-    __slots__ = ("config", "doubted", "epoch", "heard", "kind", "mark", "name", "seen", "stamp", "turn")
+    __slots__ = ("config", "doubted", "epoch", "heard", "kind", "mark", "name", "resized", "seen", "stamp", "turn")
 
     def __init__(self, kind: str, name: str, config: dict[str, Any]) -> None:
         self.kind = kind
@@ -71,6 +74,8 @@ class Stream:
         self.heard = 0
         self.mark = 0
         self.stamp = b""
+        # Up to where less was kept of each channel than is now, and how many messages.
+        self.resized = (0, 0)
         # One looks at a time.
         self.turn = asyncio.Lock()
         # Whether it may be another one than it was: until it is looked at, nobody knows whose a number is.
@@ -190,7 +195,13 @@ class Streams:
     async def look_at_all(self) -> None:
         """Look whether each stream is what it was; raises `Unavailable`, `ConfigError`."""
         for stream in list(self._streams.values()):
-            await self.look(stream)
+            try:
+                await self.look(stream)
+            except ConfigError as error:
+                if not stream.epoch:
+                    raise
+                # It has been good enough so far, and the others are.
+                log.error("%s", error)
 
     async def look(self, stream: Stream) -> None:
         """Look whether `stream` is what it was, make it where it is missing, and say where it has lost something."""
@@ -201,7 +212,9 @@ class Streams:
         # As it is now: what comes while the answer is on its way is not in it.
         seen, mark, stamp = stream.seen, stream.mark, stream.stamp
         found = await self._find(stream)
-        epoch = found.config.get("metadata", {}).get(EPOCH, "")
+        metadata = found.config.get("metadata", {})
+        place, most = metadata.get(_RESIZED, "0 0").split()
+        epoch, stream.resized = metadata.get(EPOCH, ""), (int(place), int(most))
         lost = found.state.last_seq < seen or (mark and await self._replaced(stream, mark, stamp))
         if not epoch or (epoch == stream.epoch and lost):
             log.error("NATS has lost messages of the stream %s: it goes on in another epoch", stream.name)
@@ -218,10 +231,16 @@ class Streams:
         found = await self._api(f"STREAM.INFO.{stream.name}")
         if found.error is None:
             wanted = {name: value for name, value in stream.config.items() if found.config.get(name) != value}
-            if not wanted:
+            # Once for each start: of two nodes with other options the last to start decides, and not both in turns.
+            if not wanted or stream.epoch:
                 return found
+            metadata = found.config.get("metadata", {})
+            most = found.config.get("max_msgs_per_subject", 0)
+            if most < stream.config["max_msgs_per_subject"]:
+                metadata = {**metadata, _RESIZED: f"{found.state.last_seq} {most}"}
             # Options have changed; the metadata, and what an operator has set beside ours, stay.
-            return self._good(await self._api(f"STREAM.UPDATE.{stream.name}", {**found.config, **wanted}), stream)
+            changed = {**found.config, **wanted, "metadata": metadata}
+            return self._good(await self._api(f"STREAM.UPDATE.{stream.name}", changed), stream)
         if found.error.err_code != _NOT_FOUND:
             return self._good(found, stream)
         made = await self._api(

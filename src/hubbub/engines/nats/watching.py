@@ -62,7 +62,7 @@ class _Call:
 class Watched:
     """One room that this node hears of."""
 
-    __slots__ = ("again", "asking", "calls", "channel", "idle", "kept", "read", "reading", "room", "sid", "waits")
+    __slots__ = ("asking", "calls", "channel", "idle", "kept", "read", "reading", "room", "sid", "stale", "waits")
 
     def __init__(self, channel: str, read: asyncio.Future[None]) -> None:
         self.channel = channel
@@ -72,9 +72,9 @@ class Watched:
         # What came while the room is being read, and who waits for that; None: it is known.
         self.kept: list[Entry] | None = []
         self.read = read
-        # Whether it is being read, and whether that has to be done again because too much came.
+        # Whether that goes on in this moment, and whether what it finds is out of date already.
         self.reading = False
-        self.again = False
+        self.stale = False
         # Entries of this node's that are on their way, by what it calls them.
         self.calls: dict[int, _Call] = {}
         # Who waits until everything up to a place is known, with the time since when.
@@ -127,7 +127,7 @@ class Watching:
         watched.asking += 1
         self._leaving.pop(channel, None)
         try:
-            await self._is_known(watched)
+            await self._known_now(watched)
         except BaseException:
             self.done(watched)
             raise
@@ -136,28 +136,21 @@ class Watching:
     def done(self, watched: Watched) -> None:
         """Nothing more is asked of it."""
         watched.asking -= 1
-        if not watched.asking and not self._needed(watched.channel):
+        here = self._watched.get(watched.channel) is watched
+        if here and not watched.asking and not self._needed(watched.channel):
             watched.idle = self._loop.time()
             self._leaving[watched.channel] = None
 
     async def current(self, watched: Watched) -> Room:
         """The room as it is at this moment, with everything that anybody has been told of; raises `Unavailable`."""
         seq = await self._last(watched)
-        await self._is_known(watched)
+        await self._known_now(watched)
         if seq > watched.room.seq:
             known: asyncio.Future[None] = self._loop.create_future()
             watched.waits.append((seq, known, self._loop.time()))
             self._pressing[watched] = None
             await known
         return watched.room
-
-    async def _is_known(self, watched: Watched) -> None:
-        while watched.kept is not None:
-            if not watched.reading:
-                # It has not been read yet, or that has failed.
-                self._unread[watched] = None
-                self._work()
-            await asyncio.shield(watched.read)
 
     async def say(self, watched: Watched, entry: Entry) -> tuple[bool | None, int]:
         """Add an entry, and wait until it counts; returns what `Room.apply` says, and where it stands.
@@ -178,6 +171,15 @@ class Watching:
             return await call.heard
         finally:
             watched.calls.pop(number, None)
+
+    async def _known_now(self, watched: Watched) -> None:
+        if watched.kept is None:
+            return
+        if not watched.reading:
+            # It is new, or the last reading failed.
+            self._unread[watched] = None
+            self._work()
+        await asyncio.shield(watched.read)
 
     def number(self) -> int:
         """What to call the next entry."""
@@ -220,7 +222,10 @@ class Watching:
         if watched.kept is None:
             watched.kept = []
             watched.read = self._loop.create_future()
-        self._unread[watched] = None
+        if watched.reading:
+            watched.stale = True
+        else:
+            self._unread[watched] = None
 
     async def close(self) -> None:
         """Watch nothing more; whoever waits is answered."""
@@ -251,9 +256,9 @@ class Watching:
     def _forget(self, watched: Watched) -> None:
         if self._watched.get(watched.channel) is watched:
             del self._watched[watched.channel]
+            self._leaving.pop(watched.channel, None)
         for mapping in (self._pressing, self._unread, self._due):
             mapping.pop(watched, None)
-        self._leaving.pop(watched.channel, None)
         self._link.unsubscribe(watched.sid)
         self._fail(watched, Unavailable("the engine is not running"))
 
@@ -284,7 +289,7 @@ class Watching:
             watched.kept.append(entry)
         else:
             watched.kept.clear()
-            watched.again = True
+            self.read(watched)
 
     def _take(self, watched: Watched, entry: Entry) -> None:
         room = watched.room
@@ -323,7 +328,9 @@ class Watching:
         while self._unread and len(self._tasks) < _AT_ONCE:
             watched = next(iter(self._unread))
             del self._unread[watched]
-            self._start(self._read(watched))
+            if watched.kept is not None and not watched.reading:
+                watched.reading = True
+                self._start(self._read(watched))
         while self._due and len(self._tasks) < _AT_ONCE:
             watched = next(iter(self._due))
             del self._due[watched]
@@ -339,27 +346,36 @@ class Watching:
         self._work()
 
     async def _read(self, watched: Watched) -> None:
-        if watched.kept is None:
-            return
-        if watched.reading:
-            watched.again = True
-            return
-        watched.reading = True
         try:
-            watched.again = True
-            while watched.again:
-                watched.again = False
-                entries = await self._all(watched)
-        except Exception as error:
+            while True:
+                watched.stale = False
+                try:
+                    entries = await self._all(watched)
+                except Unavailable as error:
+                    if not watched.stale:
+                        self._unreadable(watched, error)
+                        return
+                else:
+                    if not watched.stale:
+                        self._put(watched, entries)
+                        return
+        except Exception:
+            # A fault of ours: whoever waits must be answered all the same.
+            log.exception("a room could not be read")
+            self._unreadable(watched, Unavailable("a room cannot be read"))
+        finally:
             watched.reading = False
-            if not isinstance(error, Unavailable):
-                log.exception("a room could not be read")
-                error = Unavailable("the room cannot be read")
-            self._fail(watched, error)
-            # It is read when it is asked for, with the next comparison, or when NATS is back.
-            watched.read = self._loop.create_future()
-            return
-        watched.reading = False
+
+    def _unreadable(self, watched: Watched, error: Unavailable) -> None:
+        self._fail(watched, error)
+        # Read when it is asked for again, or when NATS is back.
+        if self._watched.get(watched.channel) is watched:
+            if watched.asking or self._needed(watched.channel):
+                watched.read = self._loop.create_future()
+            else:
+                self._forget(watched)
+
+    def _put(self, watched: Watched, entries: list[Entry]) -> None:
         room = Room()
         for entry in entries:
             if entry.seq >= self._nodes.bar(entry.node) or entry.ends:
@@ -368,7 +384,7 @@ class Watching:
         # What this node has said itself, and not heard.
         for entry in entries:
             self._answer(watched, entry, entry.user not in room if entry.ends else room.came_with(entry))
-        kept, watched.kept = watched.kept, None
+        kept, watched.kept = watched.kept or [], None
         for entry in kept:
             self._take(watched, entry)
         if not watched.read.done():
@@ -393,7 +409,7 @@ class Watching:
     async def _compare(self, watched: Watched) -> None:
         try:
             if watched.kept is not None:
-                await self._is_known(watched)
+                await self._known_now(watched)
             elif await self._last(watched) > watched.room.seq:
                 # It may be on its way.
                 await asyncio.sleep(_LATE)

@@ -1,0 +1,171 @@
+"""Rooms on NATS when something goes wrong in between: who asks is answered, and all nodes see the same."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from contract.engines.test_nats_faults import cut, lose, node, rooms_are, usable
+from hubbub.engines.nats.engine import NatsEngine
+from hubbub.engines.nats.publishing import Publishing
+from hubbub.errors import Unavailable
+from hubbub.protocol.envelope import Member
+from hubbub.testing.engines import Ear
+from hubbub.testing.engines.ear import DEN, LOBBY
+from support.loop import PATIENCE, eventually, run
+from support.nats import serving_nats
+
+
+def test_a_room_that_could_not_be_read_is_read_again(tmp_path: Path) -> None:
+    """Whoever asks after a failure is answered as if it had never been."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _):
+                nats.signal(signal.SIGSTOP)
+                with pytest.raises(Unavailable):
+                    await engine.members(DEN, 5)
+                nats.signal(signal.SIGCONT)
+                async with asyncio.timeout(PATIENCE):
+                    await engine.enter(DEN, "alice", "s1", 1, 10)
+
+                    assert await engine.members(DEN, 5) == ([Member("alice", 1, 1)], 1)
+
+    run(main())
+
+
+def test_a_room_that_nobody_needs_and_nobody_can_read_is_forgotten(tmp_path: Path) -> None:
+    """The connection is lost while a room is read in which nobody of this node is: the engine's clock goes on."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _):
+                parts = engine._parts
+                assert parts is not None
+                watching, again = parts.rooms._watching, parts.link.again
+
+                def cut_again() -> None:
+                    parts.link.again = again
+                    again()
+                    cut(engine)
+
+                parts.link.again = cut_again
+                await engine.members(DEN, 5)
+                cut(engine)
+                await eventually(lambda: parts.link.again is again and parts.link.serves)
+                await eventually(lambda: not watching._leaving)
+
+                assert not watching._watched
+
+    run(main())
+
+
+def test_a_fault_in_one_part_of_the_clock_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node with a fault in it is in its rooms all the same: it goes on saying that it lives."""
+
+    def broken(publishing: Publishing, now: float) -> None:
+        raise RuntimeError
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats, lease=0.4) as (engine, _):
+                assert engine._parts is not None
+                nodes = engine._parts.rooms._nodes
+                began = nodes._beaten
+                await eventually(lambda: nodes._beaten > began + 0.2)
+
+    monkeypatch.setattr(Publishing, "tick", broken)
+    run(main(), logs_errors=True)
+
+
+async def move_on(engine: NatsEngine) -> None:
+    """Let the places in the stream become larger than those of one that begins anew."""
+    assert engine._parts is not None
+    link = engine._parts.link
+    await asyncio.gather(*(link.call("hubbub.places.seen.zoe", b"1") for _ in range(5_000)))
+
+
+def test_a_node_that_dies_after_the_stream_was_lost_is_found_dead(tmp_path: Path) -> None:
+    """What was known of the nodes by another stream does not keep anybody from hearing what the new one says."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats, lease=1.0) as (engine, ear):
+                other = NatsEngine(nats.url, lease=1.0)
+                await other.start(Ear(), "node.2")
+                await move_on(engine)
+                assert other._parts is not None and engine._parts is not None
+                other._parts.rooms._nodes.beat()
+                engine._parts.rooms._nodes.beat()
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                await other.enter(LOBBY, "bob", "s2", 2, 10)
+                await lose(nats, engine)
+                shutil.rmtree(nats.store)
+                nats.start()
+                for each in (engine, other):
+                    await usable(each)
+                    await rooms_are(each, [Member("alice", 1, 1), Member("bob", 1, 2)])
+                await other.stop()
+                await rooms_are(engine, [Member("alice", 1, 1)])
+                await eventually(lambda: ear.departed)
+
+                assert ear.departed == [(LOBBY, "bob")]
+
+    run(main(), logs_errors=True)
+
+
+def test_a_node_that_was_once_taken_for_dead_enters_when_the_stream_was_lost(tmp_path: Path) -> None:
+    """Up to where its places were over counts in the stream in which that was said, and in no other."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats, lease=0.5) as (engine, _), node(nats, "node.2", lease=0.5) as (other, _):
+                await move_on(engine)
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                assert engine._parts is not None
+                nodes = engine._parts.rooms._nodes
+                nodes._beaten = asyncio.get_running_loop().time() + 1.0
+                await eventually(lambda: nodes.bar("node.1"))
+                await lose(nats, engine)
+                shutil.rmtree(nats.store)
+                nats.start()
+                await usable(engine)
+                await rooms_are(engine, [Member("alice", 1, 1)])
+                await engine.enter(LOBBY, "bob", "s2", 2, 10)
+                for each in (engine, other):
+                    await rooms_are(each, [Member("alice", 1, 1), Member("bob", 1, 2)])
+
+    run(main(), logs_errors=True)
+
+
+def test_who_left_is_not_in_again_when_an_older_copy_is_restored(tmp_path: Path) -> None:
+    """Of what the copy says a node has, that counts which it has now."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _), node(nats, "node.2") as (other, _):
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                await engine.enter(LOBBY, "bob", "s2", 2, 10)
+                await lose(nats, engine)
+                shutil.copytree(nats.store, tmp_path / "copy")
+                nats.start()
+                await usable(engine)
+                await engine.leave(LOBBY, "alice", "s1")
+                await move_on(engine)
+                assert engine._parts is not None
+                await engine._parts.streams.look_at_all()
+                await lose(nats, engine)
+                shutil.rmtree(nats.store)
+                shutil.move(tmp_path / "copy", nats.store)
+                nats.start()
+                for each in (engine, other):
+                    await usable(each)
+                    await rooms_are(each, [Member("bob", 1, 2)])
+
+    run(main(), logs_errors=True)
