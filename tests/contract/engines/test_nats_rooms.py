@@ -169,3 +169,26 @@ def test_who_left_is_not_in_again_when_an_older_copy_is_restored(tmp_path: Path)
                     await rooms_are(each, [Member("bob", 1, 2)])
 
     run(main(), logs_errors=True)
+
+
+def test_who_enters_while_the_node_stands_still_is_in(tmp_path: Path) -> None:
+    """The answer to `enter` counts, though the node was taken for dead between that and the question."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats, lease=0.5) as (engine, _), node(nats, "node.2", lease=0.5) as (other, _):
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                assert engine._parts is not None and other._parts is not None
+                link, nodes = engine._parts.link, engine._parts.rooms._nodes
+                assert link.connection is not None and link.connection._transport is not None
+                link.connection._transport.pause_reading()
+                nodes._beaten = asyncio.get_running_loop().time() + 1.0
+                entering = asyncio.create_task(engine.enter(LOBBY, "bob", "s2", 2, 10))
+                others = other._parts.rooms._nodes
+                await eventually(lambda: others.bar("node.1"))
+                link.connection._transport.resume_reading()
+                await entering
+                for each in (engine, other):
+                    await rooms_are(each, [Member("alice", 1, 1), Member("bob", 1, 2)])
+
+    run(main())

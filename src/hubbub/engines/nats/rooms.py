@@ -102,13 +102,17 @@ class Rooms:
                 await self._watching.current(watched)
                 if self._full(watched.room, user, capacity):
                     raise RoomFull
-            came = watched.room.came(user, now)
-            entry = self._entry(channel, user, session, since=now, came=came, capacity=capacity)
-            news, seq = await self._say(watched, entry)
-            if news is None:
-                self._ghosts.add((channel, user, session))
-                self._do(self._lay((channel, user, session)))
-                raise RoomFull
+            while True:
+                came = watched.room.came(user, now)
+                entry = self._entry(channel, user, session, since=now, came=came, capacity=capacity)
+                news, seq = await self._say(watched, entry)
+                if news is None:
+                    self._ghosts.add((channel, user, session))
+                    self._do(self._lay((channel, user, session)))
+                    raise RoomFull
+                if seq >= self._nodes.bar(self._node):
+                    break
+                # This node was taken for dead meanwhile, and what it had said until then is over.
             self._ghosts.discard((channel, user, session))
             self._mine.setdefault(channel, {})[key] = msgspec.structs.replace(entry, seq=seq)
         finally:

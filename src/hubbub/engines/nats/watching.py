@@ -290,6 +290,7 @@ class Watching:
         room = watched.room
         if not entry.ends and entry.seq < self._nodes.bar(entry.node):
             room.seq = max(room.seq, entry.seq)
+            self._answer(watched, entry, False)
             return
         outcome = room.apply(entry)
         self._answer(watched, entry, outcome)
