@@ -12,6 +12,8 @@ import pytest
 from contract.engines.test_nats_faults import cut, lose, node, rooms_are, usable
 from hubbub.engines.nats.engine import NatsEngine
 from hubbub.engines.nats.publishing import Publishing
+from hubbub.engines.nats.room import Entry
+from hubbub.engines.nats.watching import Watched
 from hubbub.errors import Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
@@ -190,5 +192,32 @@ def test_who_enters_while_the_node_stands_still_is_in(tmp_path: Path) -> None:
                 await entering
                 for each in (engine, other):
                     await rooms_are(each, [Member("alice", 1, 1), Member("bob", 1, 2)])
+
+    run(main())
+
+
+def test_coming_back_is_tried_until_it_succeeds(tmp_path: Path) -> None:
+    """A node that was taken for dead, and whose NATS takes nothing in that moment, is in its rooms when it does."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats, lease=5.0) as (engine, _), node(nats, "node.2", lease=5.0) as (other, _):
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                assert engine._parts is not None and other._parts is not None
+                rooms = engine._parts.rooms
+                say, failed = rooms._watching.say, asyncio.Event()
+
+                async def refused(watched: Watched, entry: Entry) -> tuple[bool | None, int]:
+                    rooms._watching.say = say  # type: ignore[method-assign]  # once
+                    failed.set()
+                    raise Unavailable("JetStream cannot take it")
+
+                rooms._watching.say = refused  # type: ignore[method-assign]  # as a JetStream without a leader
+                others = other._parts.rooms._nodes
+                others._declare("node.1", others._nodes["node.1"], tell=False)
+                async with asyncio.timeout(PATIENCE):
+                    await failed.wait()
+                for each in (engine, other):
+                    await rooms_are(each, [Member("alice", 1, 1)])
 
     run(main())

@@ -61,6 +61,8 @@ class Rooms:
         self._mine: dict[str, dict[tuple[str, str], Entry]] = {}
         # Places that may still be taken, though they should not: the answer was lost. Left with the next beat.
         self._ghosts: set[tuple[str, str, str]] = set()
+        # What this node has entered and is in no room any more, and whether it is on its way back.
+        self._lost: dict[tuple[str, str, str], bool] = {}
         # What goes on behind the back of whoever asks, a few of each at once.
         self._tasks: set[asyncio.Task[None]] = set()
         self._few = asyncio.Semaphore(_AT_ONCE)
@@ -171,6 +173,8 @@ class Rooms:
                 self._do(self.look())
             for ghost in list(self._ghosts):
                 self._do(self._lay(ghost))
+            for key in list(self._lost):
+                self._bring_back(key)
 
     async def look(self) -> None:
         """NATS is back: what has been heard of the nodes meanwhile? Raises `Unavailable`."""
@@ -205,33 +209,55 @@ class Rooms:
 
     def _known(self, channel: str, room: Room) -> None:
         """A room has been read: is everybody in it whom this node has entered?"""
-        for (user, session), entry in list(self._mine.get(channel, {}).items()):
+        for user, session in list(self._mine.get(channel, ())):
             if not room.has(self._node, user, session):
-                self._do(self._enter_again(entry))
+                self._bring_back((channel, user, session))
 
     def _come_back(self) -> None:
         """What this node has entered is over: it was taken for dead, or the stream is another one."""
-        for entries in list(self._mine.values()):
-            for entry in list(entries.values()):
-                self._do(self._enter_again(entry))
+        for channel, entries in list(self._mine.items()):
+            for user, session in list(entries):
+                self._bring_back((channel, user, session))
 
-    async def _enter_again(self, entry: Entry) -> None:
+    def _bring_back(self, key: tuple[str, str, str]) -> None:
+        """Enter again what was lost: now, and where that fails with the next beats."""
+        if not self._lost.get(key):
+            self._lost[key] = True
+            self._do(self._enter_again(key))
+
+    async def _enter_again(self, key: tuple[str, str, str]) -> None:
         """Whatever the capacity: who was in a room before that was lost comes back."""
-        async with self._few:
-            watched = await self._watching.enter(entry.channel)
-            try:
-                again = self._entry(
-                    entry.channel, entry.user, entry.session, since=entry.since, came=entry.came, capacity=_ANY
-                )
-                _, seq = await self._watching.say(watched, again)
-                mine, key = self._mine.get(entry.channel, {}), (entry.user, entry.session)
-                if key in mine:
-                    mine[key] = msgspec.structs.replace(again, seq=seq)
-                else:
-                    # It has left meanwhile.
-                    self._ghosts.add((entry.channel, *key))
-            finally:
-                self._watching.done(watched)
+        channel, user, session = key
+        back = False
+        try:
+            async with self._few:
+                watched = await self._watching.enter(channel)
+                try:
+                    entry = self._mine.get(channel, {}).get((user, session))
+                    if entry is not None:
+                        back = await self._again(watched, entry)
+                finally:
+                    self._watching.done(watched)
+        finally:
+            if back or (user, session) not in self._mine.get(channel, ()):
+                del self._lost[key]
+            else:
+                self._lost[key] = False
+
+    async def _again(self, watched: Watched, entry: Entry) -> bool:
+        """Whether it counts."""
+        channel, user, session = entry.channel, entry.user, entry.session
+        again = self._entry(channel, user, session, since=entry.since, came=entry.came, capacity=_ANY)
+        try:
+            _, seq = await self._watching.say(watched, again)
+        finally:
+            mine = self._mine.get(channel, {})
+            if (user, session) not in mine:
+                # It has left meanwhile, and may be in again.
+                self._ghosts.add((channel, user, session))
+        if (user, session) in mine:
+            mine[user, session] = msgspec.structs.replace(again, seq=seq)
+        return seq >= self._nodes.bar(self._node)
 
     async def _lay(self, ghost: tuple[str, str, str]) -> None:
         async with self._few:
