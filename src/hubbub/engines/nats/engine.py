@@ -272,13 +272,8 @@ class NatsEngine:
     async def _tick(self, parts: _Parts) -> None:
         loop = asyncio.get_running_loop()
         self._looked = loop.time()
-        ticks = (
-            parts.link.tick,
-            parts.publishing.tick,
-            parts.listening.tick,
-            *parts.rooms.ticks,
-            partial(self._look, parts),
-        )
+        ticks: list[Callable[[float], None]] = [parts.link.tick, parts.publishing.tick, parts.listening.tick]
+        ticks += [*parts.rooms.ticks, partial(self._look, parts)]
         while True:
             await asyncio.sleep(_TICK)
             now = loop.time()
