@@ -12,9 +12,9 @@ import pytest
 from contract.engines.test_nats_faults import cut, lose, node, rooms_are, usable
 from hubbub.engines.nats.engine import NatsEngine
 from hubbub.engines.nats.publishing import Publishing
-from hubbub.engines.nats.room import Entry
+from hubbub.engines.nats.room import Entry, Room
 from hubbub.engines.nats.watching import Watched
-from hubbub.errors import Unavailable
+from hubbub.errors import RoomFull, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import DEN, LOBBY
@@ -221,3 +221,42 @@ def test_coming_back_is_tried_until_it_succeeds(tmp_path: Path) -> None:
                     await rooms_are(each, [Member("alice", 1, 1)])
 
     run(main())
+
+
+def test_who_reads_a_full_room_sees_it_as_who_heard_it(tmp_path: Path) -> None:
+    """The bus loses what would have said that there is no room: `enter` raises `RoomFull` all the same."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _), node(nats, "node.2") as (other, _):
+                await engine.enter(LOBBY, "zoe", "s0", 1, 1)
+                await engine.leave(LOBBY, "zoe", "s0")
+                assert engine._parts is not None
+                heard, watched = engine._parts.link._heard, engine._parts.rooms._watching._watched[LOBBY]
+                hears = heard.pop(watched.sid)
+                await other.enter(LOBBY, "alice", "s1", 1, 1)
+                with pytest.raises(RoomFull):
+                    await engine.enter(LOBBY, "bob", "s2", 2, 1)
+                heard[watched.sid] = hears
+                for each in (engine, other):
+                    await rooms_are(each, [Member("alice", 1, 1)])
+
+    run(main())
+
+
+def test_a_room_is_read_as_it_was_heard() -> None:
+    """Whoever found the room full is not in it, though whoever was in has left since, or died."""
+
+    def entry(seq: int, user: str, node: str = "n1", *, ends: int = 0) -> Entry:
+        return Entry("room:x", node, user, "s", since=seq, came=seq, capacity=1, ends=ends, seq=seq)
+
+    bars = {"n1": 0, "dead": 6}
+    left, said = Room.read([entry(3, "full"), entry(4, "left", ends=2), entry(5, "next")], bars.__getitem__)
+
+    assert (said[3], said[4], said[5]) == (None, True, True)
+    assert [member.user for member in left.members(9)] == ["next"]
+
+    died, said = Room.read([entry(3, "dead", "dead"), entry(4, "full"), entry(7, "next")], bars.__getitem__)
+
+    assert (said[3], said[4], said[7]) == (True, None, True)
+    assert [member.user for member in died.members(9)] == ["next"]

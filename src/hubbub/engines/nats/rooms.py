@@ -18,7 +18,7 @@ from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.nodes import Nodes
 from hubbub.engines.nats.places import token
-from hubbub.engines.nats.room import Entry, Room
+from hubbub.engines.nats.room import ANY, UNKNOWN, Entry, Room
 from hubbub.engines.nats.streams import Stream, Streams
 from hubbub.engines.nats.watching import Watched, Watching
 from hubbub.errors import HubbubError, RoomFull
@@ -29,8 +29,6 @@ __all__ = ["Rooms"]
 
 log = logging.getLogger("hubbub.engines.nats")
 
-# Places in a room where nobody is turned away: who was in it before it was lost comes back.
-_ANY: Final = 1_000_000_000
 # How long it is known when somebody was seen last.
 _SEEN: Final = b"NATS/1.0\r\nNats-TTL: 1h\r\n\r\n"
 # Entries that are made, or looked at, at once.
@@ -132,7 +130,7 @@ class Rooms:
         if seen and channel == inbox_channel(user) and self._link.serves:
             # Ahead of it, in the same stream: who finds the user gone finds this, too. It is no harm if it is lost.
             self._link.ask(self._seen(user), str(seen).encode(), lambda answer: None, headers=_SEEN)
-        return await self._leave(channel, user, session, entry.seq if entry is not None else 1)
+        return await self._leave(channel, user, session, entry.seq if entry is not None else UNKNOWN)
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
         """See `Engine.members`."""
@@ -247,7 +245,7 @@ class Rooms:
     async def _again(self, watched: Watched, entry: Entry) -> bool:
         """Whether it counts."""
         channel, user, session = entry.channel, entry.user, entry.session
-        again = self._entry(channel, user, session, since=entry.since, came=entry.came, capacity=_ANY)
+        again = self._entry(channel, user, session, since=entry.since, came=entry.came, capacity=ANY)
         try:
             _, seq = await self._watching.say(watched, again)
         finally:
@@ -262,7 +260,7 @@ class Rooms:
     async def _lay(self, ghost: tuple[str, str, str]) -> None:
         async with self._few:
             if ghost in self._ghosts and (ghost[1], ghost[2]) not in self._mine.get(ghost[0], ()):
-                await self._leave(*ghost, 1)
+                await self._leave(*ghost, UNKNOWN)
             self._ghosts.discard(ghost)
 
     async def _leave(self, channel: str, user: str, session: str, ends: int) -> bool:
