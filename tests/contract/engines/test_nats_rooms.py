@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from contract.engines.test_nats_faults import cut, lose, node, rooms_are, usable
+from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.nats.engine import NatsEngine
+from hubbub.engines.nats.places import Places
 from hubbub.engines.nats.publishing import Publishing
 from hubbub.engines.nats.room import Entry, Room
 from hubbub.engines.nats.watching import Watched
@@ -260,3 +262,11 @@ def test_a_room_is_read_as_it_was_heard() -> None:
 
     assert (said[3], said[4], said[7]) == (True, None, True)
     assert [member.user for member in died.members(9)] == ["next"]
+
+
+def test_a_pinned_room_has_a_stream_of_its_own() -> None:
+    """Its messages make no room for those of others that keep equally much."""
+    kept = {"room:pinned": Retention(size=5, age=60.0, pinned=True), "room:other": Retention(size=5, age=60.0)}
+    places = Places("hubbub", HistoryLimits(), kept.__getitem__)
+
+    assert places.of("room:pinned").kind != places.of("room:other").kind
