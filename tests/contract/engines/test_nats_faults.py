@@ -354,7 +354,7 @@ def test_a_flood_is_refused_beyond_what_may_wait(tmp_path: Path) -> None:
 
 
 def test_a_place_in_another_log_is_not_taken_for_one_in_this(tmp_path: Path) -> None:
-    """JetStream's answer names no log: where the stream may be another one, it is looked at first."""
+    """JetStream's answer names no log: where the stream is another one, unsaid so far, it is looked at first."""
 
     async def main() -> None:
         with serving_nats(tmp_path) as nats:
