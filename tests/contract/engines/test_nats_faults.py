@@ -225,6 +225,8 @@ def test_nats_comes_back_with_older_files(tmp_path: Path) -> None:
                 await usable(engine)
                 for text in ("4", "5"):
                     lost = await publisher.say(text)
+                # NATS is killed before it has told everybody, else.
+                await others_ear.hear("5")
                 await lose(nats, engine)
                 shutil.rmtree(nats.store)
                 shutil.copytree(tmp_path / "older", nats.store)
@@ -354,7 +356,7 @@ def test_a_flood_is_refused_beyond_what_may_wait(tmp_path: Path) -> None:
 
 
 def test_a_place_in_another_log_is_not_taken_for_one_in_this(tmp_path: Path) -> None:
-    """JetStream's answer names no log: where the stream is another one, unsaid so far, it is looked at first."""
+    """JetStream's answer names no log: where the stream is another one, and nobody has said so, that is looked at."""
 
     async def main() -> None:
         with serving_nats(tmp_path) as nats:
