@@ -54,6 +54,7 @@ def run(cases: list[str], results: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.alone
 @pytest.mark.conformance
 @pytest.mark.timeout(1_200)
 def test_autobahn(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_it_is_emptied_and_clients_are_told(shared: Shared) -> None:
             await bob.send({"type": "join", "room": "lobby"})
             await bob.expect("joined")
             await alice.ask("chat", content="before", room="lobby")
-            shared.empty()
+            shared.empty(one.config.nats.nats_prefix)
             code, _ = await alice.closed()
             await until_ready(other)
             resume = {"rooms": {"lobby": [joined["position"][0], 1]}}

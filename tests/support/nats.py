@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -81,9 +82,12 @@ class Nats:
             time.sleep(0.01)
 
     def empty(self, prefix: str = "") -> None:
-        """Take everything from it, though it runs: all streams whose names begin with `prefix`."""
-        _, _, names = self.ask("$JS.API.STREAM.NAMES").partition(b'"streams":[')
-        for name in re.findall(rb'"(%b[^"]*)"' % prefix.encode(), names.partition(b"]")[0]):
+        """Take everything from it, though it runs: all streams, or those of the servers with this `prefix`."""
+        asked = {"subject": f"{prefix}.>"} if prefix else {}
+        answer = self.ask("$JS.API.STREAM.NAMES", json.dumps(asked).encode())
+        _, _, names = answer.partition(b'"streams":[')
+        # Not once more those that are made anew meanwhile.
+        for name in re.findall(rb'"([^"]+)"', names.partition(b"]")[0]):
             self.ask(f"$JS.API.STREAM.DELETE.{name.decode()}")
 
     def tell(self, subject: str, body: bytes) -> None:
@@ -94,12 +98,16 @@ class Nats:
                 pass
 
     def ask(self, subject: str, body: bytes = b"", patience: float = PATIENCE) -> bytes:
-        """Say something, and return the answer as NATS writes it; for short answers. Raises `TimeoutError`."""
+        """Say something, and return the answer as NATS writes it; whole. Raises `TimeoutError`."""
         with self._line(patience) as line:
             line.sendall(b"SUB answer 1\r\nPUB %b answer %d\r\n%b\r\n" % (subject.encode(), len(body), body))
             answer = b""
             while not answer.startswith((b"MSG ", b"HMSG ")):
                 answer = line.recv(65_536)
+            # Its size is the last word of the first line.
+            size = answer.index(b"\r\n") + int(answer.partition(b"\r\n")[0].split()[-1])
+            while len(answer) < size:
+                answer += line.recv(65_536)
             return answer
 
     @contextlib.contextmanager

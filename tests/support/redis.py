@@ -86,8 +86,8 @@ class Redis:
         """What an engine is given."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def empty(self) -> None:
-        """Take everything from it, though it runs."""
+    def empty(self, prefix: str = "") -> None:
+        """Take everything from it, though it runs; whatever the `prefix`."""
         self.command("FLUSHALL")
 
     def part(self, name: str) -> dict[str, Any]:

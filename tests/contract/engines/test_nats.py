@@ -46,7 +46,7 @@ class TestNatsEngine(EngineContract):
         await kill(engine)
 
     async def lose(self, engine: Engine) -> None:
-        self._nats.empty(f"{self._prefix}-")
+        self._nats.empty(self._prefix)
 
     async def time_passes(self, engine: Engine, seconds: float) -> None:
         if seconds > self.LEASE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 import signal
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from hubbub.engines.nats.engine import NatsEngine
 from hubbub.errors import Reject, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
-from hubbub.testing.engines.ear import LOBBY, a_publication, contents
+from hubbub.testing.engines.ear import DEN, LOBBY, a_publication, contents
 from support.loop import PATIENCE, eventually, run
 from support.nats import Nats, serving_nats
 
@@ -224,6 +225,8 @@ def test_nats_comes_back_with_older_files(tmp_path: Path) -> None:
                 await usable(engine)
                 for text in ("4", "5"):
                     lost = await publisher.say(text)
+                # NATS is killed before it has told everybody, else.
+                await others_ear.hear("5")
                 await lose(nats, engine)
                 shutil.rmtree(nats.store)
                 shutil.copytree(tmp_path / "older", nats.store)
@@ -348,5 +351,28 @@ def test_a_flood_is_refused_beyond_what_may_wait(tmp_path: Path) -> None:
                 assert refused >= 4_000
                 assert len(taken) + sum(isinstance(answer, Unavailable) for answer in answers) == len(answers)
                 assert (await engine.position(LOBBY)).seq == len(taken)
+
+    run(main())
+
+
+def test_a_place_in_another_log_is_not_taken_for_one_in_this(tmp_path: Path) -> None:
+    """JetStream's answer names no log: where the stream is another one, and nobody has said so, that is looked at."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _):
+                for number in range(5):
+                    old = await engine.publish(DEN, a_publication(str(number)))
+                answer = nats.ask("$JS.API.STREAM.INFO.hubbub-rooms")
+                config = json.loads(answer[answer.index(b"{") :])["config"]
+                nats.ask("$JS.API.STREAM.DELETE.hubbub-rooms")
+                other = json.dumps({**config, "metadata": {"hubbub-epoch": "another"}})
+                nats.ask("$JS.API.STREAM.CREATE.hubbub-rooms", other.encode())
+                with pytest.raises(Reject) as unknown:
+                    await engine.publish(DEN, a_publication("new", id="a1"))
+                again = await engine.publish(DEN, a_publication("new", id="a1"))
+
+                assert old.epoch != "another" and unknown.value.code == "internal"
+                assert (again.epoch, again.seq, again.duplicate) == ("another", 1, True)
 
     run(main())

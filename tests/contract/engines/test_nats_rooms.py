@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from contract.engines.test_nats_faults import cut, lose, node, rooms_are, usable
+from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.nats.engine import NatsEngine
+from hubbub.engines.nats.places import Places
 from hubbub.engines.nats.publishing import Publishing
-from hubbub.errors import Unavailable
+from hubbub.engines.nats.room import Entry, Room
+from hubbub.engines.nats.watching import Watched
+from hubbub.errors import RoomFull, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import DEN, LOBBY
@@ -169,3 +173,100 @@ def test_who_left_is_not_in_again_when_an_older_copy_is_restored(tmp_path: Path)
                     await rooms_are(each, [Member("bob", 1, 2)])
 
     run(main(), logs_errors=True)
+
+
+def test_who_enters_while_the_node_stands_still_is_in(tmp_path: Path) -> None:
+    """The answer to `enter` counts, though the node was taken for dead between that and the question."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats, lease=0.5) as (engine, _), node(nats, "node.2", lease=0.5) as (other, _):
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                assert engine._parts is not None and other._parts is not None
+                link, nodes = engine._parts.link, engine._parts.rooms._nodes
+                assert link.connection is not None and link.connection._transport is not None
+                link.connection._transport.pause_reading()
+                nodes._beaten = asyncio.get_running_loop().time() + 1.0
+                entering = asyncio.create_task(engine.enter(LOBBY, "bob", "s2", 2, 10))
+                others = other._parts.rooms._nodes
+                await eventually(lambda: others.bar("node.1"))
+                link.connection._transport.resume_reading()
+                await entering
+                for each in (engine, other):
+                    await rooms_are(each, [Member("alice", 1, 1), Member("bob", 1, 2)])
+
+    run(main())
+
+
+def test_coming_back_is_tried_until_it_succeeds(tmp_path: Path) -> None:
+    """A node that was taken for dead, and whose NATS takes nothing in that moment, is in its rooms when it does."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats, lease=5.0) as (engine, _), node(nats, "node.2", lease=5.0) as (other, _):
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                assert engine._parts is not None and other._parts is not None
+                rooms = engine._parts.rooms
+                say, failed = rooms._watching.say, asyncio.Event()
+
+                async def refused(watched: Watched, entry: Entry) -> tuple[bool | None, int]:
+                    rooms._watching.say = say  # type: ignore[method-assign]  # once
+                    failed.set()
+                    raise Unavailable("JetStream cannot take it")
+
+                rooms._watching.say = refused  # type: ignore[method-assign]  # as a JetStream without a leader
+                others = other._parts.rooms._nodes
+                others._declare("node.1", others._nodes["node.1"], tell=False)
+                async with asyncio.timeout(PATIENCE):
+                    await failed.wait()
+                for each in (engine, other):
+                    await rooms_are(each, [Member("alice", 1, 1)])
+
+    run(main())
+
+
+def test_who_reads_a_full_room_sees_it_as_who_heard_it(tmp_path: Path) -> None:
+    """The bus loses what would have said that there is no room: `enter` raises `RoomFull` all the same."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _), node(nats, "node.2") as (other, _):
+                await engine.enter(LOBBY, "zoe", "s0", 1, 1)
+                await engine.leave(LOBBY, "zoe", "s0")
+                assert engine._parts is not None
+                heard, watched = engine._parts.link._heard, engine._parts.rooms._watching._watched[LOBBY]
+                hears = heard.pop(watched.sid)
+                await other.enter(LOBBY, "alice", "s1", 1, 1)
+                with pytest.raises(RoomFull):
+                    await engine.enter(LOBBY, "bob", "s2", 2, 1)
+                heard[watched.sid] = hears
+                for each in (engine, other):
+                    await rooms_are(each, [Member("alice", 1, 1)])
+
+    run(main())
+
+
+def test_a_room_is_read_as_it_was_heard() -> None:
+    """Whoever found the room full is not in it, though whoever was in has left since, or died."""
+
+    def entry(seq: int, user: str, node: str = "n1", *, ends: int = 0) -> Entry:
+        return Entry("room:x", node, user, "s", since=seq, came=seq, capacity=1, ends=ends, seq=seq)
+
+    bars = {"n1": 0, "dead": 6}
+    left, said = Room.read([entry(3, "full"), entry(4, "left", ends=2), entry(5, "next")], bars.__getitem__)
+
+    assert (said[3], said[4], said[5]) == (None, True, True)
+    assert [member.user for member in left.members(9)] == ["next"]
+
+    died, said = Room.read([entry(3, "dead", "dead"), entry(4, "full"), entry(7, "next")], bars.__getitem__)
+
+    assert (said[3], said[4], said[7]) == (True, None, True)
+    assert [member.user for member in died.members(9)] == ["next"]
+
+
+def test_a_pinned_room_has_a_stream_of_its_own() -> None:
+    """Its messages make no room for those of others that keep equally much."""
+    kept = {"room:pinned": Retention(size=5, age=60.0, pinned=True), "room:other": Retention(size=5, age=60.0)}
+    places = Places("hubbub", HistoryLimits(), kept.__getitem__)
+
+    assert places.of("room:pinned").kind != places.of("room:other").kind

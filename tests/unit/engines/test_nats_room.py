@@ -44,9 +44,7 @@ def test_a_full_room_takes_nobody_new() -> None:
 
 def test_what_is_known_already_changes_nothing() -> None:
     """An entry may be read, and be heard afterwards."""
-    room = Room()
-    room.put(comes(5, "alice", "s1"))
-    room.put(goes(6, "bob", "s2"))
+    room, _ = Room.read([comes(5, "alice", "s1"), goes(6, "bob", "s2")], lambda node: 0)
     late = [room.apply(comes(4, "bob", "s2")), room.apply(comes(5, "alice", "s1")), room.apply(comes(7, "carol", "s3"))]
 
     assert late == [False, False, True]
@@ -92,9 +90,7 @@ def test_who_reads_knows_what_those_know_who_heard() -> None:
             # The stream keeps the newest of each.
             stream[user, session] = entry
             if chance.random() < 0.2:
-                read = Room()
-                for found in stream.values():
-                    read.put(found)
+                read, _ = Room.read(list(stream.values()), lambda node: 0)
                 reads.append(read)
 
             assert len(news) == 1

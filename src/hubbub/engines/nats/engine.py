@@ -371,4 +371,4 @@ class _Parts:
 
     def _told(self, head: bytes, body: bytes) -> None:
         """Another node has found that a stream has lost something."""
-        self.streams.doubt(body.decode(errors="replace"))
+        self.streams.told(body)

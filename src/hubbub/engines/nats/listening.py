@@ -193,6 +193,7 @@ class Listening:
             note = Note.read(head, body)
             if note.seq is not None:
                 live.stream.saw(note.seq, note.stamp)
+                live.stream.heard = max(live.stream.heard, note.seq)
             self.canaries += is_canary(live.name)
             live.heard(note)
         except (ValueError, IndexError, msgspec.DecodeError):

@@ -60,7 +60,8 @@ class Places:
         if room_of(channel) is not None:
             # A stream keeps of each of its channels equally much.
             usual = retention == self.limits.retention(channel)
-            return "rooms" if usual else f"rooms-{retention.size}-{retention.age:.0f}"
+            pinned = "-pinned" if retention.pinned else ""
+            return "rooms" if usual else f"rooms-{retention.size}-{retention.age:.0f}{pinned}"
         if user_of(channel) is not None:
             return "inboxes"
         # Such as `server:ticket:…`: one stream for each sort.

@@ -140,7 +140,7 @@ class Publishing:
         channel, place = submission.channel, self._places.of(submission.channel)
         if not submission.volatile:
             stream = self._streams.of(place.kind, place.retention)
-            if not stream.epoch:
+            if not stream.sure:
                 self._open(stream, channel)
                 return True
             return False
@@ -159,7 +159,7 @@ class Publishing:
             try:
                 await self._streams.ready(stream)
             except HubbubError as raised:
-                log.error("%s", raised)
+                log.warning("%s", raised)
                 error = Unavailable(str(raised))
             except Exception as raised:
                 log.exception("the stream %s could not be looked at", stream.name)
@@ -265,6 +265,12 @@ class Publishing:
             return Unavailable("JetStream is away")
         ack = ack_of(answer.body)
         if ack.error is None:
+            if not ack.duplicate and ack.seq < stream.heard:
+                # A number that has been: it is another log, and this node does not know which.
+                stream.doubted = True
+            if stream.doubted:
+                return _unknown()
+            stream.heard = max(stream.heard, ack.seq)
             stream.saw(ack.seq, b"")
             return Accepted(stream.epoch, ack.seq, ack.duplicate)
         if ack.error.code >= 500 or ack.error.code == 429:

@@ -6,6 +6,7 @@ nothing here waits, and nothing is asked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -14,7 +15,7 @@ from msgspec import Struct
 from hubbub.protocol.envelope import Member
 from hubbub.types import Place
 
-__all__ = ["Entry", "Room", "decode_entry", "encode_entry"]
+__all__ = ["ANY", "UNKNOWN", "Entry", "Room", "decode_entry", "encode_entry"]
 
 
 class Entry(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -36,6 +37,12 @@ class Entry(Struct, frozen=True, gc=False, omit_defaults=True):
     # Not written: where it stands itself.
     seq: int = 0
 
+
+ANY: Final = 1_000_000_000
+"""Places in a room where nobody is turned away: who was in it before comes back."""
+
+UNKNOWN: Final = 1
+"""What an entry ends that may never have counted: no entry stands there, for a node says first that it lives."""
 
 encode_entry: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(Entry).decode
@@ -75,15 +82,29 @@ class Room:
         self.seq = entry.seq
         return self._leave(entry) if entry.ends else self._enter(entry)
 
-    def put(self, entry: Entry) -> None:
-        """Take in an entry that was read: it is there, so it counts."""
-        self.seq = max(self.seq, entry.seq)
-        if not entry.ends:
-            self._users.setdefault(entry.user, {})[entry.node, entry.session] = entry
+    @classmethod
+    def read(cls, entries: list[Entry], bar: Callable[[str], int]) -> tuple[Room, dict[int, bool | None]]:
+        """The room that entries make, and what `apply` has said to each: as to who heard them, as far as can be told.
 
-    def came_with(self, entry: Entry) -> bool:
-        """Whether it was this entry by which its user came."""
-        return all(entry.seq <= other.seq for other in self._users.get(entry.user, {}).values())
+        Who has left was in until then, and what a node had entered before its `bar` until that. What stood in the
+        stream and is gone without a trace is not known.
+        """
+        steps: list[tuple[int, str, Entry | None]] = [(bar(node), node, None) for node in {one.node for one in entries}]
+        for entry in entries:
+            steps.append((entry.seq, entry.node, entry))
+            if entry.ends > UNKNOWN:
+                # It was in: so there was room for it.
+                begin = msgspec.structs.replace(entry, seq=entry.ends, ends=0, capacity=ANY)
+                steps.append((entry.ends, entry.node, begin))
+        # What a node enters where it is taken for dead is behind that.
+        steps.sort(key=lambda step: (step[0], step[2] is not None))
+        room, said = cls(), {}
+        for seq, node, step in steps:
+            if step is None:
+                room.drop(node, seq)
+            else:
+                said[step.seq] = room.apply(step)
+        return room, said
 
     def came(self, user: str, now: int) -> int:
         """Since when `user` is in the room, `now` for one who is not."""

@@ -18,7 +18,7 @@ from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.nodes import Nodes
 from hubbub.engines.nats.places import token
-from hubbub.engines.nats.room import Entry, Room
+from hubbub.engines.nats.room import ANY, UNKNOWN, Entry, Room
 from hubbub.engines.nats.streams import Stream, Streams
 from hubbub.engines.nats.watching import Watched, Watching
 from hubbub.errors import HubbubError, RoomFull
@@ -29,8 +29,6 @@ __all__ = ["Rooms"]
 
 log = logging.getLogger("hubbub.engines.nats")
 
-# Places in a room where nobody is turned away: who was in it before it was lost comes back.
-_ANY: Final = 1_000_000_000
 # How long it is known when somebody was seen last.
 _SEEN: Final = b"NATS/1.0\r\nNats-TTL: 1h\r\n\r\n"
 # Entries that are made, or looked at, at once.
@@ -59,8 +57,11 @@ class Rooms:
 
         # What this node has entered: by channel, user and session.
         self._mine: dict[str, dict[tuple[str, str], Entry]] = {}
-        # Places that may still be taken, though they should not: the answer was lost. Left with the next beat.
-        self._ghosts: set[tuple[str, str, str]] = set()
+        # Places that may still be taken, though they should not: the answer was lost. They are left with the next beat.
+        # With what each of them ends, or `UNKNOWN`; who has come and gone so is told of then.
+        self._ghosts: dict[tuple[str, str, str], int] = {}
+        # What this node has entered and is in no room any more, and whether it is on its way back.
+        self._lost: dict[tuple[str, str, str], bool] = {}
         # What goes on behind the back of whoever asks, a few of each at once.
         self._tasks: set[asyncio.Task[None]] = set()
         self._few = asyncio.Semaphore(_AT_ONCE)
@@ -107,14 +108,18 @@ class Rooms:
                 await self._watching.current(watched)
                 if self._full(watched.room, user, capacity):
                     raise RoomFull
-            came = watched.room.came(user, now)
-            entry = self._entry(channel, user, session, since=now, came=came, capacity=capacity)
-            news, seq = await self._say(watched, entry)
-            if news is None:
-                self._ghosts.add((channel, user, session))
-                self._do(self._lay((channel, user, session)))
-                raise RoomFull
-            self._ghosts.discard((channel, user, session))
+            while True:
+                came = watched.room.came(user, now)
+                entry = self._entry(channel, user, session, since=now, came=came, capacity=capacity)
+                news, seq = await self._say(watched, entry)
+                if news is None:
+                    self._ghosts[channel, user, session] = UNKNOWN
+                    self._do(self._lay((channel, user, session)))
+                    raise RoomFull
+                if seq >= self._nodes.bar(self._node):
+                    break
+                # This node was taken for dead meanwhile, and what it had said until then is over.
+            self._ghosts.pop((channel, user, session), None)
             self._mine.setdefault(channel, {})[key] = msgspec.structs.replace(entry, seq=seq)
         finally:
             self._watching.done(watched)
@@ -131,7 +136,8 @@ class Rooms:
         if seen and channel == inbox_channel(user) and self._link.serves:
             # Ahead of it, in the same stream: who finds the user gone finds this, too. It is no harm if it is lost.
             self._link.ask(self._seen(user), str(seen).encode(), lambda answer: None, headers=_SEEN)
-        return await self._leave(channel, user, session, entry.seq if entry is not None else 1)
+        ends = entry.seq if entry is not None else self._ghosts[channel, user, session]
+        return await self._leave(channel, user, session, ends)
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
         """See `Engine.members`."""
@@ -172,6 +178,8 @@ class Rooms:
                 self._do(self.look())
             for ghost in list(self._ghosts):
                 self._do(self._lay(ghost))
+            for key in list(self._lost):
+                self._bring_back(key)
 
     async def look(self) -> None:
         """NATS is back: what has been heard of the nodes meanwhile? Raises `Unavailable`."""
@@ -206,55 +214,82 @@ class Rooms:
 
     def _known(self, channel: str, room: Room) -> None:
         """A room has been read: is everybody in it whom this node has entered?"""
-        for (user, session), entry in list(self._mine.get(channel, {}).items()):
+        for user, session in list(self._mine.get(channel, ())):
             if not room.has(self._node, user, session):
-                self._do(self._enter_again(entry))
+                self._bring_back((channel, user, session))
 
     def _come_back(self) -> None:
         """What this node has entered is over: it was taken for dead, or the stream is another one."""
-        for entries in list(self._mine.values()):
-            for entry in list(entries.values()):
-                self._do(self._enter_again(entry))
+        for channel, entries in list(self._mine.items()):
+            for user, session in list(entries):
+                self._bring_back((channel, user, session))
 
-    async def _enter_again(self, entry: Entry) -> None:
+    def _bring_back(self, key: tuple[str, str, str]) -> None:
+        """Enter again what was lost: now, and where that fails with the next beats."""
+        if not self._lost.get(key):
+            self._lost[key] = True
+            self._do(self._enter_again(key))
+
+    async def _enter_again(self, key: tuple[str, str, str]) -> None:
         """Whatever the capacity: who was in a room before that was lost comes back."""
-        async with self._few:
-            watched = await self._watching.enter(entry.channel)
-            try:
-                again = self._entry(
-                    entry.channel, entry.user, entry.session, since=entry.since, came=entry.came, capacity=_ANY
-                )
-                _, seq = await self._watching.say(watched, again)
-                mine, key = self._mine.get(entry.channel, {}), (entry.user, entry.session)
-                if key in mine:
-                    mine[key] = msgspec.structs.replace(again, seq=seq)
-                else:
-                    # It has left meanwhile.
-                    self._ghosts.add((entry.channel, *key))
-            finally:
-                self._watching.done(watched)
+        channel, user, session = key
+        back = False
+        try:
+            async with self._few:
+                watched = await self._watching.enter(channel)
+                try:
+                    entry = self._mine.get(channel, {}).get((user, session))
+                    if entry is not None:
+                        back = await self._again(watched, entry)
+                finally:
+                    self._watching.done(watched)
+        finally:
+            if back or (user, session) not in self._mine.get(channel, ()):
+                del self._lost[key]
+            else:
+                self._lost[key] = False
+
+    async def _again(self, watched: Watched, entry: Entry) -> bool:
+        """Whether it counts."""
+        channel, user, session = entry.channel, entry.user, entry.session
+        again = self._entry(channel, user, session, since=entry.since, came=entry.came, capacity=ANY)
+        try:
+            _, seq = await self._watching.say(watched, again)
+        finally:
+            mine = self._mine.get(channel, {})
+            if (user, session) not in mine:
+                # It has left meanwhile, and may be in again.
+                self._ghosts[channel, user, session] = UNKNOWN
+        if (user, session) in mine:
+            mine[user, session] = msgspec.structs.replace(again, seq=seq)
+        return seq >= self._nodes.bar(self._node)
 
     async def _lay(self, ghost: tuple[str, str, str]) -> None:
         async with self._few:
-            if ghost in self._ghosts and (ghost[1], ghost[2]) not in self._mine.get(ghost[0], ()):
-                await self._leave(*ghost, 1)
-            self._ghosts.discard(ghost)
+            channel, user, session = ghost
+            ends = self._ghosts.get(ghost)
+            if ends is not None and (user, session) not in self._mine.get(channel, ()):
+                # It may have been done the first time, and nobody have heard so. Who never came has not gone.
+                last = await self._leave(channel, user, session, ends) or not await self.places(channel, user)
+                if last and ends > UNKNOWN:
+                    self._gone(channel, user)
+            self._ghosts.pop(ghost, None)
 
     async def _leave(self, channel: str, user: str, session: str, ends: int) -> bool:
-        self._ghosts.add((channel, user, session))
+        self._ghosts[channel, user, session] = ends
         watched = await self._watching.enter(channel)
         try:
             last, _ = await self._watching.say(watched, self._entry(channel, user, session, ends=ends))
         finally:
             self._watching.done(watched)
-        self._ghosts.discard((channel, user, session))
+        self._ghosts.pop((channel, user, session), None)
         return bool(last)
 
     async def _say(self, watched: Watched, entry: Entry) -> tuple[bool | None, int]:
         try:
             return await self._watching.say(watched, entry)
         except BaseException:
-            self._ghosts.add((entry.channel, entry.user, entry.session))
+            self._ghosts.setdefault((entry.channel, entry.user, entry.session), UNKNOWN)
             raise
 
     # ------------------------------------------------------------------------------------------- the dead

@@ -60,7 +60,7 @@ class _Stream(Struct, frozen=True):
 class Stream:
     """One stream as this node knows it."""
 
-    __slots__ = ("config", "doubted", "epoch", "kind", "mark", "name", "resized", "seen", "stamp", "turn")
+    __slots__ = ("config", "doubted", "epoch", "heard", "kind", "mark", "name", "resized", "seen", "stamp", "turn")
 
     def __init__(self, kind: str, name: str, config: dict[str, Any]) -> None:
         self.kind = kind
@@ -68,19 +68,26 @@ class Stream:
         self.config = config
         # Empty while it is not known whether the stream is there.
         self.epoch = ""
-        # The newest message that this node knows of; and the newest of which it knows when JetStream took it.
+        # The newest message that this node knows of; the newest that the stream itself has told of, which it does in
+        # order; and the newest of which it is known when JetStream took it.
         self.seen = 0
+        self.heard = 0
         self.mark = 0
         self.stamp = b""
         # Up to where less was kept of each channel than is now, and how many messages.
         self.resized = (0, 0)
         # One looks at a time.
         self.turn = asyncio.Lock()
-        # Whether it was not there when something was published.
+        # Whether it may be another one than it was: until it is looked at, nobody knows whose a number is.
         self.doubted = False
 
+    @property
+    def sure(self) -> bool:
+        """Whether it is known which stream it is."""
+        return bool(self.epoch) and not self.doubted
+
     def saw(self, seq: int, stamp: bytes) -> None:
-        """A message of the stream has come."""
+        """There is a message in the stream."""
         self.seen = max(self.seen, seq)
         if stamp and seq > self.mark:
             self.mark, self.stamp = seq, stamp
@@ -154,11 +161,11 @@ class Streams:
 
     async def ready(self, stream: Stream) -> None:
         """Be sure that `stream` is there; raises `Unavailable`."""
-        if stream.epoch:
+        if stream.sure:
             return
         async with stream.turn:
             # Whoever was before may have looked.
-            if not stream.epoch:
+            if not stream.sure:
                 await self._look_now(stream)
 
     async def make_sure(self, stream: Stream) -> None:
@@ -178,10 +185,11 @@ class Streams:
         """Whether one of them was not there when something was published."""
         return any(stream.doubted for stream in self._streams.values())
 
-    def doubt(self, kind: str) -> None:
-        """A stream of this kind may not be what it was: it is looked at soon."""
+    def told(self, body: bytes) -> None:
+        """Some node has given a stream an epoch: where that is not known here, the stream is looked at soon."""
+        kind, _, epoch = body.decode(errors="replace").partition(" ")
         stream = self._streams.get(kind)
-        if stream is not None:
+        if stream is not None and stream.epoch != epoch:
             stream.doubted = True
 
     async def look_at_all(self) -> None:
@@ -201,7 +209,6 @@ class Streams:
             await self._look(stream)
 
     async def _look(self, stream: Stream) -> None:
-        stream.doubted = False
         # As it is now: what comes while the answer is on its way is not in it.
         seen, mark, stamp = stream.seen, stream.mark, stream.stamp
         found = await self._find(stream)
@@ -213,8 +220,9 @@ class Streams:
             log.error("NATS has lost messages of the stream %s: it goes on in another epoch", stream.name)
             epoch = await self._change(stream, epoch)
         before, stream.epoch = stream.epoch, epoch
+        stream.doubted = False
         if before and before != epoch:
-            stream.seen, stream.mark = 0, 0
+            stream.seen = stream.heard = stream.mark = 0
         stream.saw(found.state.last_seq, found.state.last_ts.encode())
         if before and before != epoch:
             self.lost(stream)
@@ -243,7 +251,7 @@ class Streams:
             made = await self._api(f"STREAM.INFO.{stream.name}")
         elif made.error is None and stream.epoch:
             log.error("NATS has lost the stream %s: it begins anew", stream.name)
-            self._tell(stream)
+            self._tell(stream, made.config.get("metadata", {}).get(EPOCH, ""))
         return self._good(made, stream)
 
     async def _replaced(self, stream: Stream, mark: int, stamp: bytes) -> bool:
@@ -267,13 +275,13 @@ class Streams:
         if metadata.get(EPOCH, "") == epoch:
             metadata = {**metadata, EPOCH: secrets.token_hex(8)}
             self._good(await self._api(f"STREAM.UPDATE.{stream.name}", {**found.config, "metadata": metadata}), stream)
-        self._tell(stream)
         new: str = metadata[EPOCH]
+        self._tell(stream, new)
         return new
 
-    def _tell(self, stream: Stream) -> None:
+    def _tell(self, stream: Stream, epoch: str) -> None:
         """All nodes have to look at it."""
-        self._link.tell(f"{self._prefix}.control", stream.kind.encode())
+        self._link.tell(f"{self._prefix}.control", f"{stream.kind} {epoch}".encode())
 
     async def _api(self, what: str, said: Any = None) -> _Stream:
         return await self._link.api(what, said, _Stream)

@@ -37,6 +37,8 @@ _LINGER: Final = 1.0
 _ROUND: Final = 60.0
 _LATE: Final = 0.1
 _PATIENCE: Final = 2.0
+# Seconds after which who found a room full has been taken back.
+_TAKEN_BACK: Final = 2.0
 # Rooms that are read at once, entries of one reading, and entries that are kept aside meanwhile.
 _AT_ONCE: Final = 200
 _PAGE: Final = 1_000
@@ -114,6 +116,8 @@ class Watching:
         self._tasks: set[asyncio.Task[None]] = set()
         self._unread: dict[Watched, None] = {}
         self._due: dict[Watched, None] = {}
+        # Rooms that somebody found full, and when: whoever reads one before that is taken back may see it otherwise.
+        self._full: dict[Watched, float] = {}
         self._compared = self._loop.time()
 
     # ---------------------------------------------------------------------------------------------- asking
@@ -198,6 +202,11 @@ class Watching:
             del self._leaving[channel]
             if not watched.asking and not self._needed(channel):
                 self._forget(watched)
+        for watched, since in list(self._full.items()):
+            if now - since < _TAKEN_BACK:
+                break
+            del self._full[watched]
+            self.read(watched)
         part = int(len(self._watched) * (now - self._compared) / _ROUND)
         if part and self._link.serves:
             self._compared = now
@@ -257,7 +266,7 @@ class Watching:
         if self._watched.get(watched.channel) is watched:
             del self._watched[watched.channel]
             self._leaving.pop(watched.channel, None)
-        for mapping in (self._pressing, self._unread, self._due):
+        for mapping in (self._pressing, self._unread, self._due, self._full):
             mapping.pop(watched, None)
         self._link.unsubscribe(watched.sid)
         self._fail(watched, Unavailable("the engine is not running"))
@@ -295,6 +304,7 @@ class Watching:
         room = watched.room
         if not entry.ends and entry.seq < self._nodes.bar(entry.node):
             room.seq = max(room.seq, entry.seq)
+            self._answer(watched, entry, False)
             return
         outcome = room.apply(entry)
         self._answer(watched, entry, outcome)
@@ -302,6 +312,8 @@ class Watching:
             self._release(watched)
 
     def _answer(self, watched: Watched, entry: Entry, outcome: bool | None) -> None:
+        if outcome is None:
+            self._full.setdefault(watched, self._loop.time())
         call = watched.calls.get(entry.call) if entry.node == self._nodes.node else None
         if call is not None:
             settle(call.heard, (outcome, entry.seq))
@@ -376,14 +388,11 @@ class Watching:
                 self._forget(watched)
 
     def _put(self, watched: Watched, entries: list[Entry]) -> None:
-        room = Room()
-        for entry in entries:
-            if entry.seq >= self._nodes.bar(entry.node) or entry.ends:
-                room.put(entry)
+        room, said = Room.read(entries, self._nodes.bar)
         watched.room = room
         # What this node has said itself, and not heard.
         for entry in entries:
-            self._answer(watched, entry, entry.user not in room if entry.ends else room.came_with(entry))
+            self._answer(watched, entry, said[entry.seq])
         kept, watched.kept = watched.kept or [], None
         for entry in kept:
             self._take(watched, entry)
