@@ -1,4 +1,4 @@
-"""Nodes on one Redis, without a hub; and somebody who wants everything in that is said, whatever happens."""
+"""Nodes on one Redis, without a hub; and on any engine somebody who wants all in that is said, whatever happens."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ class Publisher:
             number += 1
 
 
-async def all_told(ear: Ear, publisher: Publisher) -> None:
+async def all_told(ear: Ear, publisher: Publisher, *first: str) -> None:
     """Everything taken has been told, once and in order."""
     await ear.hear(publisher.taken[-1])
 
-    assert ear.texts() == publisher.taken
+    assert ear.texts() == [*first, *publisher.taken]
 
 
 async def usable(engine: Engine) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.engines.test_nats_faults import Publisher, all_told, rooms_are
+from contract.engines.test_nats_faults import rooms_are
 from hubbub.engines.nats.engine import NatsEngine
 from hubbub.errors import ConfigError, HubbubError
 from hubbub.protocol.envelope import Member
@@ -18,6 +18,7 @@ from hubbub.testing.engines.ear import LOBBY, a_publication, contents
 from support.certificates import AUTHORITY, Authority
 from support.loop import run
 from support.nats import Nats, serving_cluster, serving_nats
+from support.publisher import Publisher, all_told
 
 
 @contextlib.asynccontextmanager

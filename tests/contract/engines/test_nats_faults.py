@@ -20,6 +20,7 @@ from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import DEN, LOBBY, a_publication, contents
 from support.loop import PATIENCE, eventually, run
 from support.nats import Nats, serving_nats
+from support.publisher import Publisher, all_told, usable
 
 
 @contextlib.asynccontextmanager
@@ -32,67 +33,6 @@ async def node(nats: Nats, name: str = "node.1", *, lease: float = 10.0) -> Asyn
         yield engine, ear
     finally:
         await engine.stop()
-
-
-class Publisher:
-    """Publishes numbers as an application does that wants each of them in: again with the same id until it is taken."""
-
-    def __init__(self, engine: NatsEngine, name: str = "alice") -> None:
-        self._engine = engine
-        self._name = name
-        self.taken: list[str] = []
-        self.refusals: list[Exception] = []
-        self._task: asyncio.Task[None] | None = None
-        self._over = False
-
-    async def say(self, text: str) -> Accepted:
-        """Returns when it is taken."""
-        while True:
-            try:
-                accepted = await self._engine.publish(LOBBY, a_publication(text, id=text, from_=self._name))
-            except Reject as error:
-                self.refusals.append(error)
-                await asyncio.sleep(0.02)
-            else:
-                self.taken.append(text)
-                return accepted
-
-    async def __aenter__(self) -> Publisher:
-        self._task = asyncio.create_task(self._go_on())
-        await self.some()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self._over = True
-        assert self._task is not None
-        await self._task
-
-    async def some(self, more: int = 50) -> None:
-        """Wait until some more are taken."""
-        enough = len(self.taken) + more
-        await eventually(lambda: len(self.taken) >= enough)
-
-    async def _go_on(self) -> None:
-        number = 0
-        while not self._over:
-            await self.say(f"{self._name}-{number}")
-            number += 1
-
-
-async def all_told(ear: Ear, publisher: Publisher, *first: str) -> None:
-    """Everything taken has been told, once and in order."""
-    await ear.hear(publisher.taken[-1])
-
-    assert ear.texts() == [*first, *publisher.taken]
-
-
-async def usable(engine: NatsEngine) -> None:
-    """Wait until the engine works again."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            with contextlib.suppress(Reject):
-                return await engine.check()
-            await asyncio.sleep(0.02)
 
 
 async def lose(nats: Nats, engine: NatsEngine) -> None:

@@ -82,20 +82,14 @@ def test_redis_is_killed_and_has_kept_everything(tmp_path: Path) -> None:
                     await eventually(lambda: publisher.refusals)
                     redis.start()
                     await publisher.some()
-                await all_told_after("first", ear, publisher)
-                await all_told_after("first", other, publisher)
+                await all_told(ear, publisher, "first")
+                await all_told(other, publisher, "first")
                 again = await engine.publish(LOBBY, a_publication("first", id="first"))
 
                 assert ear.lost_channels == other.lost_channels == []
                 assert (again.epoch, again.seq, again.duplicate) == (first.epoch, 1, True)
 
     run(main(), logs_errors=True)
-
-
-async def all_told_after(first: str, ear: Ear, publisher: Publisher) -> None:
-    await ear.hear(publisher.taken[-1])
-
-    assert ear.texts() == [first, *publisher.taken]
 
 
 def test_redis_is_killed_and_has_kept_nothing(tmp_path: Path) -> None:
