@@ -253,6 +253,35 @@ class TestDisconnect:
 
         run(main())
 
+    def test_a_token_stays_out_though_nobody_can_say_where_the_user_is(self) -> None:
+        """On this node at once, whatever the engine says."""
+
+        class Away(MemoryEngine):
+            async def places(self, *args: Any) -> Any:
+                raise Unavailable
+
+            async def publish(self, *args: Any, **options: Any) -> Any:
+                raise Unavailable
+
+        async def main() -> None:
+            hub = Hub()
+
+            @hub.authenticate
+            async def who(credentials: Any) -> Identity | None:
+                return Identity(user="mallory") if credentials.token == "token" else None
+
+            async with serving(hub, dev=False) as server:
+                headers = {"Authorization": "Bearer token"}
+                mallory = await open_client(server.address, None, full=True, headers=headers)
+                hub._running.engine = Away()
+                with pytest.raises(Unavailable):
+                    await hub.disconnect("mallory")
+                await mallory.closed()
+                with pytest.raises(InvalidStatus, match="401"):
+                    await open_client(server.address, None, headers=headers)
+
+        run(main())
+
 
 class TestKick:
     """`hub.kick` takes a user out of one room, on every node."""

@@ -63,8 +63,9 @@ async def disconnect(node: Node, user: str, reason: str) -> int:
     here = [session for session in node.sessions.values() if session.user == user and not session.ending]
     for session in here:
         session.close(CloseCode.DISCONNECTED, reason)
-    places = await node.engine.places(inbox_channel(user), user)
+    # Before anything else is asked: their tokens are out on this node, though the engine be away.
     await keep_out(node, here)
+    places = await node.engine.places(inbox_channel(user), user)
     await _tell(node, Disconnect(user, reason, node.now_ms()))
     return len({session.id for session in here} | {place.session for place in places if not is_kept(place.session)})
 

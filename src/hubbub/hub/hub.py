@@ -161,8 +161,8 @@ class Hub:
         """Call `hook(user, last_seen)` when no session of a user has been open for `presence_grace` seconds.
 
         `last_seen` is when something last came from the user, in milliseconds since the Unix epoch. For each user
-        these hooks and those of `on_online` are called one after the other; who has gone and come again while one
-        of them ran is not told of. When the server stops nobody is: whoever is there comes back.
+        these hooks and those of `on_online` are called one after the other on each node; who has gone and come again
+        while one of them ran is not told of. When the server stops nobody is: whoever is there comes back.
         """
         self._hooks.offline.append(_as_hook(hook, "hook(user, last_seen)"))
         return hook

@@ -39,7 +39,7 @@ from hubbub.hub.presence import tell_members, went
 from hubbub.hub.receipts import SERVER_INBOX, Receipts
 from hubbub.hub.records import INTERVAL, Records
 from hubbub.hub.recovery import fan_out_large
-from hubbub.hub.revocation import REVOCATIONS, hear_revocation, learn_revocations
+from hubbub.hub.revocation import REVOCATIONS, hear_revocation, learn_revocations, sweep_revocations
 from hubbub.hub.transfers import LargeMessages
 from hubbub.protocol.codec import Codec
 from hubbub.protocol.codes import CloseCode
@@ -178,6 +178,7 @@ class Node:
         await self.engine.start(self, self.name)
         await self.engine.listen([ALL, REVOCATIONS, CONTROL])
         await learn_revocations(self)
+        sweep_revocations(self)
         self._tell_records()
         self._tick()
 

@@ -128,13 +128,13 @@ async def come(node: Node, session: Session) -> None:
     user, inbox = session.user, inbox_channel(session.user)
     news = await node.engine.enter(inbox, user, session.id, session.since, _ANY)
     node.present.add(session.id)
+    if news:
+        _tell(node, user, True)
     if session.ending:
         # It has gone meanwhile, perhaps before it came.
         go(node, session)
         return
     await take_over(node, inbox, user)
-    if news:
-        _tell(node, user, True)
 
 
 def go(node: Node, session: Session) -> None:

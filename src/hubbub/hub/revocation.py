@@ -30,6 +30,7 @@ __all__ = [
     "learn_revocations",
     "revoke_token",
     "revoke_user",
+    "sweep_revocations",
 ]
 
 log = logging.getLogger("hubbub.hub")
@@ -62,12 +63,12 @@ async def learn_revocations(node: Node) -> None:
             hear_revocation(node, publication)
         if not page.more or not page.publications:
             break
-    _sweep(node)
 
 
-def _sweep(node: Node) -> None:
+def sweep_revocations(node: Node) -> None:
+    """Forget what has ended, from now on again and again; to be begun once."""
     node.revocations.sweep(node.now_ms())
-    node.wheel.after(_SWEEP, lambda: _sweep(node))
+    node.wheel.after(_SWEEP, lambda: sweep_revocations(node))
 
 
 def hear_revocation(node: Node, publication: Publication) -> None:

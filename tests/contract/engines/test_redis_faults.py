@@ -7,12 +7,13 @@ import re
 import shutil
 import signal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from hubbub.engines.base import Accepted
 from hubbub.engines.redis.engine import RedisEngine
+from hubbub.engines.redis.rooms import Rooms
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
@@ -162,6 +163,34 @@ def test_redis_is_emptied(tmp_path: Path) -> None:
 
                 assert position == Position(new.epoch, 0) and new.epoch != old.epoch
                 await rooms_are(engine, [Member("alice", 1, 1)])
+
+    run(main())
+
+
+def test_coming_back_into_the_rooms_goes_on_after_another_outage(tmp_path: Path) -> None:
+    """The lease stands again before all are in: whoever was not yet comes with the next."""
+
+    async def main() -> None:
+        with serving_redis(tmp_path) as redis:
+            async with node(redis.url, lease=1.0) as (engine, _):
+                everybody = [Member(f"user-{number}", 1, number) for number in range(5)]
+                for number in range(5):
+                    await engine.enter(LOBBY, f"user-{number}", f"s{number}", number, 10)
+                enter, tried = Rooms._enter, 0
+
+                async def failing(self: Rooms, *args: Any) -> int:
+                    nonlocal tried
+                    tried += 1
+                    if tried == 3:
+                        raise Unavailable
+                    return await enter(self, *args)
+
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(Rooms, "_enter", failing)
+                    redis.command("FLUSHALL")
+                    await rooms_are(engine, everybody)
+
+                    assert tried > 5
 
     run(main())
 

@@ -36,6 +36,8 @@ class Rooms:
 
         # What this node has entered, so that it can do so again: by channel, user and session, since when.
         self._entered: dict[str, dict[tuple[str, str], int]] = {}
+        # Whether it was taken for dead, or the rooms were lost, and not all are back in them.
+        self._out = False
         # Places that may still be taken, though they should not: the answer was lost. Left with the next lease; then
         # it is told where others had been told of the coming.
         self._ghosts: dict[tuple[str, str, str], bool] = {}
@@ -102,8 +104,11 @@ class Rooms:
         Clears away what others have left behind.
         """
         alive, *dead = await self._lease_anew()
-        if not alive:
+        # The lease stands again before everybody is back in the rooms: that may take more than one try.
+        self._out = self._out or not alive
+        if self._out:
             await self._come_back()
+            self._out = False
         for ghost, tells in list(self._ghosts.items()):
             channel, user, session = ghost
             if (user, session) not in self._entered.get(channel, {}):
