@@ -136,6 +136,9 @@ async def _filled(folder: str, counts: dict[str, int], keep: int) -> SqliteEngin
         def gone(self, channel: str, user: str) -> None:
             pass
 
+        def came(self, channel: str, user: str) -> None:
+            pass
+
     limits = HistoryLimits(history_size=keep, inbox_size=keep, history_bytes=2**40)
     engine = SqliteEngine(folder, Durability.NORMAL, limits)
     await engine.start(Nobody(), "node.1")

@@ -144,6 +144,9 @@ def _publish(name: str, url: str, count: int, listens: bool) -> float:
         def gone(self, channel: str, user: str) -> None:
             pass
 
+        def came(self, channel: str, user: str) -> None:
+            pass
+
     async def main() -> float:
         await engine.start(Ear(), "node.1")
         channels = [f"room:{number}" for number in range(1_000)]

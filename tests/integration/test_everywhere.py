@@ -7,12 +7,14 @@ import signal
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from hubbub import Hub, Identity
 from hubbub.engines.memory import MemoryEngine
 from hubbub.errors import HubbubError, Unavailable
+from hubbub.hub import revocation
 from hubbub.types import NOTHING, Publication
 from support.client import Client, connect, open_client
 from support.loop import PATIENCE, eventually, run
@@ -140,6 +142,27 @@ class TestWhere:
                 assert await other.hub.sessions("alice") == []
 
         run(main(), logs_errors=True)
+
+    def test_who_was_taken_for_gone_is_back(self) -> None:
+        """Members and hooks were told of the going, and are told of this."""
+
+        async def main() -> None:
+            hub, told = Hub(), list[str]()
+
+            @hub.on_online
+            async def came(user: str) -> None:
+                told.append(user)
+
+            async with serving(hub) as server, connect(server.address, "bob", full=True) as bob:
+                await bob.join("lobby")
+                for channel in ("room:lobby", "user:alice"):
+                    hub._running.came(channel, "alice")
+                await bob.expect("member-joined", user="alice", room="lobby")
+                await eventually(lambda: "alice" in told)
+
+                assert told == ["bob", "alice"]
+
+        run(main())
 
 
 class TestTickets:
@@ -281,6 +304,37 @@ class TestDisconnect:
                     await open_client(server.address, None, headers=headers)
 
         run(main())
+
+
+def test_what_was_revoked_is_said_again_where_the_log_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the engine is away meanwhile; and once, though every node says it."""
+    monkeypatch.setattr(revocation, "_AGAIN", 0.01)
+
+    class Emptied(MemoryEngine):
+        asked = 0
+
+        async def after(self, *args: Any) -> Any:
+            self.asked += 1
+            if self.asked <= 2:
+                raise Unavailable
+            return await super().after(*args)
+
+    async def main() -> None:
+        async with serving() as server:
+            node = server.hub._running
+            await server.hub.revoke(user="mallory")
+            await server.hub.revoke(user="oscar")
+            node.engine = engine = Emptied()
+            for _ in range(2):
+                node.lost("server:revocations")
+            await eventually(lambda: not node.tasks)
+
+            page = await engine.after("server:revocations", 0, 10)
+            said = [msgspec.json.decode(publication.content) for publication in page.publications]
+
+            assert sorted(one["user"] for one in said) == ["mallory", "oscar"]
+
+    run(main(), logs_errors=True)
 
 
 class TestKick:

@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator
 from hubbub.engines.base import Accepted, Engine
 from hubbub.engines.redis.engine import RedisEngine
 from hubbub.errors import Reject, Unavailable
+from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import LOBBY, a_publication
 from support.loop import PATIENCE, eventually
 
-__all__ = ["Publisher", "a_node", "all_told", "node", "usable"]
+__all__ = ["Publisher", "a_node", "all_told", "node", "rooms_are", "usable"]
 
 
 def a_node() -> str:
@@ -93,3 +94,10 @@ async def usable(engine: Engine) -> None:
             with contextlib.suppress(Unavailable):
                 return await engine.check()
             await asyncio.sleep(0.02)
+
+
+async def rooms_are(engine: Engine, members: list[Member]) -> None:
+    """Wait until these are in the lobby."""
+    async with asyncio.timeout(PATIENCE):
+        while (await engine.members(LOBBY, 10))[0] != members:
+            await asyncio.sleep(0.05)

@@ -6,6 +6,8 @@ early: when it is full, it takes no more, and whoever wants to revoke is told.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -46,6 +48,10 @@ class Revocations:
 
     def __len__(self) -> int:
         return len(self._users) + len(self._tokens)
+
+    def __iter__(self) -> Iterator[Revocation]:
+        yield from self._users.values()
+        yield from self._tokens.values()
 
     def add(self, revocation: Revocation, now: int) -> bool:
         """Remember `revocation`, if it still matters; of two for the same the later counts. False: it is full."""

@@ -69,6 +69,13 @@ class Listener(Protocol):
         not before its `start` has returned.
         """
 
+    def came(self, channel: str, user: str) -> None:
+        """`user` is in `channel`, and nobody was answered so.
+
+        This node was taken for dead, and who had gone by that is back; or an answer was lost. Who was lost with the
+        engine's data, so that nobody was told that they had gone, is not told of.
+        """
+
 
 class Engine(Protocol):
     """Where channels live.

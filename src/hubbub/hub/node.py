@@ -35,11 +35,17 @@ from hubbub.hub.control import CONTROL, hear_control
 from hubbub.hub.formats import Framed
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Outcome
-from hubbub.hub.presence import tell_members, went
+from hubbub.hub.presence import came, tell_members, went
 from hubbub.hub.receipts import SERVER_INBOX, Receipts
 from hubbub.hub.records import INTERVAL, Records
 from hubbub.hub.recovery import fan_out_large
-from hubbub.hub.revocation import REVOCATIONS, hear_revocation, learn_revocations, sweep_revocations
+from hubbub.hub.revocation import (
+    REVOCATIONS,
+    hear_revocation,
+    learn_revocations,
+    restore_revocations,
+    sweep_revocations,
+)
 from hubbub.hub.transfers import LargeMessages
 from hubbub.protocol.codec import Codec
 from hubbub.protocol.codes import CloseCode
@@ -244,7 +250,7 @@ class Node:
         """
         log.error("a part of a log is lost: whoever listens to the channel on this node is asked to resume")
         if channel == REVOCATIONS:
-            self.spawn(learn_revocations(self))
+            self.spawn(restore_revocations(self))
         concerned = [outbox.owner for outbox in self.channels.get(channel, ()) if outbox.owner.full]
         # Everybody listens to `all`: not everybody comes back in the same second.
         over = spread(len(concerned))
@@ -258,6 +264,14 @@ class Node:
             self.run(tell_members(self, room, user, "member-left"))
         elif user_of(channel) == user:
             went(self, user)
+
+    def came(self, channel: str, user: str) -> None:
+        """Somebody is back who had gone: see `hubbub.engines.base.Listener`."""
+        room = room_of(channel)
+        if room is not None:
+            self.run(tell_members(self, room, user, "member-joined"))
+        elif user_of(channel) == user:
+            came(self, user)
 
     def _to_inbox(self, inbox: Channel[Session], publication: Publication, skip: object) -> None:
         """A plain client says nothing about what it handled: what is written to it counts as acknowledged."""

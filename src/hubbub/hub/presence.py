@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hubbub.hub.session import Session
 
 __all__ = [
+    "came",
     "come",
     "give_up_place",
     "go",
@@ -181,6 +182,11 @@ def went(node: Node, user: str) -> None:
     # Nobody can say when exactly: a node that died was alive until a lease ago.
     lease = node.engine.capabilities.lease or 0.0
     _tell(node, user, False, node.now_ms() - int(lease * 1000))
+
+
+def came(node: Node, user: str) -> None:
+    """`user` had been told gone, as this node was taken for dead, and is there."""
+    _tell(node, user, True)
 
 
 async def user_online(node: Node, user: str) -> Online:

@@ -5,8 +5,10 @@ So a node that comes up later knows them too, and with a store on disk a restart
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -28,6 +30,7 @@ __all__ = [
     "hear_revocation",
     "keep_out",
     "learn_revocations",
+    "restore_revocations",
     "revoke_token",
     "revoke_user",
     "sweep_revocations",
@@ -44,6 +47,9 @@ LOG_SIZE: Final = 1_000_000
 # Publications that one read of the log takes.
 _PAGE: Final = 500
 
+# Seconds until it is tried again to bring what was revoked back into a log that was lost.
+_AGAIN: Final = 1.0
+
 # Seconds between two looks at what has ended.
 _SWEEP: Final = 60.0
 
@@ -53,16 +59,32 @@ MARGIN: Final = 600_000
 _decode = msgspec.json.Decoder(Revocation)
 
 
-async def learn_revocations(node: Node) -> None:
-    """Read what was revoked before this node listened to the channel."""
-    seq = 0
+async def learn_revocations(node: Node) -> set[Revocation]:
+    """Read what was revoked before this node listened to the channel, and return it; raises `Unavailable`."""
+    seq, found = 0, set[Revocation]()
     while True:
         page = await node.engine.after(REVOCATIONS, seq, _PAGE)
         for publication in page.publications:
             seq = publication.seq or seq
-            hear_revocation(node, publication)
+            found |= hear_revocation(node, publication)
         if not page.more or not page.publications:
-            break
+            return found
+
+
+async def restore_revocations(node: Node) -> None:
+    """The log is another one: learn what is in it, and say again what it lacks, for nodes that come up later.
+
+    Every node does, as many times as it takes; the log knows a second time for one.
+    """
+    while True:
+        try:
+            found = await learn_revocations(node)
+            for revocation in [one for one in node.revocations if one not in found]:
+                await _publish(node, revocation)
+        except Unavailable:
+            await asyncio.sleep(_AGAIN)
+        else:
+            return
 
 
 def sweep_revocations(node: Node) -> None:
@@ -71,17 +93,18 @@ def sweep_revocations(node: Node) -> None:
     node.wheel.after(_SWEEP, lambda: sweep_revocations(node))
 
 
-def hear_revocation(node: Node, publication: Publication) -> None:
-    """Something has been revoked, here or elsewhere: remember it, and end whoever lives by it."""
+def hear_revocation(node: Node, publication: Publication) -> set[Revocation]:
+    """Something has been revoked, here or elsewhere: remember it, end whoever lives by it, and return it."""
     try:
         revocation = _decode.decode(publication.content)
     except msgspec.DecodeError:
         # Of a newer node, perhaps: nothing here may fail because of it.
         log.error("a revocation could not be read, and is ignored")
-        return
+        return set()
     if not node.revocations.add(revocation, node.now_ms()):
         log.error("too many tokens are revoked: one that was is not kept out, but for who is here")
     _end(node, revocation)
+    return {revocation}
 
 
 def _end(node: Node, revocation: Revocation, *, here: bool = False) -> int:
@@ -144,7 +167,12 @@ async def _revoke(node: Node, revocations: list[Revocation]) -> int:
         raise Unavailable("too many tokens are revoked at once: let tokens live less long", retry_after=60)
     for revocation in revocations:
         audit.record("revocation", user=revocation.user, token=revocation.token_id)
-        publication = Publication("revoke", time=revocation.at)
-        publication.content = msgspec.Raw(msgspec.json.encode(revocation))
-        await node.engine.publish(REVOCATIONS, publication)
+        await _publish(node, revocation)
     return ended
+
+
+async def _publish(node: Node, revocation: Revocation) -> None:
+    body = msgspec.json.encode(revocation)
+    # By what it says: where several nodes say the same, it is in the log once.
+    id = blake2b(body, digest_size=16).hexdigest()
+    await node.engine.publish(REVOCATIONS, Publication("revoke", content=msgspec.Raw(body), id=id, time=revocation.at))

@@ -7,20 +7,19 @@ import re
 import shutil
 import signal
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from hubbub.engines.base import Accepted
 from hubbub.engines.redis.engine import RedisEngine
-from hubbub.engines.redis.rooms import Rooms
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import LOBBY, a_publication, contents
 from hubbub.types import Position
 from support.loop import PATIENCE, eventually, run
-from support.publisher import Publisher, a_node, all_told, node, usable
+from support.publisher import Publisher, a_node, all_told, node, rooms_are, usable
 from support.redis import KINDS, Redis, serving_redis
 
 # With every second, which is the default, the last moments are lost with the process.
@@ -167,40 +166,6 @@ def test_redis_is_emptied(tmp_path: Path) -> None:
     run(main())
 
 
-def test_coming_back_into_the_rooms_goes_on_after_another_outage(tmp_path: Path) -> None:
-    """The lease stands again before all are in: whoever was not yet comes with the next."""
-
-    async def main() -> None:
-        with serving_redis(tmp_path) as redis:
-            async with node(redis.url, lease=1.0) as (engine, _):
-                everybody = [Member(f"user-{number}", 1, number) for number in range(5)]
-                for number in range(5):
-                    await engine.enter(LOBBY, f"user-{number}", f"s{number}", number, 10)
-                enter, tried = Rooms._enter, 0
-
-                async def failing(self: Rooms, *args: Any) -> int:
-                    nonlocal tried
-                    tried += 1
-                    if tried == 3:
-                        raise Unavailable
-                    return await enter(self, *args)
-
-                with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr(Rooms, "_enter", failing)
-                    redis.command("FLUSHALL")
-                    await rooms_are(engine, everybody)
-
-                    assert tried > 5
-
-    run(main())
-
-
-async def rooms_are(engine: RedisEngine, members: list[Member]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while (await engine.members(LOBBY, 10))[0] != members:
-            await asyncio.sleep(0.05)
-
-
 def test_scripts_are_removed(tmp_path: Path) -> None:
     """They are loaded again, and what was refused for it is done then."""
 
@@ -253,20 +218,6 @@ def test_redis_hangs(tmp_path: Path) -> None:
                 assert ear.texts() == contents((await engine.after(LOBBY, 0, 10)).publications)
 
     run(main(), logs_errors=True)
-
-
-def test_a_node_that_was_taken_for_dead_comes_back(tmp_path: Path) -> None:
-    """Its people are out when its lease is over, and in again when it is heard."""
-
-    async def main() -> None:
-        with serving_redis(tmp_path) as redis:
-            async with node(redis.url, lease=0.5) as (engine, _), node(redis.url, lease=0.5) as (other, _):
-                await engine.enter(LOBBY, "alice", "s1", 1, 10)
-                engine._renewed = asyncio.get_running_loop().time() + 1.5
-                await rooms_are(other, [])
-                await rooms_are(other, [Member("alice", 1, 1)])
-
-    run(main())
 
 
 def test_garbage_on_the_bus_is_counted(tmp_path: Path) -> None:
@@ -417,6 +368,9 @@ def test_no_more_rights_than_the_documentation_says(tmp_path: Path) -> None:
             await engine.set_cursor("alice", 1)
             await engine.check()
             await engine.leave(LOBBY, "alice", "s1")
+            await engine.enter("user:alice", "alice", "s1", 1, 10)
+            await engine.leave("user:alice", "alice", "s1", 1)
+            await engine.last_seen("alice")
             await ear.hear("moment")
             await engine.stop()
 

@@ -89,7 +89,7 @@ class RedisEngine:
 
     async def start(self, listener: Listener, node: str) -> None:
         """See `Engine.start`; raises `ConfigError`."""
-        this = Node(node, self._lease, str(self._address), self._inspect, listener.gone)
+        this = Node(node, self._lease, str(self._address), self._inspect, listener)
         self._partitions = [Partition(self._address, places, self._limits, this) for places in self._places]
         self._load = this.load
         self._ticking = asyncio.get_running_loop().create_task(self._tick())

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from hubbub.engines.base import Listener
 from hubbub.errors import Unavailable
 
 __all__ = ["Load", "Node", "Outages"]
@@ -76,9 +77,9 @@ class Node:
         lease: float,
         where: str,
         inspect: Callable[[dict[str, str]], None],
-        gone: Callable[[str, str], None],
+        listener: Listener,
     ) -> None:
-        """`where` Redis is, for logs; `gone` is told of a channel and a user, as `Listener.gone` is.
+        """`where` Redis is, for logs; `listener` is told who has gone, and who is back.
 
         `inspect` gets what a server says about itself, and raises `ConfigError` where it cannot be used.
         """
@@ -88,4 +89,5 @@ class Node:
         self.load = Load()
         self.outages = Outages(where)
         self.inspect = inspect
-        self.gone = gone
+        self.gone = listener.gone
+        self.came = listener.came

@@ -58,6 +58,7 @@ class Partition:
 
     async def close(self) -> None:
         """End it: what was asked for is answered before. Harmless twice."""
+        await self.rooms.close()
         await self.bus.close()
         await self.commands.close()
         self.listening.close()

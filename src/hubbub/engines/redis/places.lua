@@ -2,7 +2,8 @@
 --   ARGV[3]  the user
 -- Returns who is gone, then session, node and since when (ms) of each.
 local found = { clear() }
-local places = redis.call('HGETALL', KEYS[4])
+-- Only where there is anything to be found: it may be a large room.
+local places = place_of(ARGV[3]) and redis.call('HGETALL', KEYS[4]) or {}
 for at = 1, #places, 2 do
   local user, session = string.match(places[at], '^(%Z+)%z(.*)$')
   if user == ARGV[3] then

@@ -1,7 +1,8 @@
 -- Stands behind common.lua in every script about who is in a room:
 --   KEYS[2]  the nodes, a sorted set: until when each is taken for alive (ms)
 --   KEYS[3]  the room's users, a sorted set in the order of coming
---   KEYS[4]  the places, a hash: <user> to "<since> <sessions>", and <user>\0<session> to "<node> <since>"
+--   KEYS[4]  the places, a hash: <user> to "<since> <sessions>", and <user>\0<session> to "<node> <since> <call>",
+--           where <call> is the name of what brought the user in, or nothing where the user was in already
 --   KEYS[5]  the nodes that have somebody in the room, a hash: how many sessions; under no name, how many users ever came
 -- Each returns first whom it has found gone, for whoever called to tell.
 local milliseconds = math.floor(microseconds() / 1000)
@@ -41,16 +42,16 @@ local function take_out(user, session)
   return true
 end
 
--- The node and the time in what is noted of a session.
+-- The node, the time and the call in what is noted of a session.
 local function session_of(noted)
-  return string.match(noted, '^(%S+) (%d+)$')
+  return string.match(noted, '^(%S+) (%d+) ?(%S*)$')
 end
 
--- Take out whoever came by a node that is dead; returns the users who are gone by that.
+-- Take out whoever came by a node that is dead; returns the users who are gone by that. Whoever asks is not dead.
 local function clear()
   local dead, some, gone = {}, false, {}
   for _, node in ipairs(redis.call('HKEYS', KEYS[5])) do
-    if node ~= '' and tonumber(redis.call('ZSCORE', KEYS[2], node) or '0') <= milliseconds then
+    if node ~= '' and node ~= ARGV[2] and tonumber(redis.call('ZSCORE', KEYS[2], node) or '0') <= milliseconds then
       dead[node], some = true, true
       redis.call('HDEL', KEYS[5], node)
     end
@@ -59,7 +60,7 @@ local function clear()
     local places = redis.call('HGETALL', KEYS[4])
     for at = 1, #places, 2 do
       local user, session = string.match(places[at], '^(%Z+)%z(.*)$')
-      if user and dead[session_of(places[at + 1])] and take_out(user, session) then
+      if user and dead[(session_of(places[at + 1]))] and take_out(user, session) then
         gone[#gone + 1] = user
       end
     end

@@ -13,6 +13,7 @@ __all__ = [
     "ACKNOWLEDGE",
     "ADOPT",
     "ALL",
+    "CLEARED",
     "ENTER",
     "LEASE",
     "LEAVE",
@@ -42,6 +43,7 @@ def _read(*names: str, adopted: bool = True) -> Script:
 
 ADOPT: Final = _read("adopt", adopted=False)
 LEASE: Final = _read("lease")
+CLEARED: Final = _read("cleared")
 PUBLISH: Final = _read("channel", "publish")
 READ: Final = _read("channel", "read")
 ACCEPTED: Final = _read("channel", "accepted")
@@ -51,5 +53,5 @@ LEAVE: Final = _read("room", "leave")
 MEMBERS: Final = _read("room", "members")
 PLACES: Final = _read("room", "places")
 
-ALL: Final = (ADOPT, LEASE, PUBLISH, READ, ACCEPTED, ACKNOWLEDGE, ENTER, LEAVE, MEMBERS, PLACES)
+ALL: Final = (ADOPT, LEASE, CLEARED, PUBLISH, READ, ACCEPTED, ACKNOWLEDGE, ENTER, LEAVE, MEMBERS, PLACES)
 """All of them, to be loaded before the first is called."""

@@ -48,8 +48,9 @@ class Ear:
         self.lost_channels: list[str] = []
         # How much it had been told each time.
         self.lost_after: list[int] = []
-        # Who has gone with a node that died, and from which channel.
+        # Who has gone with a node that died, and who is back without having been asked, and their channels.
         self.departed: list[tuple[str, str]] = []
+        self.returned: list[tuple[str, str]] = []
         self._changed = asyncio.Event()
 
     def publication(self, channel: str, publication: Publication, origin: str | None, encoded: bytes | None) -> None:
@@ -66,6 +67,11 @@ class Ear:
     def gone(self, channel: str, user: str) -> None:
         """See `hubbub.engines.base.Listener`."""
         self.departed.append((channel, user))
+        self._changed.set()
+
+    def came(self, channel: str, user: str) -> None:
+        """See `hubbub.engines.base.Listener`."""
+        self.returned.append((channel, user))
         self._changed.set()
 
     def texts(self, channel: str = LOBBY) -> list[str]:

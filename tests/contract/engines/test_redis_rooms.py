@@ -1,0 +1,286 @@
+"""Who is in a room on Redis, and who is told of it, whatever happens to nodes, to Redis and on the way there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubbub.engines.redis.engine import RedisEngine
+from hubbub.engines.redis.rooms import Rooms
+from hubbub.errors import Unavailable
+from hubbub.protocol.envelope import Member
+from hubbub.testing.engines import Ear
+from hubbub.testing.engines.ear import LOBBY
+from support.link import Direction, Link
+from support.loop import eventually, run
+from support.publisher import node, rooms_are, usable
+from support.redis import Redis, serving_redis
+
+ALICE = Member("alice", 1, 1)
+
+
+def rooms_of(engine: RedisEngine) -> Rooms:
+    (one,) = engine._partitions
+    return one.rooms
+
+
+@contextlib.asynccontextmanager
+async def behind_a_link(redis: Redis, *, lease: float = 10.0) -> AsyncIterator[tuple[RedisEngine, Ear, Link]]:
+    """A node, and its way to Redis."""
+    link = Link(lambda: ("127.0.0.1", redis.port))
+    await link.start()
+    try:
+        async with node(f"redis://127.0.0.1:{link.port}/0", lease=lease) as (engine, ear):
+            yield engine, ear, link
+    finally:
+        await link.stop()
+
+
+def test_coming_back_into_the_rooms_goes_on_after_another_outage(tmp_path: Path) -> None:
+    """The lease stands again before all are in: whoever was not yet comes with the next."""
+
+    async def main() -> None:
+        with serving_redis(tmp_path) as redis:
+            async with node(redis.url, lease=1.0) as (engine, _):
+                everybody = [Member(f"user-{number}", 1, number) for number in range(5)]
+                for number in range(5):
+                    await engine.enter(LOBBY, f"user-{number}", f"s{number}", number, 10)
+                enter, tried = Rooms._enter, 0
+
+                def failing(self: Rooms, *args: Any) -> asyncio.Future[Any]:
+                    nonlocal tried
+                    tried += 1
+                    if 3 <= tried <= 5:
+                        raise Unavailable
+                    return enter(self, *args)
+
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(Rooms, "_enter", failing)
+                    redis.command("FLUSHALL")
+                    await rooms_are(engine, everybody)
+
+                    assert tried > 5
+
+    run(main())
+
+
+def test_a_node_that_was_taken_for_dead_comes_back(tmp_path: Path) -> None:
+    """Its people are out when its lease is over and in again when it is heard; of both it is told once."""
+
+    async def main() -> None:
+        with serving_redis(tmp_path) as redis:
+            async with node(redis.url, lease=0.5) as (engine, ear), node(redis.url, lease=0.5) as (other, others):
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                engine._renewed = asyncio.get_running_loop().time() + 1.5
+                await rooms_are(other, [])
+                await rooms_are(other, [ALICE])
+                await eventually(lambda: ear.returned)
+                await engine.leave(LOBBY, "alice", "s1")
+
+                assert (ear.departed, ear.returned) == ([], [(LOBBY, "alice")])
+                assert (others.departed, others.returned) == ([(LOBBY, "alice")], [])
+
+    run(main())
+
+
+def test_who_was_lost_with_the_data_had_not_gone(tmp_path: Path) -> None:
+    """They are in again, and nobody is told: nobody was when they went."""
+
+    async def main() -> None:
+        with serving_redis(tmp_path) as redis:
+            async with node(redis.url, lease=0.5) as (engine, ear):
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                redis.command("FLUSHALL")
+                await eventually(lambda: redis.command("EXISTS", "hubbub:room:lobby:users") == b":0\r\n")
+                await rooms_are(engine, [ALICE])
+
+                assert ear.departed == ear.returned == []
+
+    run(main())
+
+
+def test_a_place_that_another_server_lacks_is_taken_again(tmp_path: Path) -> None:
+    """A server that is started anew may lack the last moments, though no publication is missing."""
+
+    async def main() -> None:
+        with serving_redis(tmp_path, "--dbfilename", "copy.rdb") as redis:
+            async with node(redis.url, lease=1.0) as (engine, _):
+                redis.command("SAVE")
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                redis.kill()
+                (one,) = engine._partitions
+                await eventually(lambda: min(one.commands._failed, one.bus._failed) > 1)
+                redis.start()
+                await usable(engine)
+                await rooms_are(engine, [ALICE])
+
+    run(main(), logs_errors=True)
+
+
+def test_however_long_the_clearing_takes_the_node_that_does_it_lives(tmp_path: Path) -> None:
+    """Its lease waits for nothing."""
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def clear(self: Rooms, node: str) -> None:
+        begun.set()
+        await over.wait()
+
+    async def main() -> None:
+        with serving_redis(tmp_path) as redis, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Rooms, "_clear", clear)
+            async with node(redis.url, lease=0.5) as (engine, ear):
+                async with node(redis.url, lease=0.5):
+                    await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                await begun.wait()
+                renewed = engine._renewed
+                # Several leases later.
+                await eventually(lambda: engine._renewed > renewed + 1.5)
+                async with node(redis.url, lease=0.5) as (other, others):
+                    await rooms_are(other, [ALICE])
+
+                    assert ear.departed == others.departed == []
+                over.set()
+
+    run(main())
+
+
+def test_a_node_that_is_back_is_not_cleared_away(tmp_path: Path) -> None:
+    """What it has entered meanwhile is still known as its own, and so is its lease."""
+
+    async def main() -> None:
+        with serving_redis(tmp_path) as redis:
+            async with node(redis.url, lease=0.5) as (engine, _), node(redis.url, lease=1e9) as (other, _):
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                engine._renewed = float("inf")
+                name = rooms_of(engine)._node.name
+                await eventually(lambda: f":{name}" not in alive(redis))
+                members = Rooms.members
+
+                async def slowly(self: Rooms, channel: str, limit: int) -> Any:
+                    found = await members(self, channel, limit)
+                    # In this very moment it is back.
+                    await rooms_of(engine).renew()
+                    await rooms_are(engine, [ALICE])
+                    return found
+
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(rooms_of(other), "members", slowly.__get__(rooms_of(other)))
+                    await rooms_of(other)._clear(name)
+
+                assert redis.command("SMEMBERS", f"hubbub:rooms:{name}").count(LOBBY.encode()) == 1
+                assert name.encode() in redis.command("ZRANGE", "hubbub:nodes", "0", "-1")
+
+    run(main())
+
+
+class TestAnAnswerIsLost:
+    """What was done then is known by the name of the call."""
+
+    @pytest.mark.parametrize("what", ["enter", "leave"])
+    def test_and_asked_for_again_at_once(self, tmp_path: Path, what: str) -> None:
+        """It is answered as the first time."""
+
+        async def main() -> None:
+            with serving_redis(tmp_path) as redis:
+                async with behind_a_link(redis) as (engine, _, link):
+                    if what == "leave":
+                        await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                    link.swallow(Direction.BACK)
+                    asking = asyncio.ensure_future(
+                        engine.enter(LOBBY, "alice", "s1", 1, 10)
+                        if what == "enter"
+                        else engine.leave(LOBBY, "alice", "s1")
+                    )
+                    count = b":1\r\n" if what == "enter" else b":0\r\n"
+                    await eventually(lambda: redis.command("ZCARD", "hubbub:room:lobby:users") == count)
+                    link.mend()
+
+                    assert await asking is True
+
+        run(main())
+
+    def test_and_who_enters_again_later_is_news(self, tmp_path: Path) -> None:
+        """Nobody has been told of the first time; and it is not taken out again, as a place that nobody wants."""
+
+        async def main() -> None:
+            with serving_redis(tmp_path) as redis:
+                async with behind_a_link(redis) as (engine, ear, link):
+                    await self.unanswered(engine, link, engine.enter(LOBBY, "alice", "s1", 1, 10))
+                    again = await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                    await rooms_of(engine)._tidy()
+
+                    assert again is True
+                    assert await engine.members(LOBBY, 10) == ([ALICE], 1)
+                    assert ear.departed == ear.returned == []
+
+        run(main(), logs_errors=True)
+
+    def test_and_who_does_not_enter_again_never_was_there(self, tmp_path: Path) -> None:
+        """Nobody is told that somebody has gone who had not come."""
+
+        async def main() -> None:
+            with serving_redis(tmp_path) as redis:
+                async with behind_a_link(redis) as (engine, ear, link):
+                    await self.unanswered(engine, link, engine.enter(LOBBY, "alice", "s1", 1, 10))
+                    await rooms_of(engine)._tidy()
+
+                    assert await engine.members(LOBBY, 10) == ([], 0)
+                    assert ear.departed == ear.returned == []
+
+        run(main(), logs_errors=True)
+
+    def test_and_who_came_later_takes_the_news_over(self, tmp_path: Path) -> None:
+        """To the second session the user was there; of the first nobody was told."""
+
+        async def main() -> None:
+            with serving_redis(tmp_path) as redis:
+                async with behind_a_link(redis) as (engine, ear, link):
+                    await self.unanswered(engine, link, engine.enter(LOBBY, "alice", "s1", 1, 10))
+                    news = await engine.enter(LOBBY, "alice", "s2", 1, 10)
+                    await rooms_of(engine)._tidy()
+
+                    assert news is False
+                    assert await engine.members(LOBBY, 10) == ([ALICE], 1)
+                    assert (ear.departed, ear.returned) == ([], [(LOBBY, "alice")])
+
+        run(main(), logs_errors=True)
+
+    def test_and_whoever_left_is_told_gone_once(self, tmp_path: Path) -> None:
+        """Whether it was done the first time or is now."""
+
+        async def main() -> None:
+            with serving_redis(tmp_path) as redis:
+                async with behind_a_link(redis) as (engine, ear, link):
+                    for user in ("alice", "bob"):
+                        await engine.enter(LOBBY, user, f"s-{user}", 1, 10)
+                    await self.unanswered(engine, link, engine.leave(LOBBY, "alice", "s-alice"))
+                    await engine.leave(LOBBY, "bob", "s-bob")
+                    for _ in range(2):
+                        await rooms_of(engine)._tidy()
+
+                    assert ear.departed == [(LOBBY, "alice")]
+
+        run(main(), logs_errors=True)
+
+    async def unanswered(self, engine: RedisEngine, link: Link, asked: Any) -> None:
+        """It is done, and no answer comes until it is given up."""
+        link.swallow(Direction.BACK)
+        with pytest.raises(Unavailable):
+            await asked
+        link.mend()
+        await usable(engine)
+
+
+def alive(redis: Redis) -> str:
+    """The names of the nodes whose lease is not over."""
+    script = """
+        local time = redis.call('TIME')
+        local now = string.format('%.0f', time[1] * 1000 + time[2] / 1000)
+        return ':' .. table.concat(redis.call('ZRANGEBYSCORE', 'hubbub:nodes', now, '+inf'), ':') .. ':'
+    """
+    return redis.command("EVAL", script, "0").decode()
