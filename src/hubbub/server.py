@@ -151,6 +151,12 @@ class Server:
         self._engine.sweep()
         self.hub.wheel.after(_SWEEP_INTERVAL, self._sweep)
 
+    def show_life(self, worker: Worker) -> None:
+        """Give the supervisor of this worker signs of life, for as long as the hub's clock ticks."""
+        if worker.beat:
+            worker.alive()
+            self.hub.wheel.after(worker.beat, lambda: self.show_life(worker))
+
     async def drain(self, timeout: float) -> None:
         """Take nobody new, ask everyone to come back elsewhere, wait for them; at most `timeout` seconds."""
         deadline = asyncio.get_running_loop().time() + timeout
@@ -277,6 +283,7 @@ async def _serve(hub: Hub, config: Config, worker: Worker | None) -> int:
         _quiet_collector()
         if worker is not None:
             worker.ready(server.address)
+            server.show_life(worker)
         else:
             announce(server.address, config)
         await stopping.wait()
