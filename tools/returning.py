@@ -18,6 +18,7 @@ from typing import Final
 from hubbub.client.retry import delay
 from hubbub.core.pacing import absence, pace
 from hubbub.core.rates import Bucket, Rate, Refused
+from hubbub.hub.admission import CROWDED
 from hubbub.planning import COSTS, ENGINES
 
 __all__ = ["Goodbye", "Storm", "crash", "drain", "storm"]
@@ -60,7 +61,7 @@ class Storm:
     back: list[float] = field(default_factory=list)
     # Seconds for which each was away.
     away: list[float] = field(default_factory=list)
-    # Tries in each second. Of these: refused by rate, turned away, and let in when the client had given up.
+    # Tries in each second. Of these: refused at the door, turned away, and let in when the client had given up.
     tries: Counter[int] = field(default_factory=Counter)
     refused: int = 0
     turned_away: int = 0
@@ -84,9 +85,12 @@ class Storm:
 class _Worker:
     """A core that takes one handshake after the other."""
 
-    def __init__(self, rate: Rate) -> None:
+    def __init__(self, rate: Rate, opening: int) -> None:
         self.meter = Bucket(rate)
         self.free = 0.0
+        # How many may be opening at once, and when each is open.
+        self._most = opening
+        self._opening: deque[float] = deque()
         # When each of those that wait is done.
         self._waiting: deque[float] = deque()
 
@@ -96,15 +100,24 @@ class _Worker:
             self._waiting.popleft()
         return len(self._waiting) * WEIGHT >= BACKLOG
 
-    def take(self, now: float) -> tuple[bool, float, float | None]:
+    def take(self, now: float, chance: float) -> tuple[bool, float, float | None]:
         """Whether a client that comes is let in, when it hears of that, and when it may come again."""
         starts = max(self.free, now)
-        refused = self.meter.take(starts, WEIGHT)
-        cost = COSTS.refusal if refused else COSTS.handshake + COSTS.shared_handshake + COSTS.shared_join
+        while self._opening and self._opening[0] <= starts:
+            self._opening.popleft()
+        # As the door has it: hub/arrivals.py, and then hub/admission.py.
+        over = self.meter.take(starts, WEIGHT)
+        seconds = over.seconds if isinstance(over, Refused) else None
+        if seconds is None and 0 < self._most <= len(self._opening) * WEIGHT:
+            seconds = absence(CROWDED, chance)
+        cost = COSTS.handshake + COSTS.shared_handshake + COSTS.shared_join if seconds is None else COSTS.refusal
         self.free = starts + cost * WEIGHT / (1 - BUSY) / 1e6
         self._waiting.append(self.free)
-        # As the door has it (hub/arrivals.py).
-        return not refused, self.free, max(1, math.ceil(refused.seconds)) if isinstance(refused, Refused) else None
+        return seconds is None, self.free, None if seconds is None else max(1, math.ceil(seconds))
+
+    def opens(self, at: float) -> None:
+        """Who was let in last is open then."""
+        self._opening.append(at)
 
 
 class _Engine:
@@ -130,13 +143,17 @@ def storm(
     workers: int,
     *,
     rate: Rate,
+    opening: int = 0,
     servers: int = 1,
     wait: Delay = delay,
     seed: int = 1,
 ) -> Storm:
-    """All of `goodbyes` come back to any of `workers`, each of which lets them in at `rate`."""
+    """All of `goodbyes` come back to any of `workers`, each of which lets them in at `rate`.
+
+    And no more while `opening` of them wait for the engine; 0: whoever waits.
+    """
     chance = random.Random(seed)  # noqa: S311  # the same each time is what it is for
-    engine, cores = _Engine(servers), [_Worker(rate) for _ in range(workers)]
+    engine, cores = _Engine(servers), [_Worker(rate, opening) for _ in range(workers)]
     found = Storm(len(goodbyes) * WEIGHT, workers)
     # When, who, and after how many failures. By the number, so that two of one moment are in order.
     coming = [(told.at + wait(1, chance.random(), told.retry_after), who, 1) for who, told in enumerate(goodbyes)]
@@ -150,9 +167,10 @@ def storm(
             found.turned_away += 1
             failed = now + TURNED_AWAY
         else:
-            let_in, decided, retry_after = worker.take(now)
+            let_in, decided, retry_after = worker.take(now, chance.random())
             if let_in:
                 opened = engine.open(decided)
+                worker.opens(opened)
                 if opened - now <= PATIENCE:
                     found.back.append(opened)
                     found.away.append(opened - goodbyes[who].at)

@@ -11,6 +11,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from hubbub import Hub, Session
+from hubbub.errors import Reject
 from hubbub.server import Server
 from support.client import FULL, Client, connect, open_client
 from support.loop import eventually, run
@@ -121,6 +122,42 @@ def test_a_users_connections_are_counted_again_when_a_hook_has_waited() -> None:
 
             assert codes == [1013] * 3
             await eventually(lambda: len(server.hub.local_sessions("alice")) == 2)
+
+    run(main())
+
+
+def test_no_more_are_opening_at_once_than_may() -> None:
+    """Who comes meanwhile is told when to come again; who says nothing counts for nothing, and no place is lost."""
+
+    async def main() -> None:
+        hub = Hub()
+        go_on = asyncio.Event()
+
+        @hub.on_connect
+        async def wait(session: Session) -> None:
+            await go_on.wait()
+            if session.user == "carol":
+                raise Reject("forbidden", "not you")
+
+        async with serving(hub, connections_opening=3) as server, AsyncExitStack() as stack:
+            for number in range(4):
+                await stack.enter_async_context(connect(server.address, f"silent{number}", subprotocols=[FULL]))
+            cut = await stack.enter_async_context(connect(server.address, "alice"))
+            full = await stack.enter_async_context(connect(server.address, "bob", subprotocols=[FULL]))
+            await full.send({"type": "hello"})
+            refused = await stack.enter_async_context(connect(server.address, "carol"))
+            assert hub._node is not None
+            opening = hub._node.opening
+            await eventually(lambda: len(opening) == 3)
+            late = await attempt(server, "dave", stack)
+            cut.cut()
+            go_on.set()
+            await full.expect("welcome")
+            await refused.closed()
+            await eventually(lambda: not opening)
+
+            assert isinstance(late, InvalidStatus) and read(late) == (503, "unavailable")
+            assert isinstance(await attempt(server, "dave", stack), Client)
 
     run(main())
 

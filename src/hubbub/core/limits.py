@@ -17,6 +17,10 @@ class ConnectionLimits(Struct, frozen=True, kw_only=True):
 
     connections: Annotated[int, Meta(ge=0, description="connections in all; 0: no limit")] = 100_000
     connections_per_user: Annotated[int, Meta(ge=0, description="connections of one user; 0: no limit")] = 100
+    connections_opening: Annotated[
+        int,
+        Meta(ge=0, description="connections that may wait for engine and hooks to let them in; 0: no limit"),
+    ] = 500
     # Many people share one address behind a proxy or a provider's NAT: off unless the operator knows better.
     connections_per_ip: Annotated[int, Meta(ge=0, description="connections from one address; 0: no limit")] = 0
 
@@ -52,6 +56,10 @@ class ConnectionCounts:
     def full(self) -> bool:
         """Whether there is no place for anybody."""
         return 0 < self.limits.connections <= self.total
+
+    def opening_full(self, opening: int) -> bool:
+        """Whether no session may begin to open beside these."""
+        return 0 < self.limits.connections_opening <= opening
 
     def ip_full(self, ip: str) -> bool:
         """Whether there is no place for one more from this address."""

@@ -97,6 +97,7 @@ def _answers(command: Callable[[Node, Session, R], Awaitable[None]]) -> Command:
 
 async def open_plain(node: Node, session: Session) -> None:
     """A plain session is open from the handshake on; its inbox's backlog follows at once."""
+    node.opening.add(session)
     try:
         if session.hooks.connect:
             await in_task()
@@ -108,6 +109,8 @@ async def open_plain(node: Node, session: Session) -> None:
         node.channels[ALL].listen(session.outbox)
         await come(node, session)
         recovery = await _recover_inbox(node, session, None)
+        # What it still gets takes as long as it takes to read.
+        node.opening.discard(session)
         start = recovery.seq
         if recovery.missing is not None:
             session.send(Gap(*recovery.missing))
@@ -119,6 +122,7 @@ async def open_plain(node: Node, session: Session) -> None:
         session.fault(fault)
         session.close(_close_code(error), fault.message)
     finally:
+        node.opening.discard(session)
         if session.ending:
             # `depart` may not have seen what it has come to listen to since.
             await _unlisten_own(node, session)
@@ -129,6 +133,8 @@ async def hello(node: Node, session: Session, request: Hello) -> None:
     try:
         if not await _authenticate_hello(node, session, request):
             return
+        # From here on: who has not said who it is keeps nobody out.
+        node.opening.add(session)
         if request.client is not None:
             session.device = request.client
         if session.hooks.connect:
@@ -144,6 +150,7 @@ async def hello(node: Node, session: Session, request: Hello) -> None:
         session.fault(fault)
         session.close(_close_code(error), fault.message)
     finally:
+        node.opening.discard(session)
         if session.ending:
             # `depart` may not have seen what it has come to listen to since.
             await _unlisten_own(node, session)
@@ -230,6 +237,8 @@ async def _welcome(node: Node, session: Session, request: Hello) -> None:
                 id=request.id,
             )
         )
+        # What it still gets takes as long as it takes to read.
+        node.opening.discard(session)
         for fault in faults:
             session.fault(fault)
         while recoveries and not session.ending:

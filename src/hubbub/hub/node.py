@@ -109,6 +109,9 @@ class Node:
         # By session id: the sessions that are open or on their way there.
         self.sessions: dict[str, Session] = {}
 
+        # Those for which the engine and the application are at work, and which are not welcomed yet.
+        self.opening: set[Session] = set()
+
         # The channels that somebody on this node listens to.
         self.channels: dict[str, Channel[Session]] = {ALL: self._new_channel(ALL)}
 
