@@ -13,7 +13,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
+from hubbub.engines.base import Listener
 from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.nodes import Nodes
@@ -35,6 +37,15 @@ _SEEN: Final = b"NATS/1.0\r\nNats-TTL: 1h\r\n\r\n"
 _AT_ONCE: Final = 200
 
 
+class _Lost(Struct):
+    """A place that this node has to enter again."""
+
+    # It is on its way back.
+    busy: bool = False
+    # Its user was told gone, where that was the last.
+    told: bool = False
+
+
 class Rooms:
     """The rooms as this node sees and holds them."""
 
@@ -46,22 +57,23 @@ class Rooms:
         prefix: str,
         node: str,
         lease: float,
-        gone: Callable[[str, str], None],
+        listener: Listener,
     ) -> None:
-        """`gone` is told of a channel and a user, as `Listener.gone` is."""
+        """`listener` is told who has gone, and who is back."""
         self._link = link
         self._gets = gets
         self._prefix = prefix
         self._node = node
-        self._gone = gone
+        self._gone = listener.gone
+        self._came = listener.came
 
         # What this node has entered: by channel, user and session.
         self._mine: dict[str, dict[tuple[str, str], Entry]] = {}
         # Places that may still be taken, though they should not: the answer was lost. They are left with the next beat.
         # With what each of them ends, or `UNKNOWN`; who has come and gone so is told of then.
         self._ghosts: dict[tuple[str, str, str], int] = {}
-        # What this node has entered and is in no room any more, and whether it is on its way back.
-        self._lost: dict[tuple[str, str, str], bool] = {}
+        # What this node has entered and is in no room any more.
+        self._lost: dict[tuple[str, str, str], _Lost] = {}
         # What goes on behind the back of whoever asks, a few of each at once.
         self._tasks: set[asyncio.Task[None]] = set()
         self._few = asyncio.Semaphore(_AT_ONCE)
@@ -72,7 +84,7 @@ class Rooms:
         self._stream = streams.keyed("places", told=True)
         self._nodes = Nodes(link, gets, self._stream, prefix, node, lease)
         self._watching = Watching(link, gets, self._stream, self._nodes, prefix, self._mine.__contains__)
-        self._nodes.died, self._nodes.revived, self._nodes.clear = self._watching.died, self._come_back, self._clear
+        self._nodes.died, self._nodes.revived, self._nodes.clear = self._watching.died, self._revived, self._clear
         self._watching.known = self._known
 
     def __len__(self) -> int:
@@ -203,7 +215,7 @@ class Rooms:
             self._tidied = 0.0
             self._nodes.begin_anew(stream.seen + 1)
             self._watching.again()
-            self._come_back()
+            self._come_back(told=False)
 
     async def close(self) -> None:
         """The node ends, and its lease by itself: whoever was on it has that long to come to another."""
@@ -218,43 +230,51 @@ class Rooms:
             if not room.has(self._node, user, session):
                 self._bring_back((channel, user, session))
 
-    def _come_back(self) -> None:
-        """What this node has entered is over: it was taken for dead, or the stream is another one."""
+    def _revived(self) -> None:
+        """This node was taken for dead."""
+        self._come_back(told=True)
+
+    def _come_back(self, *, told: bool) -> None:
+        """What this node has entered is over; `told`: who has gone by that was told gone."""
         for channel, entries in list(self._mine.items()):
             for user, session in list(entries):
-                self._bring_back((channel, user, session))
+                key = (channel, user, session)
+                self._lost.setdefault(key, _Lost()).told = told
+                self._bring_back(key)
 
     def _bring_back(self, key: tuple[str, str, str]) -> None:
         """Enter again what was lost: now, and where that fails with the next beats."""
-        if not self._lost.get(key):
-            self._lost[key] = True
-            self._do(self._enter_again(key))
+        lost = self._lost.setdefault(key, _Lost())
+        if not lost.busy:
+            lost.busy = True
+            self._do(self._enter_again(key, lost))
 
-    async def _enter_again(self, key: tuple[str, str, str]) -> None:
+    async def _enter_again(self, key: tuple[str, str, str], lost: _Lost) -> None:
         """Whatever the capacity: who was in a room before that was lost comes back."""
         channel, user, session = key
-        back = False
+        back = news = False
         try:
             async with self._few:
                 watched = await self._watching.enter(channel)
                 try:
                     entry = self._mine.get(channel, {}).get((user, session))
                     if entry is not None:
-                        back = await self._again(watched, entry)
+                        back, news = await self._again(watched, entry)
                 finally:
                     self._watching.done(watched)
         finally:
+            lost.busy = False
             if back or (user, session) not in self._mine.get(channel, ()):
                 del self._lost[key]
-            else:
-                self._lost[key] = False
+        if news and lost.told:
+            self._came(channel, user)
 
-    async def _again(self, watched: Watched, entry: Entry) -> bool:
-        """Whether it counts."""
+    async def _again(self, watched: Watched, entry: Entry) -> tuple[bool, bool]:
+        """Whether it counts, and whether the user had not been in the room."""
         channel, user, session = entry.channel, entry.user, entry.session
         again = self._entry(channel, user, session, since=entry.since, came=entry.came, capacity=ANY)
         try:
-            _, seq = await self._watching.say(watched, again)
+            news, seq = await self._watching.say(watched, again)
         finally:
             mine = self._mine.get(channel, {})
             if (user, session) not in mine:
@@ -262,7 +282,8 @@ class Rooms:
                 self._ghosts[channel, user, session] = UNKNOWN
         if (user, session) in mine:
             mine[user, session] = msgspec.structs.replace(again, seq=seq)
-        return seq >= self._nodes.bar(self._node)
+        counts = seq >= self._nodes.bar(self._node)
+        return counts, counts and bool(news)
 
     async def _lay(self, ghost: tuple[str, str, str]) -> None:
         async with self._few:
