@@ -83,7 +83,6 @@ def scenarios() -> Iterator[Scenario]:
     planned = plan(Load(connections=CLIENTS, rooms=CLIENTS // 50, rate=500.0), machines=WORKERS // OF_A_MACHINE)
     assert planned.handshake_rate is not None and planned.workers == WORKERS
     default, few = RateLimits().handshake_rate, Rate(planned.handshake_rate, burst=planned.handshake_rate)
-    many = Rate(4 * few.count, burst=4 * few.count)
     of_a_machine = CLIENTS // (WORKERS // OF_A_MACHINE)
     left = WORKERS - OF_A_MACHINE
 
@@ -92,15 +91,16 @@ def scenarios() -> Iterator[Scenario]:
     ) -> Scenario:
         return Scenario(name, drawn, storm(goodbyes, workers, rate=rate, **how))  # type: ignore[arg-type]  # its own
 
-    yield run(f"a machine of {OF_A_MACHINE} workers dies", crash(of_a_machine), left, few)
-    yield run("everybody, one Redis", crash(CLIENTS), WORKERS, few)
-    yield run("everybody, four primaries", crash(CLIENTS), WORKERS, many, servers=4)
-    yield run("everybody, one Redis, `handshake_rate` as it comes", crash(CLIENTS), WORKERS, default)
-    yield run("everybody, one Redis, waits that double without chance", crash(CLIENTS), WORKERS, few, wait=doubling)
-    yield run("everybody, one Redis, a try each second", crash(CLIENTS), WORKERS, few, False, wait=each_second)
+    yield run(f"a machine of {OF_A_MACHINE} workers dies", crash(of_a_machine), left, default)
+    yield run("everybody, one Redis", crash(CLIENTS), WORKERS, default)
+    yield run("everybody, four primaries", crash(CLIENTS), WORKERS, default, servers=4)
+    yield run("everybody, one Redis, without `connections_opening`", crash(CLIENTS), WORKERS, default, opening=0)
+    yield run("everybody, one Redis, `handshake_rate` as planned", crash(CLIENTS), WORKERS, few, False)
+    yield run("everybody, one Redis, waits that double without chance", crash(CLIENTS), WORKERS, default, wait=doubling)
+    yield run("everybody, one Redis, a try each second", crash(CLIENTS), WORKERS, default, False, wait=each_second)
     for timeout in (30, 120):
         told = drain(of_a_machine, OF_A_MACHINE, timeout)
-        yield run(f"a machine is drained, `drain_timeout` {timeout}", told, left, few, timeout == 120)
+        yield run(f"a machine is drained, `drain_timeout` {timeout}", told, left, default, timeout == 120)
 
 
 def doubling(attempt: int, chance: float, at_least: float | None) -> float:

@@ -11,6 +11,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from hubbub import Hub, Session
+from hubbub.eager import in_task
+from hubbub.engines.memory import MemoryEngine
+from hubbub.errors import Unavailable
 from hubbub.server import Server
 from support.client import FULL, Client, connect, open_client
 from support.loop import eventually, run
@@ -57,6 +60,48 @@ def test_connections_in_all_are_exact_under_concurrency() -> None:
             assert sum(isinstance(client, Client) for client in again) == 1
             # HTTP is not a connection of that kind.
             assert (await get(server.address, "/health")).status == 200
+
+    run(main())
+
+
+@pytest.mark.memory
+@pytest.mark.parametrize("full", [False, True], ids=["plain", "full"])
+def test_whoever_would_wait_behind_too_many_is_told_to_come_again(full: bool) -> None:
+    """An engine that is behind opens sessions for clients that have given up, unless they are refused at the door."""
+
+    class Slow(MemoryEngine):
+        behind, failing = True, False
+
+        async def enter(self, *args: Any) -> Any:
+            while self.behind:
+                await in_task()
+                await asyncio.sleep(0.01)
+            if self.failing:
+                raise Unavailable
+            return await super().enter(*args)
+
+    async def main() -> None:
+        async with serving(connections_opening=2) as server, AsyncExitStack() as stack:
+            node = server.hub._running
+            node.engine = engine = Slow()
+            slow = [
+                await attempt(server, f"u{n}", stack, full=False, subprotocols=[FULL] if full else None)
+                for n in range(2)
+            ]
+            for client in slow:
+                assert isinstance(client, Client)
+                if full:
+                    await client.send({"type": "hello"})
+            await eventually(lambda: node.counts.opening_full())
+            refused = await attempt(server, "alice", stack)
+
+            assert isinstance(refused, InvalidStatus) and read(refused) == (503, "unavailable")
+            engine.failing = True
+            engine.behind = False
+            # Whether they are in or not: they wait no more.
+            await eventually(lambda: not node.counts.opening_full())
+            engine.failing = False
+            assert isinstance(await attempt(server, "alice", stack), Client)
 
     run(main())
 

@@ -155,6 +155,10 @@ def _no_place(node: Node, handshake: Handshake) -> Refuse | None:
         return _draining()
     if node.counts.full():
         return Refuse(status=503, code=ErrorCode.UNAVAILABLE, message="the server is full", retry_after=10)
+    if node.counts.opening_full():
+        return Refuse(
+            status=503, code=ErrorCode.UNAVAILABLE, message="too many are being let in: wait a little", retry_after=1
+        )
     if node.counts.ip_full(handshake.ip):
         return Refuse(
             status=429,

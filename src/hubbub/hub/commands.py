@@ -108,6 +108,8 @@ async def open_plain(node: Node, session: Session) -> None:
         node.channels[ALL].listen(session.outbox)
         await come(node, session)
         recovery = await _recover_inbox(node, session, None)
+        # What is left depends on how fast the client reads.
+        node.counts.opened(session.id)
         start = recovery.seq
         if recovery.missing is not None:
             session.send(Gap(*recovery.missing))
@@ -119,6 +121,7 @@ async def open_plain(node: Node, session: Session) -> None:
         session.fault(fault)
         session.close(_close_code(error), fault.message)
     finally:
+        node.counts.opened(session.id)
         if session.ending:
             # `depart` may not have seen what it has come to listen to since.
             await _unlisten_own(node, session)
@@ -144,6 +147,7 @@ async def hello(node: Node, session: Session, request: Hello) -> None:
         session.fault(fault)
         session.close(_close_code(error), fault.message)
     finally:
+        node.counts.opened(session.id)
         if session.ending:
             # `depart` may not have seen what it has come to listen to since.
             await _unlisten_own(node, session)
@@ -153,6 +157,7 @@ def _open(node: Node, session: Session) -> None:
     # Others of this user may have come in since the handshake was looked at.
     if node.counts.user_full(session.user):
         raise Reject(ErrorCode.RATE_LIMITED, "this user has too many connections", retry_after=10)
+    node.counts.opens(session.id)
     session.open()
 
 
@@ -230,6 +235,8 @@ async def _welcome(node: Node, session: Session, request: Hello) -> None:
                 id=request.id,
             )
         )
+        # What is left depends on how fast the client reads.
+        node.counts.opened(session.id)
         for fault in faults:
             session.fault(fault)
         while recoveries and not session.ending:
