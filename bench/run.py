@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from statistics import median
 
 import compression
+import crowd
 import durable
 import fanout
 import handshakes
@@ -43,6 +44,7 @@ QUESTIONS = {
     "handshakes": handshakes.ask,
     "storm": storm.ask,
     "nodes": nodes.ask,
+    "crowd": crowd.ask,
     "planning": planning.ask,
 }
 

@@ -120,7 +120,9 @@ def _order(ledger: Ledger, reader: str, channel: str, reading: Reading, findings
         before = last.get(epoch)
         told = seen.setdefault(epoch, set())
         if seq in told:
-            findings.add(Fault.DOUBLED, f"{reader} got {place} twice")
+            first = reading.row(epoch, seq)
+            ways = " and then ".join("an ack" if at in reading.stands else "itself" for at in (first, row))
+            findings.add(Fault.DOUBLED, f"{reader} got {place} twice: {ways}")
             continue
         told.add(seq)
         if epoch != named:

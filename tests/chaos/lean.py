@@ -360,7 +360,7 @@ class LeanClient:
             # client has not been told it stands for nothing.
             position[1] = message.seq
             sent = self._ledger.sent_digests[number]
-            self._ledger.deliver(self._room, message.epoch, message.seq, number, sent, message.prev)
+            self._ledger.deliver(self._room, message.epoch, message.seq, number, sent, message.prev, stands=True)
 
     def _welcome(self, connection: Connection, message: _Message) -> None:
         rooms, recovered = message.positions["rooms"], message.recovered["rooms"]

@@ -22,7 +22,7 @@ def digest(from_: str, content: bytes) -> int:
 class Reading:
     """All that one reader got from one channel, in the order in which it came."""
 
-    __slots__ = ("digests", "epochs", "jumps", "numbers", "seqs", "starts")
+    __slots__ = ("digests", "epochs", "jumps", "numbers", "seqs", "stands", "starts")
 
     def __init__(self) -> None:
         # Four columns and not a list of rows: 28 bytes for a delivery, and nothing for the garbage collector.
@@ -34,12 +34,19 @@ class Reading:
         # By row: the `prev` of the message, where it had one.
         self.jumps: dict[int, int] = {}
 
+        # Rows that are no message: an `ack` stood for it.
+        self.stands: set[int] = set()
+
         # Where the server said that it goes on: the row that follows, epoch and seq. Each but the first says that
         # something may be missing before it.
         self.starts: list[tuple[int, int, int]] = []
 
     def __len__(self) -> int:
         return len(self.seqs)
+
+    def row(self, epoch: int, seq: int) -> int:
+        """The first row with this place, which must be there; slow, for faults."""
+        return next(row for row, place in enumerate(zip(self.epochs, self.seqs, strict=True)) if place == (epoch, seq))
 
     @property
     def end(self) -> tuple[int, int]:
@@ -104,9 +111,19 @@ class Ledger:
         reading.starts.append((len(reading), self._epoch(epoch), seq))
 
     def deliver(
-        self, reading: Reading, epoch: str, seq: int, number: int, digest: int, prev: int | None = None
+        self,
+        reading: Reading,
+        epoch: str,
+        seq: int,
+        number: int,
+        digest: int,
+        prev: int | None = None,
+        *,
+        stands: bool = False,
     ) -> None:
-        """A reader got a publication."""
+        """A reader got a publication, or an `ack` that `stands` for it."""
+        if stands:
+            reading.stands.add(len(reading))
         if prev is not None:
             reading.jumps[len(reading)] = prev
         reading.epochs.append(self._epoch(epoch))

@@ -17,7 +17,6 @@ from hubbub.types import NOTHING, Publication
 from support.client import Client, connect, open_client
 from support.loop import PATIENCE, eventually, run
 from support.nodes import Shared, two
-from support.redis import Redis
 from support.server import get, serving
 
 
@@ -108,7 +107,7 @@ class TestWhere:
 
         run(main())
 
-    def test_who_goes_while_the_engine_is_away_has_gone_when_it_is_back(self, redis: Redis) -> None:
+    def test_who_goes_while_the_engine_is_away_has_gone_when_it_is_back(self, shared: Shared) -> None:
         """Out of the room and offline, and both are told; nobody is a member for ever."""
 
         async def main() -> None:
@@ -120,19 +119,19 @@ class TestWhere:
                     told.append(user)
 
             async with (
-                two(redis, *hubs, presence_grace=0.1) as (one, other),
+                two(shared, *hubs, presence_grace=0.1) as (one, other),
                 connect(other.address, "bob", full=True) as bob,
             ):
                 alice = await open_client(one.address, "alice", full=True)
                 await alice.join("lobby")
                 await bob.join("lobby")
-                redis.signal(signal.SIGSTOP)
+                shared.signal(signal.SIGSTOP)
                 try:
                     alice.cut()
                     node = one.hub._running
                     await eventually(lambda: not node.sessions and not node.tasks and not len(node.grace))
                 finally:
-                    redis.signal(signal.SIGCONT)
+                    shared.signal(signal.SIGCONT)
                 await bob.expect("member-left", user="alice", room="lobby")
                 await eventually(lambda: told)
 

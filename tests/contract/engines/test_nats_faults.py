@@ -430,3 +430,24 @@ def test_a_place_in_another_log_is_not_taken_for_one_in_this(tmp_path: Path) -> 
                 assert (again.epoch, again.seq, again.duplicate) == ("another", 1, True)
 
     run(main())
+
+
+def test_who_resumes_on_a_node_that_is_behind_is_told_nothing_twice(tmp_path: Path) -> None:
+    """What is up to a position has been told before a page behind it is given, though there is nothing in that."""
+
+    async def main(nats: Nats) -> None:
+        async with node(nats, "node.1") as (behind, ear), node(nats, "node.2") as (other, _):
+            await behind.publish(LOBBY, a_publication("0"))
+            live = behind._parts.listening.get(LOBBY)  # type: ignore[union-attr]  # it runs
+            assert live is not None
+            # From now on the bus brings it nothing, and nobody has noticed.
+            behind._parts.link.unsubscribe(live.sid)  # type: ignore[union-attr]  # it runs
+            last = [await other.publish(LOBBY, a_publication(text)) for text in ("1", "2", "3")][-1]
+            assert last.seq is not None
+            page = await behind.after(LOBBY, last.seq, 10)
+
+            assert ear.texts() == ["0", "1", "2", "3"]
+            assert page.complete and page.publications == []
+
+    with serving_nats(tmp_path) as nats:
+        run(main(nats))

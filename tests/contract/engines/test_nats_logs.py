@@ -49,6 +49,27 @@ def test_what_is_large_hides_nothing_behind_it(tmp_path: Path) -> None:
     run(main())
 
 
+def test_one_too_many_is_not_shown_however_large(tmp_path: Path) -> None:
+    """The oldest of all is there to tell that something was dropped, and for nothing else."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            engine = NatsEngine(nats.url, HistoryLimits(history_size=2))
+            await engine.start(Ear(), "node.1")
+            try:
+                for number in range(5):
+                    await engine.publish(LOBBY, a_publication(str(number) + LARGE))
+                page = await engine.after(LOBBY, 0, 10)
+                rest = await engine.after(LOBBY, page.publications[-1].seq or 0, 10)
+
+                assert [text[0] for text in contents([*page.publications, *rest.publications])] == ["3", "4"]
+                assert (page.complete, rest.complete) == (False, True)
+            finally:
+                await engine.stop()
+
+    run(main())
+
+
 def test_a_gap_behind_something_large_is_filled(tmp_path: Path) -> None:
     """Though that is all that the first reading brings."""
 

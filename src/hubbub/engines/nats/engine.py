@@ -216,7 +216,8 @@ class NatsEngine:
                 first.prev = None if first.seq == seq + 1 else seq
         # Who stands where nothing follows stands at the end, wherever else that may be said to be.
         at_end = found.complete and not end.last > seq and not found.notes
-        return await self._page(parts, channel, found, seq if at_end else end.seq)
+        # Whoever stands at `seq` has had what is up to there, perhaps on another node, and must not be told it again.
+        return await self._page(parts, channel, found, seq if at_end else end.seq, min(seq, end.last))
 
     async def before(self, channel: str, seq: int | None, limit: int) -> Page:
         """See `Engine.before`."""
@@ -226,11 +227,11 @@ class NatsEngine:
         beyond = end.last + 1 if seq is None else min(seq, end.last + 1)
         return await self._page(parts, channel, await parts.reader.before(channel, beyond, limit), end.seq)
 
-    async def _page(self, parts: _Parts, channel: str, found: Found, end: int) -> Page:
+    async def _page(self, parts: _Parts, channel: str, found: Found, end: int, told: int = 0) -> Page:
         publications = [note.publication for note in found.notes]
         newest = (publications[-1].seq or 0) if publications else 0
         # What is in the answer must have been told before.
-        await parts.listening.told(channel, found.epoch, newest)
+        await parts.listening.told(channel, found.epoch, max(newest, told))
         position = Position(found.epoch, max(end, newest))
         return Page(publications, position, complete=found.complete, more=found.more)
 

@@ -118,7 +118,7 @@ class Reader:
             if not complete:
                 # Whatever was before the first, nobody is told of it.
                 before = part.first - 1
-        pending, read = part.pending, seq if part.first > seq else part.first
+        pending, read = part.pending, max(seq, part.first)
         while True:
             shown, more = answers[:limit], len(answers) > limit or pending > 0
             notes = self._notes(shown, before)

@@ -57,8 +57,9 @@ class Rooms:
 
         # What this node has entered: by channel, user and session.
         self._mine: dict[str, dict[tuple[str, str], Entry]] = {}
-        # Places that may still be taken, though they should not: the answer was lost. Left with the next beat.
-        self._ghosts: set[tuple[str, str, str]] = set()
+        # Places that may still be taken, though they should not: the answer was lost. They are left with the next beat.
+        # With what each of them ends, or `UNKNOWN`; who has come and gone so is told of then.
+        self._ghosts: dict[tuple[str, str, str], int] = {}
         # What this node has entered and is in no room any more, and whether it is on its way back.
         self._lost: dict[tuple[str, str, str], bool] = {}
         # What goes on behind the back of whoever asks, a few of each at once.
@@ -112,13 +113,13 @@ class Rooms:
                 entry = self._entry(channel, user, session, since=now, came=came, capacity=capacity)
                 news, seq = await self._say(watched, entry)
                 if news is None:
-                    self._ghosts.add((channel, user, session))
+                    self._ghosts[channel, user, session] = UNKNOWN
                     self._do(self._lay((channel, user, session)))
                     raise RoomFull
                 if seq >= self._nodes.bar(self._node):
                     break
                 # This node was taken for dead meanwhile, and what it had said until then is over.
-            self._ghosts.discard((channel, user, session))
+            self._ghosts.pop((channel, user, session), None)
             self._mine.setdefault(channel, {})[key] = msgspec.structs.replace(entry, seq=seq)
         finally:
             self._watching.done(watched)
@@ -135,7 +136,8 @@ class Rooms:
         if seen and channel == inbox_channel(user) and self._link.serves:
             # Ahead of it, in the same stream: who finds the user gone finds this, too. It is no harm if it is lost.
             self._link.ask(self._seen(user), str(seen).encode(), lambda answer: None, headers=_SEEN)
-        return await self._leave(channel, user, session, entry.seq if entry is not None else UNKNOWN)
+        ends = entry.seq if entry is not None else self._ghosts[channel, user, session]
+        return await self._leave(channel, user, session, ends)
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
         """See `Engine.members`."""
@@ -257,32 +259,37 @@ class Rooms:
             mine = self._mine.get(channel, {})
             if (user, session) not in mine:
                 # It has left meanwhile, and may be in again.
-                self._ghosts.add((channel, user, session))
+                self._ghosts[channel, user, session] = UNKNOWN
         if (user, session) in mine:
             mine[user, session] = msgspec.structs.replace(again, seq=seq)
         return seq >= self._nodes.bar(self._node)
 
     async def _lay(self, ghost: tuple[str, str, str]) -> None:
         async with self._few:
-            if ghost in self._ghosts and (ghost[1], ghost[2]) not in self._mine.get(ghost[0], ()):
-                await self._leave(*ghost, UNKNOWN)
-            self._ghosts.discard(ghost)
+            channel, user, session = ghost
+            ends = self._ghosts.get(ghost)
+            if ends is not None and (user, session) not in self._mine.get(channel, ()):
+                # It may have been done the first time, and nobody have heard so. Who never came has not gone.
+                last = await self._leave(channel, user, session, ends) or not await self.places(channel, user)
+                if last and ends > UNKNOWN:
+                    self._gone(channel, user)
+            self._ghosts.pop(ghost, None)
 
     async def _leave(self, channel: str, user: str, session: str, ends: int) -> bool:
-        self._ghosts.add((channel, user, session))
+        self._ghosts[channel, user, session] = ends
         watched = await self._watching.enter(channel)
         try:
             last, _ = await self._watching.say(watched, self._entry(channel, user, session, ends=ends))
         finally:
             self._watching.done(watched)
-        self._ghosts.discard((channel, user, session))
+        self._ghosts.pop((channel, user, session), None)
         return bool(last)
 
     async def _say(self, watched: Watched, entry: Entry) -> tuple[bool | None, int]:
         try:
             return await self._watching.say(watched, entry)
         except BaseException:
-            self._ghosts.add((entry.channel, entry.user, entry.session))
+            self._ghosts.setdefault((entry.channel, entry.user, entry.session), UNKNOWN)
             raise
 
     # ------------------------------------------------------------------------------------------- the dead
