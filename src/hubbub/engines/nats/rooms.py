@@ -174,7 +174,8 @@ class Rooms:
             # Another session of the user has ended since.
             return None
         place, body = await self._gets.last(self._stream, self._seen(user))
-        return int(body) if place else None
+        # Where anybody else may write there, too, it may be anything.
+        return int(body) if place and body.isdigit() and len(body) < 20 else None
 
     # ----------------------------------------------------------------------------------------- housekeeping
 
