@@ -26,7 +26,7 @@ TOO_MANY: Final = 413
 
 # Questions that are on their way at once, and those that wait for their turn. NATS cuts off whoever has asked for more
 # than it can take (`max_pending`, 64 MB). However little is asked for, one message may be as large as the server takes,
-# and nobody knows before: so after an answer that is large, or an interruption, fewer are asked, and then more and more.
+# and nobody knows before: so after a large answer, or an interruption, fewer are asked, and then more and more.
 _AT_ONCE: Final = 64
 _AT_ONCE_BYTES: Final = 33_554_432
 _WAITING: Final = 50_000

@@ -40,8 +40,9 @@ _AT_ONCE: Final = 200
 class _Lost(Struct):
     """A place that this node has to enter again."""
 
-    # It is on its way back.
+    # It is on its way back, and whether it was before, and nobody heard what became of that.
     busy: bool = False
+    tried: bool = False
     # Its user was told gone, where that was the last.
     told: bool = False
 
@@ -120,6 +121,8 @@ class Rooms:
                 await self._watching.current(watched)
                 if self._full(watched.room, user, capacity):
                     raise RoomFull
+            # Or its removal would undo this. Of an entering that was not answered nobody was told.
+            unheard = self._ghosts.pop((channel, user, session), None) == UNKNOWN
             while True:
                 came = watched.room.came(user, now)
                 entry = self._entry(channel, user, session, since=now, came=came, capacity=capacity)
@@ -131,7 +134,7 @@ class Rooms:
                 if seq >= self._nodes.bar(self._node):
                     break
                 # This node was taken for dead meanwhile, and what it had said until then is over.
-            self._ghosts.pop((channel, user, session), None)
+            news = news or (unheard and watched.room.brought(self._node, user, session))
             self._mine.setdefault(channel, {})[key] = msgspec.structs.replace(entry, seq=seq)
         finally:
             self._watching.done(watched)
@@ -260,7 +263,8 @@ class Rooms:
                 try:
                     entry = self._mine.get(channel, {}).get((user, session))
                     if entry is not None:
-                        back, news = await self._again(watched, entry)
+                        tried, lost.tried = lost.tried, True
+                        back, news = await self._again(watched, entry, tried)
                 finally:
                     self._watching.done(watched)
         finally:
@@ -270,7 +274,7 @@ class Rooms:
         if news and lost.told:
             self._came(channel, user)
 
-    async def _again(self, watched: Watched, entry: Entry) -> tuple[bool, bool]:
+    async def _again(self, watched: Watched, entry: Entry, tried: bool) -> tuple[bool, bool]:
         """Whether it counts, and whether the user had not been in the room."""
         channel, user, session = entry.channel, entry.user, entry.session
         again = self._entry(channel, user, session, since=entry.since, came=entry.came, capacity=ANY)
@@ -284,18 +288,32 @@ class Rooms:
         if (user, session) in mine:
             mine[user, session] = msgspec.structs.replace(again, seq=seq)
         counts = seq >= self._nodes.bar(self._node)
-        return counts, counts and bool(news)
+        return counts, counts and bool(news or (tried and watched.room.brought(self._node, user, session)))
 
     async def _lay(self, ghost: tuple[str, str, str]) -> None:
+        channel, user, session = ghost
         async with self._few:
-            channel, user, session = ghost
-            ends = self._ghosts.get(ghost)
-            if ends is not None and (user, session) not in self._mine.get(channel, ()):
-                # It may have been done the first time, and nobody have heard so. Who never came has not gone.
-                last = await self._leave(channel, user, session, ends) or not await self.places(channel, user)
-                if last and ends > UNKNOWN:
-                    self._gone(channel, user)
-            self._ghosts.pop(ghost, None)
+            watched = await self._watching.enter(channel)
+            try:
+                ends = self._ghosts.get(ghost)
+                if ends is None or (user, session) in self._mine.get(channel, ()):
+                    # It is in again meanwhile.
+                    self._ghosts.pop(ghost, None)
+                    return
+                brought = watched.room.brought(self._node, user, session)
+                last, _ = await self._watching.say(watched, self._entry(channel, user, session, ends=ends))
+                room = await self._watching.current(watched)
+            finally:
+                self._watching.done(watched)
+            if self._ghosts.get(ghost) == ends:
+                del self._ghosts[ghost]
+        if ends == UNKNOWN:
+            # Nobody was told of who came by it; nor of who came later, and stays.
+            if brought and not last and user in room:
+                self._came(channel, user)
+        # It may have been done the first time, and nobody have heard so; others tell who goes with a dead node.
+        elif ends >= self._nodes.bar(self._node) and (last or user not in room):
+            self._gone(channel, user)
 
     async def _leave(self, channel: str, user: str, session: str, ends: int) -> bool:
         self._ghosts[channel, user, session] = ends
