@@ -29,7 +29,7 @@ from hubbub.core.tickets import Tickets
 from hubbub.core.wheel import Wheel
 from hubbub.eager import step
 from hubbub.engines.base import Accepted, Engine
-from hubbub.errors import HubbubError, Unavailable
+from hubbub.errors import ConfigError, HubbubError, Unavailable
 from hubbub.hub.arrivals import Arrivals
 from hubbub.hub.control import CONTROL, hear_control
 from hubbub.hub.formats import Framed
@@ -180,10 +180,19 @@ class Node:
         self.errors: dict[str, int] = {}
 
     async def start(self) -> None:
-        """Start the engine and the clock."""
+        """Start the engine and the clock, or nothing; raises `ConfigError` where the engine cannot be used."""
         await self.engine.start(self, self.name)
-        await self.engine.listen([ALL, REVOCATIONS, CONTROL])
-        await learn_revocations(self)
+        try:
+            await self.engine.listen([ALL, REVOCATIONS, CONTROL])
+            await learn_revocations(self)
+        except BaseException as error:
+            # It runs, and nobody else would end it.
+            await self.stop()
+            if isinstance(error, Unavailable):
+                raise ConfigError(
+                    f"the engine went away during the start ({error.message}): see that it runs, and start again"
+                ) from None
+            raise
         sweep_revocations(self)
         self._tell_records()
         self._tick()
