@@ -13,12 +13,14 @@ from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from typing import Final
 
 from hubbub.client.retry import delay
+from hubbub.core.limits import ConnectionLimits
 from hubbub.core.pacing import absence, pace
 from hubbub.core.rates import Bucket, Rate, Refused
-from hubbub.hub.admission import CROWDED
 from hubbub.planning import COSTS, ENGINES
 
 __all__ = ["Goodbye", "Storm", "crash", "drain", "storm"]
@@ -61,7 +63,7 @@ class Storm:
     back: list[float] = field(default_factory=list)
     # Seconds for which each was away.
     away: list[float] = field(default_factory=list)
-    # Tries in each second. Of these: refused at the door, turned away, and let in when the client had given up.
+    # Tries in each second. Of these: refused by rate, turned away, and let in when the client had given up.
     tries: Counter[int] = field(default_factory=Counter)
     refused: int = 0
     turned_away: int = 0
@@ -82,42 +84,41 @@ class Storm:
         return round(max(self.tries.values()) * WEIGHT / self.workers)
 
 
+@dataclass
+class _Try:
+    """A client that has come to a worker."""
+
+    who: int
+    # After how many failures, with this one; and when.
+    attempt: int
+    came: float
+
+
 class _Worker:
     """A core that takes one handshake after the other."""
 
     def __init__(self, rate: Rate, opening: int) -> None:
-        self.meter = Bucket(rate)
-        self.free = 0.0
-        # How many may be opening at once, and when each is open.
+        self._meter = Bucket(rate)
         self._most = opening
-        self._opening: deque[float] = deque()
-        # When each of those that wait is done.
-        self._waiting: deque[float] = deque()
+        # Those that wait, and whether another is being handled.
+        self.waiting: deque[_Try] = deque()
+        self.busy = False
+        # When the engine has opened each session that is not open.
+        self.opening: deque[float] = deque()
 
-    def full(self, now: float) -> bool:
+    @property
+    def full(self) -> bool:
         """Whether there is no place to wait in."""
-        while self._waiting and self._waiting[0] <= now:
-            self._waiting.popleft()
-        return len(self._waiting) * WEIGHT >= BACKLOG
+        return len(self.waiting) * WEIGHT >= BACKLOG
 
-    def take(self, now: float, chance: float) -> tuple[bool, float, float | None]:
-        """Whether a client that comes is let in, when it hears of that, and when it may come again."""
-        starts = max(self.free, now)
-        while self._opening and self._opening[0] <= starts:
-            self._opening.popleft()
-        # As the door has it: hub/arrivals.py, and then hub/admission.py.
-        over = self.meter.take(starts, WEIGHT)
-        seconds = over.seconds if isinstance(over, Refused) else None
-        if seconds is None and 0 < self._most <= len(self._opening) * WEIGHT:
-            seconds = absence(CROWDED, chance)
-        cost = COSTS.handshake + COSTS.shared_handshake + COSTS.shared_join if seconds is None else COSTS.refusal
-        self.free = starts + cost * WEIGHT / (1 - BUSY) / 1e6
-        self._waiting.append(self.free)
-        return seconds is None, self.free, None if seconds is None else max(1, math.ceil(seconds))
-
-    def opens(self, at: float) -> None:
-        """Who was let in last is open then."""
-        self._opening.append(at)
+    def take(self, now: float) -> Refused | None:
+        """Let a client in, or not, as the door has it (hub/admission.py)."""
+        while self.opening and self.opening[0] <= now:
+            self.opening.popleft()
+        refused = self._meter.take(now, WEIGHT)
+        if isinstance(refused, Refused):
+            return refused
+        return Refused(1.0) if 0 < self._most <= len(self.opening) * WEIGHT else None
 
 
 class _Engine:
@@ -143,46 +144,85 @@ def storm(
     workers: int,
     *,
     rate: Rate,
-    opening: int = 0,
     servers: int = 1,
+    opening: int = ConnectionLimits().connections_opening,
     wait: Delay = delay,
     seed: int = 1,
 ) -> Storm:
-    """All of `goodbyes` come back to any of `workers`, each of which lets them in at `rate`.
+    """All of `goodbyes` come back to any of `workers`, each of which lets them in at `rate`."""
+    return _Run(goodbyes, [_Worker(rate, opening) for _ in range(workers)], _Engine(servers), wait, seed).found
 
-    And no more while `opening` of them wait for the engine; 0: whoever waits.
-    """
-    chance = random.Random(seed)  # noqa: S311  # the same each time is what it is for
-    engine, cores = _Engine(servers), [_Worker(rate, opening) for _ in range(workers)]
-    found = Storm(len(goodbyes) * WEIGHT, workers)
-    # When, who, and after how many failures. By the number, so that two of one moment are in order.
-    coming = [(told.at + wait(1, chance.random(), told.retry_after), who, 1) for who, told in enumerate(goodbyes)]
-    heapq.heapify(coming)
-    while coming and coming[0][0] < HORIZON:
-        now, who, attempt = heapq.heappop(coming)
-        found.tries[int(now)] += 1
-        worker = cores[chance.randrange(workers)]
-        retry_after: float | None = None
-        if worker.full(now):
-            found.turned_away += 1
-            failed = now + TURNED_AWAY
+
+class _Run:
+    """One thing after the other, in the order of time."""
+
+    def __init__(
+        self, goodbyes: list[Goodbye], workers: list[_Worker], engine: _Engine, wait: Delay, seed: int
+    ) -> None:
+        self._goodbyes = goodbyes
+        self._workers = workers
+        self._engine = engine
+        self._wait = wait
+        self._chance = random.Random(seed)  # noqa: S311  # the same each time is what it is for
+        self.found = Storm(len(goodbyes) * WEIGHT, len(workers))
+
+        # When, and what; numbered, so that two of one moment are in order.
+        self._now = 0.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = count()
+
+        for who, told in enumerate(goodbyes):
+            self._try(told.at, who, 1, told.retry_after)
+        while self._events and self._events[0][0] < HORIZON:
+            self._now, _, event = heapq.heappop(self._events)
+            event()
+        self.found.back.sort()
+
+    def _at(self, when: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (when, next(self._count), event))
+
+    def _try(self, since: float, who: int, attempt: int, retry_after: float | None = None) -> None:
+        when = since + self._wait(attempt, self._chance.random(), retry_after)
+        self._at(when, partial(self._come, _Try(who, attempt, when)))
+
+    def _come(self, client: _Try) -> None:
+        self.found.tries[int(self._now)] += 1
+        worker = self._workers[self._chance.randrange(len(self._workers))]
+        if worker.full:
+            self.found.turned_away += 1
+            self._try(self._now + TURNED_AWAY, client.who, client.attempt + 1)
+            return
+        worker.waiting.append(client)
+        if not worker.busy:
+            self._handle(worker)
+
+    def _handle(self, worker: _Worker) -> None:
+        client = worker.waiting.popleft()
+        refused = worker.take(self._now)
+        cost = COSTS.refusal if refused else COSTS.handshake + COSTS.shared_handshake + COSTS.shared_join
+        worker.busy = True
+        self._at(self._now + cost * WEIGHT / (1 - BUSY) / 1e6, partial(self._handled, worker, client, refused))
+
+    def _handled(self, worker: _Worker, client: _Try, refused: Refused | None) -> None:
+        gives_up = client.came + PATIENCE
+        if refused is not None:
+            self.found.refused += 1
+            heard = min(self._now, gives_up)
+            # As the door says it (hub/arrivals.py).
+            self._try(heard, client.who, client.attempt + 1, max(1, math.ceil(refused.seconds)))
         else:
-            let_in, decided, retry_after = worker.take(now, chance.random())
-            if let_in:
-                opened = engine.open(decided)
-                worker.opens(opened)
-                if opened - now <= PATIENCE:
-                    found.back.append(opened)
-                    found.away.append(opened - goodbyes[who].at)
-                    continue
-                found.in_vain += 1
-                engine.close(now + PATIENCE)
+            opened = self._engine.open(self._now)
+            worker.opening.append(opened)
+            if opened <= gives_up:
+                self.found.back.append(opened)
+                self.found.away.append(opened - self._goodbyes[client.who].at)
             else:
-                found.refused += 1
-            failed = min(decided, now + PATIENCE) if not let_in else now + PATIENCE
-        heapq.heappush(coming, (failed + wait(attempt + 1, chance.random(), retry_after), who, attempt + 1))
-    found.back.sort()
-    return found
+                self.found.in_vain += 1
+                self._engine.close(gives_up)
+                self._try(gives_up, client.who, client.attempt + 1)
+        worker.busy = False
+        if worker.waiting:
+            self._handle(worker)
 
 
 def crash(clients: int) -> list[Goodbye]:

@@ -22,7 +22,6 @@ from msgspec import Meta, Struct
 from returning import WEIGHT, Goodbye, Storm, crash, drain, storm
 
 from hubbub.cli.main import main as hubbub
-from hubbub.core.limits import ConnectionLimits
 from hubbub.core.rates import Rate, RateLimits
 from hubbub.planning import COSTS, ENGINES, Load, plan
 
@@ -35,7 +34,7 @@ WORKERS = 20
 OF_A_MACHINE = 4
 
 # Colours that differ in brightness, too, on white.
-COLOURS = ("#0b62a4", "#c1440e", "#6a3d9a", "#1b7837", "#808080", "#b8860b", "#00838f")
+COLOURS = ("#0b62a4", "#c1440e", "#6a3d9a", "#1b7837", "#808080", "#b8860b")
 
 
 # ------------------------------------------------------------------------------------------------ figures
@@ -82,10 +81,8 @@ class Scenario:
 def scenarios() -> Iterator[Scenario]:
     """What the page compares."""
     planned = plan(Load(connections=CLIENTS, rooms=CLIENTS // 50, rate=500.0), machines=WORKERS // OF_A_MACHINE)
-    assert planned.handshake_rate is not None and planned.workers == WORKERS
-    opening = ConnectionLimits().connections_opening
-    default, few = RateLimits().handshake_rate, Rate(planned.handshake_rate, burst=planned.handshake_rate)
-    many = Rate(4 * few.count, burst=4 * few.count)
+    assert planned.connections_opening is None and planned.workers == WORKERS
+    default = RateLimits().handshake_rate
     of_a_machine = CLIENTS // (WORKERS // OF_A_MACHINE)
     left = WORKERS - OF_A_MACHINE
 
@@ -94,16 +91,15 @@ def scenarios() -> Iterator[Scenario]:
     ) -> Scenario:
         return Scenario(name, drawn, storm(goodbyes, workers, rate=rate, **how))  # type: ignore[arg-type]  # its own
 
-    yield run(f"a machine of {OF_A_MACHINE} workers dies", crash(of_a_machine), left, few)
-    yield run("everybody, one Redis", crash(CLIENTS), WORKERS, few)
-    yield run("everybody, four primaries", crash(CLIENTS), WORKERS, many, servers=4)
-    yield run("everybody, one Redis, all as it comes", crash(CLIENTS), WORKERS, default, opening=opening)
-    yield run("everybody, one Redis, without `connections_opening`", crash(CLIENTS), WORKERS, default)
-    yield run("everybody, one Redis, waits that double without chance", crash(CLIENTS), WORKERS, few, wait=doubling)
-    yield run("everybody, one Redis, a try each second", crash(CLIENTS), WORKERS, few, False, wait=each_second)
+    yield run(f"a machine of {OF_A_MACHINE} workers dies", crash(of_a_machine), left, default)
+    yield run("everybody, one Redis", crash(CLIENTS), WORKERS, default)
+    yield run("everybody, four primaries", crash(CLIENTS), WORKERS, default, servers=4)
+    yield run("everybody, one Redis, without `connections_opening`", crash(CLIENTS), WORKERS, default, opening=0)
+    yield run("everybody, one Redis, waits that double without chance", crash(CLIENTS), WORKERS, default, wait=doubling)
+    yield run("everybody, one Redis, a try each second", crash(CLIENTS), WORKERS, default, False, wait=each_second)
     for timeout in (30, 120):
         told = drain(of_a_machine, OF_A_MACHINE, timeout)
-        yield run(f"a machine is drained, `drain_timeout` {timeout}", told, left, few, timeout == 120)
+        yield run(f"a machine is drained, `drain_timeout` {timeout}", told, left, default, timeout == 120)
 
 
 def doubling(attempt: int, chance: float, at_least: float | None) -> float:

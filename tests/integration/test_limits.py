@@ -11,7 +11,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from hubbub import Hub, Session
-from hubbub.errors import Reject
+from hubbub.eager import in_task
+from hubbub.engines.memory import MemoryEngine
+from hubbub.errors import Unavailable
 from hubbub.server import Server
 from support.client import FULL, Client, connect, open_client
 from support.loop import eventually, run
@@ -58,6 +60,48 @@ def test_connections_in_all_are_exact_under_concurrency() -> None:
             assert sum(isinstance(client, Client) for client in again) == 1
             # HTTP is not a connection of that kind.
             assert (await get(server.address, "/health")).status == 200
+
+    run(main())
+
+
+@pytest.mark.memory
+@pytest.mark.parametrize("full", [False, True], ids=["plain", "full"])
+def test_whoever_would_wait_behind_too_many_is_told_to_come_again(full: bool) -> None:
+    """An engine that is behind opens sessions for clients that have given up, unless they are refused at the door."""
+
+    class Slow(MemoryEngine):
+        behind, failing = True, False
+
+        async def enter(self, *args: Any) -> Any:
+            while self.behind:
+                await in_task()
+                await asyncio.sleep(0.01)
+            if self.failing:
+                raise Unavailable
+            return await super().enter(*args)
+
+    async def main() -> None:
+        async with serving(connections_opening=2) as server, AsyncExitStack() as stack:
+            node = server.hub._running
+            node.engine = engine = Slow()
+            slow = [
+                await attempt(server, f"u{n}", stack, full=False, subprotocols=[FULL] if full else None)
+                for n in range(2)
+            ]
+            for client in slow:
+                assert isinstance(client, Client)
+                if full:
+                    await client.send({"type": "hello"})
+            await eventually(lambda: node.counts.opening_full())
+            refused = await attempt(server, "alice", stack)
+
+            assert isinstance(refused, InvalidStatus) and read(refused) == (503, "unavailable")
+            engine.failing = True
+            engine.behind = False
+            # Whether they are in or not: they wait no more.
+            await eventually(lambda: not node.counts.opening_full())
+            engine.failing = False
+            assert isinstance(await attempt(server, "alice", stack), Client)
 
     run(main())
 
@@ -122,42 +166,6 @@ def test_a_users_connections_are_counted_again_when_a_hook_has_waited() -> None:
 
             assert codes == [1013] * 3
             await eventually(lambda: len(server.hub.local_sessions("alice")) == 2)
-
-    run(main())
-
-
-def test_no_more_are_opening_at_once_than_may() -> None:
-    """Who comes meanwhile is told when to come again; who says nothing counts for nothing, and no place is lost."""
-
-    async def main() -> None:
-        hub = Hub()
-        go_on = asyncio.Event()
-
-        @hub.on_connect
-        async def wait(session: Session) -> None:
-            await go_on.wait()
-            if session.user == "carol":
-                raise Reject("forbidden", "not you")
-
-        async with serving(hub, connections_opening=3) as server, AsyncExitStack() as stack:
-            for number in range(4):
-                await stack.enter_async_context(connect(server.address, f"silent{number}", subprotocols=[FULL]))
-            cut = await stack.enter_async_context(connect(server.address, "alice"))
-            full = await stack.enter_async_context(connect(server.address, "bob", subprotocols=[FULL]))
-            await full.send({"type": "hello"})
-            refused = await stack.enter_async_context(connect(server.address, "carol"))
-            assert hub._node is not None
-            opening = hub._node.opening
-            await eventually(lambda: len(opening) == 3)
-            late = await attempt(server, "dave", stack)
-            cut.cut()
-            go_on.set()
-            await full.expect("welcome")
-            await refused.closed()
-            await eventually(lambda: not opening)
-
-            assert isinstance(late, InvalidStatus) and read(late) == (503, "unavailable")
-            assert isinstance(await attempt(server, "dave", stack), Client)
 
     run(main())
 

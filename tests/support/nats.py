@@ -90,12 +90,13 @@ class Nats:
         for name in re.findall(rb'"([^"]+)"', names.partition(b"]")[0]):
             self.ask(f"$JS.API.STREAM.DELETE.{name.decode()}")
 
-    def tell(self, subject: str, body: bytes) -> None:
+    def tell(self, subject: str, body: bytes, head: bytes = b"NATS/1.0\r\n\r\n") -> None:
         """Say something that nobody answers."""
         with self._line() as line:
-            line.sendall(b"PUB %b %d\r\n%b\r\nPING\r\n" % (subject.encode(), len(body), body))
-            while b"PONG\r\n" not in line.recv(65_536):
-                pass
+            sizes = len(head), len(head) + len(body)
+            line.sendall(b"HPUB %b %d %d\r\n%b%b\r\nPING\r\n" % (subject.encode(), *sizes, head, body))
+            while b"PONG\r\n" not in (said := line.recv(65_536)):
+                assert said, "the NATS of a test did not take what was said"
 
     def ask(self, subject: str, body: bytes = b"", patience: float = PATIENCE) -> bytes:
         """Say something, and return the answer as NATS writes it; whole. Raises `TimeoutError`."""
@@ -114,7 +115,7 @@ class Nats:
     def _line(self, patience: float = PATIENCE) -> Iterator[socket.socket]:
         with socket.create_connection(("127.0.0.1", self.port), patience) as line:
             assert line.recv(65_536).startswith(b"INFO ")
-            line.sendall(b'CONNECT {"verbose":false}\r\n')
+            line.sendall(b'CONNECT {"verbose":false,"headers":true}\r\n')
             yield line
 
     def signal(self, number: signal.Signals) -> None:

@@ -49,6 +49,15 @@ def test_nobody_is_let_in_faster_than_the_rate(storms: Any) -> None:
     assert found.refused > 0 and found.in_vain == 0
 
 
+def test_an_engine_that_is_behind_is_not_asked_for_more(storms: Any) -> None:
+    """Ten workers let in three times what it can take: without a bound nobody who waits is let in in time."""
+    lost, opening = storms.crash(200_000), Rate(2_000, burst=5_000)
+    bounded, unbounded = (storms.storm(lost, 10, rate=opening, opening=most) for most in (500, 0))
+
+    assert bounded.in_vain == 0 and bounded.within(1.0) < 100
+    assert unbounded.in_vain > 100
+
+
 def test_a_drain_is_no_storm(storms: Any) -> None:
     """Each comes once, for there is room when it comes."""
     found = storms.storm(storms.drain(40_000, 1, 120.0), 4, rate=Rate(2_000, burst=5_000))

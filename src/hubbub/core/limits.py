@@ -16,11 +16,12 @@ class ConnectionLimits(Struct, frozen=True, kw_only=True):
     """How many connections this node takes; 0 means no limit of that kind."""
 
     connections: Annotated[int, Meta(ge=0, description="connections in all; 0: no limit")] = 100_000
-    connections_per_user: Annotated[int, Meta(ge=0, description="connections of one user; 0: no limit")] = 100
+    # Each waits for the engine a few times. Where twenty nodes have so many, one Redis is two seconds behind; a client
+    # waits for five, and what is done for one that has given up is done in vain.
     connections_opening: Annotated[
-        int,
-        Meta(ge=0, description="connections that may wait for engine and hooks to let them in; 0: no limit"),
+        int, Meta(ge=0, description="connections whose sessions are being opened at the same time; 0: no limit")
     ] = 500
+    connections_per_user: Annotated[int, Meta(ge=0, description="connections of one user; 0: no limit")] = 100
     # Many people share one address behind a proxy or a provider's NAT: off unless the operator knows better.
     connections_per_ip: Annotated[int, Meta(ge=0, description="connections from one address; 0: no limit")] = 0
 
@@ -50,6 +51,8 @@ class ConnectionCounts:
         # All open connections, greeted or not.
         self.total = 0
 
+        # The sessions that are on their way to their `welcome`, and wait for the engine or the application.
+        self._opening: set[str] = set()
         self._users: Counter[str] = Counter()
         self._ips: Counter[str] = Counter()
 
@@ -57,9 +60,9 @@ class ConnectionCounts:
         """Whether there is no place for anybody."""
         return 0 < self.limits.connections <= self.total
 
-    def opening_full(self, opening: int) -> bool:
-        """Whether no session may begin to open beside these."""
-        return 0 < self.limits.connections_opening <= opening
+    def opening_full(self) -> bool:
+        """Whether whoever came now would have to wait behind too many others."""
+        return 0 < self.limits.connections_opening <= len(self._opening)
 
     def ip_full(self, ip: str) -> bool:
         """Whether there is no place for one more from this address."""
@@ -83,6 +86,14 @@ class ConnectionCounts:
             self._ips[block] -= 1
             if self._ips[block] <= 0:
                 del self._ips[block]
+
+    def opens(self, session: str) -> None:
+        """A session is being opened."""
+        self._opening.add(session)
+
+    def opened(self, session: str) -> None:
+        """It is, or has ended; harmless twice."""
+        self._opening.discard(session)
 
     def add_user(self, user: str) -> None:
         """Count a session of `user`, once it is known whose it is."""

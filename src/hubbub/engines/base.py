@@ -128,10 +128,10 @@ class Engine(Protocol):
     ) -> None:
         """`publish` without a coroutine: `done` is called once, with what `publish` would return or raise.
 
-        On the event loop's thread, perhaps before this returns; it raises nothing. What was submitted earlier
-        to the same channel is answered earlier. Where this node listens, the answer comes when what was submitted has
-        been told, and before anything that follows it is. Raises `Unavailable` at once where too much waits already;
-        then nothing was done and `done` is not called.
+        On the event loop's thread, perhaps before this returns; it raises nothing. What was submitted earlier to the
+        same channel is acknowledged earlier; an error waits for nobody. Where this node listens, the answer comes when
+        what was submitted has been told, and before anything that follows it is. Raises `Unavailable` at once where too
+        much waits already; then nothing was done and `done` is not called.
         """
 
     async def accepted(self, channel: str, from_: str, id: str) -> Accepted | None:

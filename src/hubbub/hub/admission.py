@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -16,7 +16,6 @@ from hubbub.hub.door import screen
 from hubbub.hub.formats import CODECS, subprotocol_of
 from hubbub.hub.hooks import Hooks
 from hubbub.hub.identity import check, identify, not_shown, record_failure, shown_by
-from hubbub.hub.node import Node, jitter
 from hubbub.hub.session import Session
 from hubbub.hub.tickets import give, redeem
 from hubbub.protocol import json
@@ -25,15 +24,15 @@ from hubbub.protocol.conversation import is_name
 from hubbub.transports.base import Accept, Handshake, Refuse
 from hubbub.types import Identity
 
-__all__ = ["CROWDED", "Ticket", "admit", "give_ticket"]
+if TYPE_CHECKING:
+    from hubbub.hub.node import Node
+
+__all__ = ["Ticket", "admit", "give_ticket"]
 
 log = logging.getLogger("hubbub.hub")
 
 # The HTTP status that says what a code says; of two, the one that is not about HTTP itself.
 _status: Final[dict[str, int]] = {code: status for status, code in sorted(HANDSHAKE.items(), reverse=True)}
-
-CROWDED: Final = 5.0
-"""Seconds over which those come again who came while too many sessions were opening."""
 
 # Seconds to stay away where the application did not say how many.
 _RETRY_AFTER: Final = 5
@@ -156,13 +155,9 @@ def _no_place(node: Node, handshake: Handshake) -> Refuse | None:
         return _draining()
     if node.counts.full():
         return Refuse(status=503, code=ErrorCode.UNAVAILABLE, message="the server is full", retry_after=10)
-    if node.counts.opening_full(len(node.opening)):
-        # Not one more for an engine that is behind: who has to wait too long comes again, and all was in vain.
+    if node.counts.opening_full():
         return Refuse(
-            status=503,
-            code=ErrorCode.UNAVAILABLE,
-            message="too many are coming in: wait a little",
-            retry_after=math.ceil(jitter(CROWDED)),
+            status=503, code=ErrorCode.UNAVAILABLE, message="too many are being let in: wait a little", retry_after=1
         )
     if node.counts.ip_full(handshake.ip):
         return Refuse(

@@ -97,7 +97,6 @@ def _answers(command: Callable[[Node, Session, R], Awaitable[None]]) -> Command:
 
 async def open_plain(node: Node, session: Session) -> None:
     """A plain session is open from the handshake on; its inbox's backlog follows at once."""
-    node.opening.add(session)
     try:
         if session.hooks.connect:
             await in_task()
@@ -109,8 +108,8 @@ async def open_plain(node: Node, session: Session) -> None:
         node.channels[ALL].listen(session.outbox)
         await come(node, session)
         recovery = await _recover_inbox(node, session, None)
-        # What it still gets takes as long as it takes to read.
-        node.opening.discard(session)
+        # What is left depends on how fast the client reads.
+        node.counts.opened(session.id)
         start = recovery.seq
         if recovery.missing is not None:
             session.send(Gap(*recovery.missing))
@@ -122,7 +121,7 @@ async def open_plain(node: Node, session: Session) -> None:
         session.fault(fault)
         session.close(_close_code(error), fault.message)
     finally:
-        node.opening.discard(session)
+        node.counts.opened(session.id)
         if session.ending:
             # `depart` may not have seen what it has come to listen to since.
             await _unlisten_own(node, session)
@@ -133,8 +132,6 @@ async def hello(node: Node, session: Session, request: Hello) -> None:
     try:
         if not await _authenticate_hello(node, session, request):
             return
-        # From here on: who has not said who it is keeps nobody out.
-        node.opening.add(session)
         if request.client is not None:
             session.device = request.client
         if session.hooks.connect:
@@ -150,7 +147,7 @@ async def hello(node: Node, session: Session, request: Hello) -> None:
         session.fault(fault)
         session.close(_close_code(error), fault.message)
     finally:
-        node.opening.discard(session)
+        node.counts.opened(session.id)
         if session.ending:
             # `depart` may not have seen what it has come to listen to since.
             await _unlisten_own(node, session)
@@ -160,6 +157,7 @@ def _open(node: Node, session: Session) -> None:
     # Others of this user may have come in since the handshake was looked at.
     if node.counts.user_full(session.user):
         raise Reject(ErrorCode.RATE_LIMITED, "this user has too many connections", retry_after=10)
+    node.counts.opens(session.id)
     session.open()
 
 
@@ -237,8 +235,8 @@ async def _welcome(node: Node, session: Session, request: Hello) -> None:
                 id=request.id,
             )
         )
-        # What it still gets takes as long as it takes to read.
-        node.opening.discard(session)
+        # What is left depends on how fast the client reads.
+        node.counts.opened(session.id)
         for fault in faults:
             session.fault(fault)
         while recoveries and not session.ending:

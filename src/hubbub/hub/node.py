@@ -35,7 +35,7 @@ from hubbub.hub.control import CONTROL, hear_control
 from hubbub.hub.formats import Framed
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Outcome
-from hubbub.hub.presence import came, tell_members, went
+from hubbub.hub.presence import came, tell_change, went
 from hubbub.hub.receipts import SERVER_INBOX, Receipts
 from hubbub.hub.records import INTERVAL, Records
 from hubbub.hub.recovery import fan_out_large
@@ -108,9 +108,6 @@ class Node:
 
         # By session id: the sessions that are open or on their way there.
         self.sessions: dict[str, Session] = {}
-
-        # Those for which the engine and the application are at work, and which are not welcomed yet.
-        self.opening: set[Session] = set()
 
         # The channels that somebody on this node listens to.
         self.channels: dict[str, Channel[Session]] = {ALL: self._new_channel(ALL)}
@@ -273,7 +270,7 @@ class Node:
         """Somebody has gone with another node: see `hubbub.engines.base.Listener`."""
         room = room_of(channel)
         if room is not None:
-            self.run(tell_members(self, room, user, "member-left"))
+            self.run(tell_change(self, room, user, "member-left"))
         elif user_of(channel) == user:
             went(self, user)
 
@@ -281,7 +278,7 @@ class Node:
         """Somebody is back who had gone: see `hubbub.engines.base.Listener`."""
         room = room_of(channel)
         if room is not None:
-            self.run(tell_members(self, room, user, "member-joined"))
+            self.run(tell_change(self, room, user, "member-joined"))
         elif user_of(channel) == user:
             came(self, user)
 

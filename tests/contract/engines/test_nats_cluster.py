@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
@@ -11,7 +12,8 @@ import pytest
 
 from contract.engines.test_nats_faults import rooms_are
 from hubbub.engines.nats.engine import NatsEngine
-from hubbub.errors import ConfigError, HubbubError
+from hubbub.errors import ConfigError, HubbubError, Reject
+from hubbub.protocol.codes import ErrorCode
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import LOBBY, a_publication, contents
@@ -59,6 +61,25 @@ def test_the_server_that_leads_is_killed(tmp_path: Path) -> None:
                 assert ear.lost_channels == other.lost_channels == []
                 assert ear.departed == other.departed == []
                 await rooms_are(peer, [Member("alice", 1, 1)])
+
+    run(main(), timeout=60)
+
+
+def test_the_same_message_by_two_nodes_at_once(tmp_path: Path) -> None:
+    """As from a client that comes back while its message is on the way: it is stored once, and both learn where."""
+
+    async def main() -> None:
+        with serving_cluster(tmp_path) as servers:
+            async with node(servers, "node.1") as (engine, ear), node(servers[1:], "node.2") as (peer, _):
+                one, other = Publisher(engine), Publisher(peer)
+                for number in range(100):
+                    accepted = await asyncio.gather(one.say(str(number)), other.say(str(number)))
+
+                    assert accepted[0].seq == accepted[1].seq
+                await all_told(ear, one)
+                refusals = one.refusals + other.refusals
+
+                assert {error.code for error in refusals if isinstance(error, Reject)} <= {ErrorCode.INTERNAL}
 
     run(main(), timeout=60)
 

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from hubbub.core import record
 from hubbub.engines.base import Accepted
 from hubbub.engines.nats.engine import NatsEngine
+from hubbub.engines.nats.notes import body_of
 from hubbub.errors import Reject, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import DEN, LOBBY, a_publication, contents
+from hubbub.types import inbox_channel
 from support.loop import PATIENCE, eventually, run
 from support.nats import Nats, serving_nats
 from support.publisher import Publisher, all_told, usable
@@ -268,6 +271,57 @@ def test_garbage_is_counted(tmp_path: Path) -> None:
                 assert contents((await engine.after(LOBBY, 0, 10)).publications) == ["one", "two"]
                 assert engine.statistics().garbage >= 7
                 assert (await engine.members(LOBBY, 10))[0] == [Member("alice", 1, 1)]
+
+    run(main(), logs_errors=True)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "Nats-Sequence: 999999999\r\n",
+        "Nats-Sequence: 999999999\r\nNats-Last-Sequence: 1\r\n",
+        "Nats-Sequence: 999999999\r\nNats-Last-Sequence: 1\r\nNats-Time-Stamp: today\r\n",
+        "Nats-Sequence: 999999999\r\nNats-Time-Stamp: 2026-01-01T00:00:00Z\r\n",
+        "Nats-Sequence: 5\r\nNats-Last-Sequence: 7\r\nNats-Time-Stamp: 2026-01-01T00:00:00Z\r\n",
+    ],
+    ids=["seq", "no-time", "no-such-time", "no-prev", "backwards"],
+)
+def test_who_is_no_stream_is_not_believed(tmp_path: Path, head: str) -> None:
+    """A number that no stream has given makes no channel deaf, and no log another one."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear):
+                first = await engine.publish(LOBBY, a_publication("one"))
+                forged = body_of("a", 1, None, record.encode(a_publication("forged")))
+                nats.tell("hubbub.bus.rooms.room:lobby", forged, f"NATS/1.0\r\n{head}\r\n".encode())
+                await eventually(lambda: engine.statistics().garbage)
+                assert engine._parts is not None
+                await engine._parts.streams.look_at_all()
+                last = await engine.publish(LOBBY, a_publication("two"))
+                await ear.hear("two")
+
+                assert ear.texts() == ["one", "two"] and ear.lost_channels == []
+                assert last.epoch == first.epoch
+
+    run(main(), logs_errors=True)
+
+
+def test_a_cursor_that_cannot_be_read_counts_as_none(tmp_path: Path) -> None:
+    """And the next who acknowledges replaces it."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _):
+                accepted = await engine.publish(inbox_channel("bob"), a_publication("one"))
+                await engine.set_cursor("bob", 0)
+                for garbage in (b"{}", b"\xff", b"[1]"):
+                    nats.ask("hubbub.cursors.bob", garbage)
+
+                    assert await engine.cursor("bob") is None
+                await engine.set_cursor("bob", accepted.seq or 0)
+
+                assert await engine.cursor("bob") == accepted.seq
 
     run(main(), logs_errors=True)
 

@@ -49,6 +49,27 @@ def test_what_is_large_hides_nothing_behind_it(tmp_path: Path) -> None:
     run(main())
 
 
+def test_many_may_read_what_is_large(tmp_path: Path) -> None:
+    """NATS cuts off whoever has asked for more than it keeps for one connection."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _):
+                rooms = [f"room:{number}" for number in range(12)]
+                for room in rooms:
+                    await engine.publish(room, a_publication("x" * 12_000_000))
+                assert engine._parts is not None
+                connection = engine._parts.link.connection
+                # The first says how large what is there may be.
+                await engine.after(rooms[0], 0, 10)
+                pages = await asyncio.gather(*(engine.after(room, 0, 10) for room in rooms))
+
+                assert all(len(page.publications) == 1 for page in pages)
+                assert engine._parts.link.connection is connection
+
+    run(main())
+
+
 def test_one_too_many_is_not_shown_however_large(tmp_path: Path) -> None:
     """The oldest of all is there to tell that something was dropped, and for nothing else."""
 

@@ -15,12 +15,12 @@ from support.nats import serving_nats
 
 
 def test_a_node_that_was_taken_for_dead_comes_back(tmp_path: Path) -> None:
-    """Its people are in again when it is heard, and whoever was told that they had gone was told once."""
+    """Its people are out, and when that has been told they are in again; of both it is told once."""
 
     async def main() -> None:
         with serving_nats(tmp_path) as nats:
             async with (
-                node(nats, lease=0.5) as (engine, _),
+                node(nats, lease=0.5) as (engine, back),
                 node(nats, "node.2", lease=0.5) as (other, ear),
                 node(nats, "node.3", lease=0.5) as (_, third),
             ):
@@ -31,9 +31,10 @@ def test_a_node_that_was_taken_for_dead_comes_back(tmp_path: Path) -> None:
                 await eventually(lambda: nodes.bar("node.1"))
                 await rooms_are(engine, [Member("alice", 1, 1)])
                 await rooms_are(other, [Member("alice", 1, 1)])
+                await eventually(lambda: back.returned)
 
-                # Nobody is, where it was back before that was looked for.
-                assert ear.departed + third.departed in ([], [(LOBBY, "alice")])
+                assert ear.departed + third.departed == back.returned == [(LOBBY, "alice")]
+                assert back.departed == ear.returned == third.returned == []
 
     run(main())
 

@@ -271,3 +271,19 @@ def test_a_pinned_room_has_a_stream_of_its_own() -> None:
     places = Places("hubbub", HistoryLimits(), kept.__getitem__)
 
     assert places.of("room:pinned").kind != places.of("room:other").kind
+
+
+@pytest.mark.parametrize("said", [b"nonsense", b"", b"-1", "٣".encode(), b"9" * 5_000])
+def test_what_somebody_else_says_of_when_a_user_was_seen_is_nothing(tmp_path: Path, said: bytes) -> None:
+    """Whoever may write there costs nobody an answer."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _):
+                await engine.enter("user:alice", "alice", "s1", 1, 10)
+                await engine.leave("user:alice", "alice", "s1", 5)
+                nats.ask("hubbub.places.seen.alice", said)
+
+                assert await engine.last_seen("alice") is None
+
+    run(main())

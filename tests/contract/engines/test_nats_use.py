@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from contract.engines.test_nats_faults import node
-from hubbub.core.log import HistoryLimits
+from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.base import Accepted
 from hubbub.engines.nats.engine import NatsEngine
-from hubbub.errors import ConfigError, HubbubError, Reject
+from hubbub.errors import ConfigError, HubbubError, Reject, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
-from hubbub.testing.engines.ear import LOBBY, a_publication, contents
+from hubbub.testing.engines.ear import DEN, LOBBY, a_publication, contents
 from hubbub.types import inbox_channel
 from support.loop import PATIENCE, eventually, run
 from support.nats import serving_nats
+from support.publisher import Publisher
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,32 @@ def test_what_nats_cannot_keep_is_said_at_the_start(tmp_path: Path, space: str, 
             await NatsEngine(nats.url, replicas=replicas).start(Ear(), "node.1")
 
     run(main())
+
+
+def test_a_stream_without_space_is_in_nobodys_way(tmp_path: Path) -> None:
+    """Whoever wants it is told; when NATS has been away, everything else is there again."""
+    limits = HistoryLimits(history_bytes=10_000_000)
+
+    def retention(channel: str) -> Retention:
+        usual = limits.retention(channel)
+        return Retention(size=7, age=usual.age) if channel == DEN else usual
+
+    async def main() -> None:
+        with serving_nats(tmp_path, limit="35MB") as nats:
+            engine, ear = NatsEngine(nats.url, limits, retention=retention), Ear()
+            await engine.start(ear, "node.1")
+            await engine.listen([LOBBY])
+            for _ in range(2):
+                await Publisher(engine).say("there")
+                with pytest.raises(Unavailable, match="space"):
+                    await engine.publish(DEN, a_publication("no space"))
+                nats.kill()
+                nats.start()
+            await Publisher(engine).say("again")
+            await ear.hear("again")
+            await engine.stop()
+
+    run(main(), logs_errors=True)
 
 
 def test_options_may_change(tmp_path: Path) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from contract.engines.test_lost_answers import lossy
 from hubbub.engines.redis.engine import RedisEngine
 from hubbub.engines.redis.rooms import Rooms
 from hubbub.errors import Unavailable
 from hubbub.protocol.envelope import Member
-from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import LOBBY
-from support.link import Direction, Link
 from support.loop import eventually, run
 from support.publisher import node, rooms_are, usable
 from support.redis import Redis, serving_redis
@@ -27,18 +24,6 @@ ALICE = Member("alice", 1, 1)
 def rooms_of(engine: RedisEngine) -> Rooms:
     (one,) = engine._partitions
     return one.rooms
-
-
-@contextlib.asynccontextmanager
-async def behind_a_link(redis: Redis, *, lease: float = 10.0) -> AsyncIterator[tuple[RedisEngine, Ear, Link]]:
-    """A node, and its way to Redis."""
-    link = Link(lambda: ("127.0.0.1", redis.port))
-    await link.start()
-    try:
-        async with node(f"redis://127.0.0.1:{link.port}/0", lease=lease) as (engine, ear):
-            yield engine, ear, link
-    finally:
-        await link.stop()
 
 
 def test_coming_back_into_the_rooms_goes_on_after_another_outage(tmp_path: Path) -> None:
@@ -178,102 +163,18 @@ def test_a_node_that_is_back_is_not_cleared_away(tmp_path: Path) -> None:
     run(main())
 
 
-class TestAnAnswerIsLost:
-    """What was done then is known by the name of the call."""
+@pytest.mark.parametrize("what", ["enter", "leave"])
+def test_what_is_asked_for_again_is_answered_as_the_first_time(tmp_path: Path, what: str) -> None:
+    """The connection ends before the answer; the command is sent again by the next, and Redis knows it."""
 
-    @pytest.mark.parametrize("what", ["enter", "leave"])
-    def test_and_asked_for_again_at_once(self, tmp_path: Path, what: str) -> None:
-        """It is answered as the first time."""
+    async def main() -> None:
+        async with lossy(tmp_path, "redis") as one:
+            if what == "leave":
+                await one.enter()
 
-        async def main() -> None:
-            with serving_redis(tmp_path) as redis:
-                async with behind_a_link(redis) as (engine, _, link):
-                    if what == "leave":
-                        await engine.enter(LOBBY, "alice", "s1", 1, 10)
-                    link.swallow(Direction.BACK)
-                    asking = asyncio.ensure_future(
-                        engine.enter(LOBBY, "alice", "s1", 1, 10)
-                        if what == "enter"
-                        else engine.leave(LOBBY, "alice", "s1")
-                    )
-                    count = b":1\r\n" if what == "enter" else b":0\r\n"
-                    await eventually(lambda: redis.command("ZCARD", "hubbub:room:lobby:users") == count)
-                    link.mend()
+            assert await one.unheard(one.enter() if what == "enter" else one.leave()) is True
 
-                    assert await asking is True
-
-        run(main())
-
-    def test_and_who_enters_again_later_is_news(self, tmp_path: Path) -> None:
-        """Nobody has been told of the first time; and it is not taken out again, as a place that nobody wants."""
-
-        async def main() -> None:
-            with serving_redis(tmp_path) as redis:
-                async with behind_a_link(redis) as (engine, ear, link):
-                    await self.unanswered(engine, link, engine.enter(LOBBY, "alice", "s1", 1, 10))
-                    again = await engine.enter(LOBBY, "alice", "s1", 1, 10)
-                    await rooms_of(engine)._tidy()
-
-                    assert again is True
-                    assert await engine.members(LOBBY, 10) == ([ALICE], 1)
-                    assert ear.departed == ear.returned == []
-
-        run(main(), logs_errors=True)
-
-    def test_and_who_does_not_enter_again_never_was_there(self, tmp_path: Path) -> None:
-        """Nobody is told that somebody has gone who had not come."""
-
-        async def main() -> None:
-            with serving_redis(tmp_path) as redis:
-                async with behind_a_link(redis) as (engine, ear, link):
-                    await self.unanswered(engine, link, engine.enter(LOBBY, "alice", "s1", 1, 10))
-                    await rooms_of(engine)._tidy()
-
-                    assert await engine.members(LOBBY, 10) == ([], 0)
-                    assert ear.departed == ear.returned == []
-
-        run(main(), logs_errors=True)
-
-    def test_and_who_came_later_takes_the_news_over(self, tmp_path: Path) -> None:
-        """To the second session the user was there; of the first nobody was told."""
-
-        async def main() -> None:
-            with serving_redis(tmp_path) as redis:
-                async with behind_a_link(redis) as (engine, ear, link):
-                    await self.unanswered(engine, link, engine.enter(LOBBY, "alice", "s1", 1, 10))
-                    news = await engine.enter(LOBBY, "alice", "s2", 1, 10)
-                    await rooms_of(engine)._tidy()
-
-                    assert news is False
-                    assert await engine.members(LOBBY, 10) == ([ALICE], 1)
-                    assert (ear.departed, ear.returned) == ([], [(LOBBY, "alice")])
-
-        run(main(), logs_errors=True)
-
-    def test_and_whoever_left_is_told_gone_once(self, tmp_path: Path) -> None:
-        """Whether it was done the first time or is now."""
-
-        async def main() -> None:
-            with serving_redis(tmp_path) as redis:
-                async with behind_a_link(redis) as (engine, ear, link):
-                    for user in ("alice", "bob"):
-                        await engine.enter(LOBBY, user, f"s-{user}", 1, 10)
-                    await self.unanswered(engine, link, engine.leave(LOBBY, "alice", "s-alice"))
-                    await engine.leave(LOBBY, "bob", "s-bob")
-                    for _ in range(2):
-                        await rooms_of(engine)._tidy()
-
-                    assert ear.departed == [(LOBBY, "alice")]
-
-        run(main(), logs_errors=True)
-
-    async def unanswered(self, engine: RedisEngine, link: Link, asked: Any) -> None:
-        """It is done, and no answer comes until it is given up."""
-        link.swallow(Direction.BACK)
-        with pytest.raises(Unavailable):
-            await asked
-        link.mend()
-        await usable(engine)
+    run(main())
 
 
 def alive(redis: Redis) -> str:

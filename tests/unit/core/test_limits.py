@@ -39,13 +39,28 @@ def test_each_user_has_its_own_limit() -> None:
     assert not counts.user_full("bob")
 
 
+def test_each_session_that_is_being_opened_counts_once() -> None:
+    counts = ConnectionCounts(ConnectionLimits(connections_opening=2))
+    for session in ("s1", "s1", "s2"):
+        counts.opens(session)
+    full = counts.opening_full()
+    for _ in range(2):
+        counts.opened("s1")
+
+    assert full and not counts.opening_full()
+
+
 def test_zero_is_no_limit() -> None:
-    counts = ConnectionCounts(ConnectionLimits(connections=0, connections_per_user=0, connections_per_ip=0))
-    for _ in range(1000):
+    counts = ConnectionCounts(
+        ConnectionLimits(connections=0, connections_opening=0, connections_per_user=0, connections_per_ip=0)
+    )
+    for number in range(1000):
+        counts.opens(str(number))
         counts.add("192.0.2.1")
         counts.add_user("alice")
 
     assert not counts.full()
+    assert not counts.opening_full()
     assert not counts.ip_full("192.0.2.1")
     assert not counts.user_full("alice")
     assert counts.total == 1000

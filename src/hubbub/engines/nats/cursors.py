@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from typing import Final
@@ -21,6 +22,8 @@ from hubbub.errors import Unavailable
 from hubbub.types import Publication, inbox_channel
 
 __all__ = ["Cursors"]
+
+log = logging.getLogger("hubbub.engines.nats")
 
 # Messages of one reading that looks for receipts.
 _PAGE: Final = 200
@@ -114,7 +117,13 @@ class Cursors:
     async def _find(self, user: str) -> tuple[_Cursor | None, int]:
         """The cursor, and where it stands in its stream; raises `Unavailable`."""
         place, body = await self._gets.last(self._stream, self._subject(user))
-        return (msgspec.json.decode(body, type=_Cursor) if place else None), place
+        if not place:
+            return None, 0
+        try:
+            return msgspec.json.decode(body, type=_Cursor), place
+        except msgspec.DecodeError:
+            log.error("a cursor cannot be read, and counts as none")
+            return None, place
 
     async def _put(self, user: str, cursor: _Cursor, place: int) -> bool:
         """Replace the cursor that stands at `place`; whether nobody else has done so, as far as is known."""

@@ -355,7 +355,7 @@ class _Parts:
         self.listening = Listening(self.link, self.reader, places, run)
         self.publishing = Publishing(self.link, self.streams, places, self.listening, run)
         self.cursors = Cursors(self.link, self.streams, self.gets, self.reader, places.prefix)
-        self.rooms = Rooms(self.link, self.streams, self.gets, places.prefix, node, engine._lease, listener.gone)
+        self.rooms = Rooms(self.link, self.streams, self.gets, places.prefix, node, engine._lease, listener)
         self.link.away = self._away
         self.streams.lost = self._lost
         self.link.subscribe(places.control, self._told)

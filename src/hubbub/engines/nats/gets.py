@@ -24,9 +24,11 @@ T = TypeVar("T")
 TOO_MANY: Final = 413
 """The status of a `Part` that was asked for the newest of more subjects than are answered at once."""
 
-# Answers of many messages that are on their way at once, and questions that wait for their turn. NATS cuts off whoever
-# has asked for more than it can take (64 MB); so after an interruption fewer are asked, and then more and more.
+# Questions that are on their way at once, and those that wait for their turn. NATS cuts off whoever has asked for more
+# than it can take (`max_pending`, 64 MB). However little is asked for, one message may be as large as the server takes,
+# and nobody knows before: so after a large answer, or an interruption, fewer are asked, and then more and more.
 _AT_ONCE: Final = 64
+_AT_ONCE_BYTES: Final = 33_554_432
 _WAITING: Final = 50_000
 _NOTHING: Final = 404
 _END: Final = 204
@@ -52,6 +54,17 @@ class Part(Struct, frozen=True):
         return seq_of(self.answers[0].head) if self.answers else 0
 
 
+class _Question(Struct):
+    """One that has its turn, or waits for it."""
+
+    subject: str
+    body: bytes
+    # Whether any number of messages answer, and what they are for who asked; raises `Unavailable`.
+    batch: bool
+    read: Callable[[Any], Any]
+    found: asyncio.Future[Any]
+
+
 class _Message(Struct, frozen=True):
     seq: int
     data: bytes = b""
@@ -74,14 +87,14 @@ class Gets:
         self._streams = streams
         # Any server that has a copy answers, and may be behind. Only the one that leads knows what is newest.
         self.copies = streams.replicas > 1
-        # How many answers may be on their way, how many are, and what waits for its turn.
+        # How many may be on their way, how many are, and what waits for its turn.
         self._most = _AT_ONCE
         self._under_way = 0
-        self._turn: deque[tuple[Stream, dict[str, Any], asyncio.Future[Part]]] = deque()
+        self._turn: deque[_Question] = deque()
 
     async def one(self, stream: Stream, **asked: Any) -> Answer | None:
         """One message, or None: at `seq`; from there on the `next_by_subj`; or the `last_by_subj`."""
-        return await self._sure(stream, partial(self._one, stream, asked))
+        return await self._sure(stream, partial(self._ask, _subject(stream), asked, _one))
 
     async def last(self, stream: Stream, subjects: str) -> tuple[int, bytes]:
         """Where the newest message under `subjects` stands, and what is in it; 0 where there is none."""
@@ -89,14 +102,11 @@ class Gets:
             answer = await self.one(stream, last_by_subj=subjects)
             return (0, b"") if answer is None else (seq_of(answer.head), answer.body)
         await self._streams.ready(stream)
-        found = await self._link.api(f"STREAM.MSG.GET.{stream.name}", {"last_by_subj": subjects}, _Newest)
-        if found.error is not None and found.error.code != _NOTHING:
-            raise Unavailable(f"JetStream cannot be read: {found.error.description}")
-        return (0, b"") if found.message is None else (found.message.seq, found.message.data)
+        return await self._ask(f"$JS.API.STREAM.MSG.GET.{stream.name}", {"last_by_subj": subjects}, _newest)
 
     async def many(self, stream: Stream, **asked: Any) -> Part:
         """A `batch` of messages from `seq` on (`next_by_subj`), or the newest of each subject (`multi_last`)."""
-        return await self._sure(stream, partial(self._many, stream, asked))
+        return await self._sure(stream, partial(self._ask, _subject(stream), asked, _many, batch=True))
 
     def away(self) -> None:
         """The connection has ended, perhaps because it could not take what was asked."""
@@ -111,58 +121,70 @@ class Gets:
             await self._streams.make_sure(stream)
             return await ask()
 
-    def _one(self, stream: Stream, asked: dict[str, Any]) -> asyncio.Future[Answer | None]:
-        found: asyncio.Future[Answer | None] = self._link.loop.create_future()
-
-        def answered(outcome: Answer | Exception) -> None:
-            if not isinstance(outcome, Answer):
-                settle(found, Unavailable("NATS does not answer"))
-            elif outcome.status in (0, _NOTHING):
-                settle(found, None if outcome.status else outcome)
-            else:
-                settle(found, _failure(outcome.status))
-
-        self._link.ask(_subject(stream), msgspec.json.encode(asked), answered)
-        return found
-
-    def _many(self, stream: Stream, asked: dict[str, Any]) -> asyncio.Future[Part]:
+    def _ask(
+        self, subject: str, asked: dict[str, Any], read: Callable[[Any], T], *, batch: bool = False
+    ) -> asyncio.Future[T]:
         if len(self._turn) >= _WAITING:
             raise Unavailable("too much waits to be read")
-        found: asyncio.Future[Part] = self._link.loop.create_future()
-        self._turn.append((stream, asked, found))
-        self._ask()
+        found: asyncio.Future[T] = self._link.loop.create_future()
+        self._turn.append(_Question(subject, msgspec.json.encode(asked), batch, read, found))
+        self._go_on()
         return found
 
-    def _ask(self) -> None:
+    def _go_on(self) -> None:
         while self._turn and self._under_way < self._most:
-            stream, asked, found = self._turn.popleft()
-            if found.done():
+            question = self._turn.popleft()
+            if question.found.done():
                 # Nobody waits for it any more.
                 continue
             try:
-                answered = partial(self._answered, found)
-                self._link.ask(_subject(stream), msgspec.json.encode(asked), answered, batch=True)
+                answered = partial(self._answered, question)
+                self._link.ask(question.subject, question.body, answered, batch=question.batch)
             except Unavailable as error:
-                settle(found, error)
+                settle(question.found, error)
             else:
                 self._under_way += 1
 
-    def _answered(self, found: asyncio.Future[Part], outcome: list[Answer] | Exception) -> None:
+    def _answered(self, question: _Question, outcome: Any) -> None:
         self._under_way -= 1
-        if isinstance(outcome, list):
-            self._most = min(_AT_ONCE, self._most + 1)
-            *answers, last = outcome
-            if last.status in (_END, _NOTHING):
-                settle(found, Part(answers, pending_of(last.head)))
-            else:
-                settle(found, Part([], status=TOO_MANY) if last.status == TOO_MANY else _failure(last.status))
+        if isinstance(outcome, Exception):
+            settle(question.found, Unavailable("NATS does not answer"))
         else:
-            settle(found, Unavailable("NATS does not answer"))
-        self._ask()
+            size = sum(len(one.body) for one in outcome) if isinstance(outcome, list) else len(outcome.body)
+            self._most = min(_AT_ONCE, self._most + 1, max(1, _AT_ONCE_BYTES // max(1, size)))
+            try:
+                settle(question.found, question.read(outcome))
+            except Unavailable as error:
+                settle(question.found, error)
+        self._go_on()
 
 
 def _subject(stream: Stream) -> str:
     return f"$JS.API.DIRECT.GET.{stream.name}"
+
+
+def _one(answer: Answer) -> Answer | None:
+    if answer.status not in (0, _NOTHING):
+        raise _failure(answer.status)
+    return None if answer.status else answer
+
+
+def _many(found: list[Answer]) -> Part:
+    *answers, last = found
+    if last.status in (_END, _NOTHING):
+        return Part(answers, pending_of(last.head))
+    if last.status == TOO_MANY:
+        return Part([], status=TOO_MANY)
+    raise _failure(last.status)
+
+
+def _newest(answer: Answer) -> tuple[int, bytes]:
+    if answer.status:
+        raise Unavailable("JetStream is away")
+    found = msgspec.json.decode(answer.body, type=_Newest)
+    if found.error is not None and found.error.code != _NOTHING:
+        raise Unavailable(f"JetStream cannot be read: {found.error.description}")
+    return (0, b"") if found.message is None else (found.message.seq, found.message.data)
 
 
 def _failure(status: int) -> Unavailable:

@@ -62,8 +62,8 @@ class Nodes:
         self.node = node
         self._lease = lease
 
-        # Told of a node that has died, and up to where that counts; whether that is this node itself; whether it is for
-        # this node to clear away what it has left, and to say who has gone with it.
+        # Told of a node that has died, and up to where that counts; that it was this node itself, and all that it has
+        # left is cleared away; that it is for this node to do that, and whether to say who has gone with it.
         self.died: Callable[[str, int], None] = lambda node, bar: None
         self.revived: Callable[[], None] = lambda: None
         self.clear: Callable[[str, int, bool], None] = lambda node, bar, tell: None
@@ -71,6 +71,8 @@ class Nodes:
         self._nodes: dict[str, _Node] = {}
         # What this node entered before that place is over.
         self._bar = 0
+        # Until when it is left to others to clear that away and to say who has gone; only then may anybody be back.
+        self._clearing: float | None = None
         self._beaten = 0.0
         # When it heard itself last: as long as it does not, it cannot know whether the others live.
         self._echoed = 0.0
@@ -97,7 +99,7 @@ class Nodes:
     def begin_anew(self, bar: int) -> None:
         """The stream is another one, or an older copy: what this node has entered before `bar` is over."""
         self._nodes.clear()
-        self._bar = bar
+        self._bar, self._clearing = bar, None
         self._nodes[self.node] = _Node("alive", 0, self._link.loop.time(), bar)
         self.beat()
 
@@ -112,6 +114,9 @@ class Nodes:
             return
         if now - self._beaten > self._lease / 4:
             self.beat()
+        if self._clearing is not None and now > self._clearing:
+            # Whoever declared it dead has died as well.
+            self._revive()
         for name, node in list(self._nodes.items()):
             silent = now - node.heard
             # A little early: within the lease it has to be over.
@@ -193,4 +198,10 @@ class Nodes:
             self._bar = bar
             log.warning("this node was taken for dead: it was not heard for %d seconds", self._lease)
             self.beat()
-            self.revived()
+            self._clearing = now + self._lease
+        elif beat.node == self.node and beat.state == "cleared" and self._clearing is not None and bar >= self._bar:
+            self._revive()
+
+    def _revive(self) -> None:
+        self._clearing = None
+        self.revived()

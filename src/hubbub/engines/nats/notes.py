@@ -20,6 +20,8 @@ _SEQ: Final = b"\r\nNats-Sequence: "
 _BEFORE: Final = b"\r\nNats-Last-Sequence: "
 _STAMP: Final = b"\r\nNats-Time-Stamp: "
 _PENDING: Final = b"\r\nNats-Num-Pending: "
+# What numbers no message of any stream.
+_NO_SEQ: Final = 2**63
 
 
 class Note(Struct, frozen=True, gc=False):
@@ -47,6 +49,9 @@ class Note(Struct, frozen=True, gc=False):
         seq, prev, stamp = None, 0, b""
         if head:
             seq, prev, stamp = seq_of(head), int(_field(head, _BEFORE)), stamp_of(head)
+            # JetStream says all three of each message; of anything else nothing may be believed.
+            if not 0 <= prev < seq < _NO_SEQ or not seconds(stamp):
+                raise ValueError("not from a stream")
             publication.prev = None if prev == seq - 1 else prev
         publication.seq = seq
         return cls(seq, prev, stamp, run, int(number), origin or None, publication)
@@ -58,10 +63,10 @@ def body_of(run: str, number: int, origin: str | None, encoded: bytes) -> bytes:
 
 
 def _field(head: bytes, name: bytes) -> bytes:
-    """One field of a head, or `0`. What a node says of itself stands behind what JetStream says in none of them."""
+    """One field of a head, or nothing. What a node says of itself stands behind what JetStream says in none of them."""
     begin = head.rfind(name)
     if begin < 0:
-        return b"0"
+        return b""
     begin += len(name)
     return head[begin : head.find(b"\r\n", begin)]
 
@@ -78,9 +83,9 @@ def stamp_of(head: bytes) -> bytes:
 
 def pending_of(head: bytes) -> int:
     """How many more of the same channel follow in the log."""
-    return int(_field(head, _PENDING))
+    return int(_field(head, _PENDING) or 0)
 
 
 def seconds(stamp: bytes) -> float:
-    """Such a time as seconds of the Unix epoch."""
+    """Such a time as seconds of the Unix epoch; raises `ValueError`."""
     return datetime.fromisoformat(stamp.decode()).timestamp()

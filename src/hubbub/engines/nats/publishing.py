@@ -18,7 +18,7 @@ from typing import Final
 
 from hubbub.core import record
 from hubbub.engines.base import Accepted
-from hubbub.engines.nats.acks import UNKNOWN_ID, ack_of
+from hubbub.engines.nats.acks import IN_PROCESS, UNKNOWN_ID, ack_of
 from hubbub.engines.nats.link import Answer, Link
 from hubbub.engines.nats.listening import Listening
 from hubbub.engines.nats.live import Submission
@@ -273,6 +273,9 @@ class Publishing:
             stream.heard = max(stream.heard, ack.seq)
             stream.saw(ack.seq, b"")
             return Accepted(stream.epoch, ack.seq, ack.duplicate)
+        if ack.error.err_code == IN_PROCESS:
+            # By another node, which may fail yet.
+            return _unknown()
         if ack.error.code >= 500 or ack.error.code == 429:
             return Unavailable(f"JetStream cannot take it: {ack.error.description}")
         return HubbubError(f"JetStream does not take it: {ack.error.description}")

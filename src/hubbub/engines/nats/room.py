@@ -56,13 +56,15 @@ def decode_entry(body: bytes, seq: int) -> Entry:
 class Room:
     """Who is in a room, up to a place in the stream."""
 
-    __slots__ = ("_users", "seq")
+    __slots__ = ("_brought", "_users", "seq")
 
     def __init__(self) -> None:
         # Everything up to there is known.
         self.seq = 0
         # By user, in the order of coming; then by node and session.
         self._users: dict[str, dict[tuple[str, str], Entry]] = {}
+        # By whom each of them has come, as long as that one is in.
+        self._brought: dict[str, tuple[str, str]] = {}
 
     def __len__(self) -> int:
         """How many users there are."""
@@ -116,9 +118,7 @@ class Room:
         for user, places in list(self._users.items()):
             for key, entry in list(places.items()):
                 if key[0] == node and entry.seq < bar:
-                    del places[key]
-            if not places:
-                del self._users[user]
+                    self._take_out(user, key)
 
     def members(self, limit: int) -> list[Member]:
         """The first `limit` users in the order of coming."""
@@ -135,20 +135,34 @@ class Room:
         """Whether this session is in the room."""
         return (node, session) in self._users.get(user, {})
 
+    def brought(self, node: str, user: str, session: str) -> bool:
+        """Whether it was by this session that the user came."""
+        return self._brought.get(user) == (node, session)
+
     def _enter(self, entry: Entry) -> bool | None:
         places = self._users.get(entry.user)
         if places is None:
             if len(self._users) >= entry.capacity:
                 return None
-            self._users[entry.user] = {(entry.node, entry.session): entry}
+            key = (entry.node, entry.session)
+            self._users[entry.user] = {key: entry}
+            self._brought[entry.user] = key
             return True
         places[entry.node, entry.session] = entry
         return False
 
     def _leave(self, entry: Entry) -> bool:
-        places = self._users.get(entry.user)
-        if places is None or places.pop((entry.node, entry.session), None) is None:
+        key = (entry.node, entry.session)
+        if key not in self._users.get(entry.user, ()):
             return False
+        return self._take_out(entry.user, key)
+
+    def _take_out(self, user: str, key: tuple[str, str]) -> bool:
+        """Whether the user has gone with it."""
+        places = self._users[user]
+        del places[key]
+        if self._brought.get(user) == key:
+            del self._brought[user]
         if not places:
-            del self._users[entry.user]
+            del self._users[user]
         return not places

@@ -13,7 +13,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
+from hubbub.engines.base import Listener
 from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.nodes import Nodes
@@ -35,6 +37,16 @@ _SEEN: Final = b"NATS/1.0\r\nNats-TTL: 1h\r\n\r\n"
 _AT_ONCE: Final = 200
 
 
+class _Lost(Struct):
+    """A place that this node has to enter again."""
+
+    # It is on its way back, and whether it was before, and nobody heard what became of that.
+    busy: bool = False
+    tried: bool = False
+    # Its user was told gone, where that was the last.
+    told: bool = False
+
+
 class Rooms:
     """The rooms as this node sees and holds them."""
 
@@ -46,22 +58,23 @@ class Rooms:
         prefix: str,
         node: str,
         lease: float,
-        gone: Callable[[str, str], None],
+        listener: Listener,
     ) -> None:
-        """`gone` is told of a channel and a user, as `Listener.gone` is."""
+        """`listener` is told who has gone, and who is back."""
         self._link = link
         self._gets = gets
         self._prefix = prefix
         self._node = node
-        self._gone = gone
+        self._gone = listener.gone
+        self._came = listener.came
 
         # What this node has entered: by channel, user and session.
         self._mine: dict[str, dict[tuple[str, str], Entry]] = {}
         # Places that may still be taken, though they should not: the answer was lost. They are left with the next beat.
         # With what each of them ends, or `UNKNOWN`; who has come and gone so is told of then.
         self._ghosts: dict[tuple[str, str, str], int] = {}
-        # What this node has entered and is in no room any more, and whether it is on its way back.
-        self._lost: dict[tuple[str, str, str], bool] = {}
+        # What this node has entered and is in no room any more.
+        self._lost: dict[tuple[str, str, str], _Lost] = {}
         # What goes on behind the back of whoever asks, a few of each at once.
         self._tasks: set[asyncio.Task[None]] = set()
         self._few = asyncio.Semaphore(_AT_ONCE)
@@ -72,7 +85,7 @@ class Rooms:
         self._stream = streams.keyed("places", told=True)
         self._nodes = Nodes(link, gets, self._stream, prefix, node, lease)
         self._watching = Watching(link, gets, self._stream, self._nodes, prefix, self._mine.__contains__)
-        self._nodes.died, self._nodes.revived, self._nodes.clear = self._watching.died, self._come_back, self._clear
+        self._nodes.died, self._nodes.revived, self._nodes.clear = self._watching.died, self._revived, self._clear
         self._watching.known = self._known
 
     def __len__(self) -> int:
@@ -108,6 +121,8 @@ class Rooms:
                 await self._watching.current(watched)
                 if self._full(watched.room, user, capacity):
                     raise RoomFull
+            # Or its removal would undo this. Of an entering that was not answered nobody was told.
+            unheard = self._ghosts.pop((channel, user, session), None) == UNKNOWN
             while True:
                 came = watched.room.came(user, now)
                 entry = self._entry(channel, user, session, since=now, came=came, capacity=capacity)
@@ -119,7 +134,7 @@ class Rooms:
                 if seq >= self._nodes.bar(self._node):
                     break
                 # This node was taken for dead meanwhile, and what it had said until then is over.
-            self._ghosts.pop((channel, user, session), None)
+            news = news or (unheard and watched.room.brought(self._node, user, session))
             self._mine.setdefault(channel, {})[key] = msgspec.structs.replace(entry, seq=seq)
         finally:
             self._watching.done(watched)
@@ -162,7 +177,8 @@ class Rooms:
             # Another session of the user has ended since.
             return None
         place, body = await self._gets.last(self._stream, self._seen(user))
-        return int(body) if place else None
+        # Where anybody else may write there, too, it may be anything.
+        return int(body) if place and body.isdigit() and len(body) < 20 else None
 
     # ----------------------------------------------------------------------------------------- housekeeping
 
@@ -203,7 +219,7 @@ class Rooms:
             self._tidied = 0.0
             self._nodes.begin_anew(stream.seen + 1)
             self._watching.again()
-            self._come_back()
+            self._come_back(told=False)
 
     async def close(self) -> None:
         """The node ends, and its lease by itself: whoever was on it has that long to come to another."""
@@ -218,43 +234,52 @@ class Rooms:
             if not room.has(self._node, user, session):
                 self._bring_back((channel, user, session))
 
-    def _come_back(self) -> None:
-        """What this node has entered is over: it was taken for dead, or the stream is another one."""
+    def _revived(self) -> None:
+        """This node was taken for dead."""
+        self._come_back(told=True)
+
+    def _come_back(self, *, told: bool) -> None:
+        """What this node has entered is over; `told`: who has gone by that was told gone."""
         for channel, entries in list(self._mine.items()):
             for user, session in list(entries):
-                self._bring_back((channel, user, session))
+                key = (channel, user, session)
+                self._lost.setdefault(key, _Lost()).told = told
+                self._bring_back(key)
 
     def _bring_back(self, key: tuple[str, str, str]) -> None:
         """Enter again what was lost: now, and where that fails with the next beats."""
-        if not self._lost.get(key):
-            self._lost[key] = True
-            self._do(self._enter_again(key))
+        lost = self._lost.setdefault(key, _Lost())
+        if not lost.busy:
+            lost.busy = True
+            self._do(self._enter_again(key, lost))
 
-    async def _enter_again(self, key: tuple[str, str, str]) -> None:
+    async def _enter_again(self, key: tuple[str, str, str], lost: _Lost) -> None:
         """Whatever the capacity: who was in a room before that was lost comes back."""
         channel, user, session = key
-        back = False
+        back = news = False
         try:
             async with self._few:
                 watched = await self._watching.enter(channel)
                 try:
                     entry = self._mine.get(channel, {}).get((user, session))
                     if entry is not None:
-                        back = await self._again(watched, entry)
+                        tried, lost.tried = lost.tried, True
+                        back, news = await self._again(watched, entry, tried)
                 finally:
                     self._watching.done(watched)
         finally:
+            lost.busy = False
             if back or (user, session) not in self._mine.get(channel, ()):
                 del self._lost[key]
-            else:
-                self._lost[key] = False
+        if news and lost.told:
+            self._came(channel, user)
 
-    async def _again(self, watched: Watched, entry: Entry) -> bool:
-        """Whether it counts."""
+    async def _again(self, watched: Watched, entry: Entry, tried: bool) -> tuple[bool, bool]:
+        """Whether it counts, and whether the user had not been in the room."""
         channel, user, session = entry.channel, entry.user, entry.session
         again = self._entry(channel, user, session, since=entry.since, came=entry.came, capacity=ANY)
         try:
-            _, seq = await self._watching.say(watched, again)
+            news, seq = await self._watching.say(watched, again)
         finally:
             mine = self._mine.get(channel, {})
             if (user, session) not in mine:
@@ -262,18 +287,33 @@ class Rooms:
                 self._ghosts[channel, user, session] = UNKNOWN
         if (user, session) in mine:
             mine[user, session] = msgspec.structs.replace(again, seq=seq)
-        return seq >= self._nodes.bar(self._node)
+        counts = seq >= self._nodes.bar(self._node)
+        return counts, counts and bool(news or (tried and watched.room.brought(self._node, user, session)))
 
     async def _lay(self, ghost: tuple[str, str, str]) -> None:
+        channel, user, session = ghost
         async with self._few:
-            channel, user, session = ghost
-            ends = self._ghosts.get(ghost)
-            if ends is not None and (user, session) not in self._mine.get(channel, ()):
-                # It may have been done the first time, and nobody have heard so. Who never came has not gone.
-                last = await self._leave(channel, user, session, ends) or not await self.places(channel, user)
-                if last and ends > UNKNOWN:
-                    self._gone(channel, user)
-            self._ghosts.pop(ghost, None)
+            watched = await self._watching.enter(channel)
+            try:
+                ends = self._ghosts.get(ghost)
+                if ends is None or (user, session) in self._mine.get(channel, ()):
+                    # It is in again meanwhile.
+                    self._ghosts.pop(ghost, None)
+                    return
+                brought = watched.room.brought(self._node, user, session)
+                last, _ = await self._watching.say(watched, self._entry(channel, user, session, ends=ends))
+                room = await self._watching.current(watched)
+            finally:
+                self._watching.done(watched)
+            if self._ghosts.get(ghost) == ends:
+                del self._ghosts[ghost]
+        if ends == UNKNOWN:
+            # Nobody was told of who came by it; nor of who came later, and stays.
+            if brought and not last and user in room:
+                self._came(channel, user)
+        # It may have been done the first time, and nobody have heard so; others tell who goes with a dead node.
+        elif ends >= self._nodes.bar(self._node) and (last or user not in room):
+            self._gone(channel, user)
 
     async def _leave(self, channel: str, user: str, session: str, ends: int) -> bool:
         self._ghosts[channel, user, session] = ends

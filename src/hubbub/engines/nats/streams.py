@@ -193,14 +193,12 @@ class Streams:
             stream.doubted = True
 
     async def look_at_all(self) -> None:
-        """Look whether each stream is what it was; raises `Unavailable`, `ConfigError`."""
+        """Look whether each stream is what it was; raises `Unavailable`."""
         for stream in list(self._streams.values()):
             try:
                 await self.look(stream)
             except ConfigError as error:
-                if not stream.epoch:
-                    raise
-                # It has been good enough so far, and the others are.
+                # The others are good enough, and this may have been so far; whoever needs it looks again.
                 log.error("%s", error)
 
     async def look(self, stream: Stream) -> None:

@@ -1,0 +1,153 @@
+"""An answer is lost, and who has come and gone is told once all the same, on each engine that nodes share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hubbub.engines.base import Engine
+from hubbub.engines.nats.engine import NatsEngine
+from hubbub.engines.redis.engine import RedisEngine
+from hubbub.errors import Unavailable
+from hubbub.protocol.envelope import Member
+from hubbub.testing.engines import Ear
+from hubbub.testing.engines.ear import LOBBY
+from support.link import Direction, Link
+from support.loop import eventually, run
+from support.nats import serving_nats
+from support.publisher import a_node, usable
+from support.redis import serving_redis
+
+ALICE = Member("alice", 1, 1)
+
+
+class Lossy:
+    """A node, what it is told, and its way to the engine's server, on which answers can be lost."""
+
+    def __init__(self, engine: Engine, ear: Ear, link: Link) -> None:
+        self.engine = engine
+        self.ear = ear
+        self._link = link
+
+    def enter(self, session: str = "s1") -> Coroutine[Any, Any, bool]:
+        """Alice comes to the lobby."""
+        return self.engine.enter(LOBBY, "alice", session, 1, 10)
+
+    def leave(self, session: str = "s1") -> Coroutine[Any, Any, bool]:
+        """She goes."""
+        return self.engine.leave(LOBBY, "alice", session)
+
+    async def unheard(self, asked: Coroutine[Any, Any, bool]) -> bool:
+        """It is done, and the connection ends before the answer; whoever asks hears nothing of that."""
+        self._link.swallow(Direction.BACK)
+        asking = asyncio.ensure_future(asked)
+        await eventually(lambda: self._link.disturbed)
+        self._link.mend()
+        return await asking
+
+    async def unanswered(self, asked: Coroutine[Any, Any, bool]) -> None:
+        """It is done, and no answer comes until it is given up."""
+        self._link.swallow(Direction.BACK)
+        with pytest.raises(Unavailable):
+            await asked
+        self._link.mend()
+        await usable(self.engine)
+
+    async def in_order(self) -> list[Member]:
+        """Who is in the lobby when all that was not answered has been put in order."""
+        rooms: Any
+        if isinstance(self.engine, RedisEngine):
+            rooms = self.engine._partitions[0].rooms
+            # It need not wait for the next lease.
+            await rooms._tidy()
+        else:
+            assert isinstance(self.engine, NatsEngine) and self.engine._parts is not None
+            rooms = self.engine._parts.rooms
+        await eventually(lambda: not rooms._ghosts)
+        members, _ = await self.engine.members(LOBBY, 10)
+        return members
+
+
+@contextlib.asynccontextmanager
+async def lossy(tmp_path: Path, kind: str) -> AsyncIterator[Lossy]:
+    serving: Any = serving_redis if kind == "redis" else serving_nats
+    with serving(tmp_path) as server:
+        link, ear = Link(lambda: ("127.0.0.1", server.port)), Ear()
+        await link.start()
+        address = f"{kind}://127.0.0.1:{link.port}"
+        engine: Engine = RedisEngine(address) if kind == "redis" else NatsEngine(address)
+        await engine.start(ear, a_node())
+        try:
+            # It knows the room: what is lost is the answer, and not that the room could be read.
+            await engine.members(LOBBY, 10)
+            yield Lossy(engine, ear, link)
+        finally:
+            await engine.stop()
+            await link.stop()
+
+
+pytestmark = pytest.mark.parametrize("kind", ["redis", "nats"])
+
+
+def test_who_comes_again_is_news(tmp_path: Path, kind: str) -> None:
+    """Nobody has been told of the first time; and it is not taken out again, as a place that nobody wants."""
+
+    async def main() -> None:
+        async with lossy(tmp_path, kind) as node:
+            await node.unanswered(node.enter())
+            again = await node.enter()
+
+            assert again is True
+            assert await node.in_order() == [ALICE]
+            assert node.ear.departed == node.ear.returned == []
+
+    run(main(), logs_errors=kind == "redis")
+
+
+def test_who_does_not_come_again_never_was_there(tmp_path: Path, kind: str) -> None:
+    """Nobody is told that somebody has gone who had not come."""
+
+    async def main() -> None:
+        async with lossy(tmp_path, kind) as node:
+            await node.unanswered(node.enter())
+
+            assert await node.in_order() == []
+            assert node.ear.departed == node.ear.returned == []
+
+    run(main(), logs_errors=kind == "redis")
+
+
+def test_whoever_came_later_takes_the_news_over(tmp_path: Path, kind: str) -> None:
+    """To the second session the user was there; of the first nobody was told."""
+
+    async def main() -> None:
+        async with lossy(tmp_path, kind) as node:
+            await node.unanswered(node.enter())
+            news = await node.enter("s2")
+
+            assert await node.in_order() == [ALICE]
+            # Of the coming it is told once, now or later.
+            assert (news, node.ear.returned) in ((False, [(LOBBY, "alice")]), (True, []))
+            assert node.ear.departed == []
+
+    run(main(), logs_errors=kind == "redis")
+
+
+def test_whoever_has_gone_is_told_gone_once(tmp_path: Path, kind: str) -> None:
+    """Whether that was done the first time or is now."""
+
+    async def main() -> None:
+        async with lossy(tmp_path, kind) as node:
+            await node.enter()
+            await node.unanswered(node.leave())
+            for _ in range(2):
+                assert await node.in_order() == []
+
+            assert node.ear.departed == [(LOBBY, "alice")]
+
+    run(main(), logs_errors=kind == "redis")
