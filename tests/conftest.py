@@ -14,5 +14,5 @@ settings.load_profile("hubbub")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two for each core: half of its time a test waits, for a process that starts or for somebody to be late."""
-    return 2 * (os.cpu_count() or 1)
+    """Three for two cores: half of its time a test waits, for a process that starts or for somebody to be late."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
