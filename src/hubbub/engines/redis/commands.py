@@ -158,10 +158,8 @@ class Commands(Supervised):
         for script in ALL:
             await connection.ask("SCRIPT", "LOAD", script.text)
         run, places = run_of(said), self._places
-        last = (self.run, self.count, self._node.lease, places.publish, places.control)
-        self.count = await connection.ask(
-            "EVALSHA", ADOPT.sha, 2, places.store, places.nodes, run, self._node.name, *last
-        )
+        last = (self.run, self.count, places.publish, places.control)
+        self.count = await connection.ask("EVALSHA", ADOPT.sha, 1, places.store, run, self._node.name, *last)
 
     def begin(self, connection: Connection) -> None:
         """See `Supervised.begin`."""
