@@ -15,12 +15,14 @@ from typing import Any, Final
 import msgspec
 
 from hubbub.engines.base import Listener
-from hubbub.engines.nats.link import Link, settle
+from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.live import Ears, Live
 from hubbub.engines.nats.notes import Note
-from hubbub.engines.nats.places import Places, is_canary
+from hubbub.engines.nats.places import Places
 from hubbub.engines.nats.reading import Reader
 from hubbub.engines.nats.streams import Stream
+from hubbub.engines.shared.answers import settle
+from hubbub.engines.shared.canary import is_canary
 from hubbub.errors import Unavailable
 from hubbub.types import Publication
 

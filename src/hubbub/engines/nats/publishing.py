@@ -25,6 +25,7 @@ from hubbub.engines.nats.live import Submission
 from hubbub.engines.nats.notes import body_of
 from hubbub.engines.nats.places import Places
 from hubbub.engines.nats.streams import Stream, Streams
+from hubbub.engines.shared.answers import unknown
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.codes import ErrorCode
 
@@ -258,7 +259,7 @@ class Publishing:
 
     def _outcome(self, stream: Stream, answer: Answer | Exception) -> Accepted | Exception:
         if not isinstance(answer, Answer):
-            return _unknown()
+            return unknown()
         if answer.status:
             # Nobody was there to take it. It is looked for with the next one.
             stream.doubted = True
@@ -269,13 +270,13 @@ class Publishing:
                 # A number that has been: it is another log, and this node does not know which.
                 stream.doubted = True
             if stream.doubted:
-                return _unknown()
+                return unknown()
             stream.heard = max(stream.heard, ack.seq)
             stream.saw(ack.seq, b"")
             return Accepted(stream.epoch, ack.seq, ack.duplicate)
         if ack.error.err_code == IN_PROCESS:
             # By another node, which may fail yet.
-            return _unknown()
+            return unknown()
         if ack.error.code >= 500 or ack.error.code == 429:
             return Unavailable(f"JetStream cannot take it: {ack.error.description}")
         return HubbubError(f"JetStream does not take it: {ack.error.description}")
@@ -286,12 +287,6 @@ def _finish(submission: Submission, outcome: Accepted | Exception) -> None:
         submission.live.finish(submission, outcome)
     else:
         submission.finish(outcome)
-
-
-def _unknown() -> Reject:
-    """Nobody can say whether it was done: the answer was lost. The same `id` again finds out."""
-    said = "the engine did not answer: whether it has the message is unknown"
-    return Reject(ErrorCode.INTERNAL, said, retry_after=1.0)
 
 
 def _name(channel: str, from_: str, id: str) -> bytes:

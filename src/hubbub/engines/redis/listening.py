@@ -15,10 +15,12 @@ import msgspec
 
 from hubbub.engines.base import Listener
 from hubbub.engines.redis.bus import Bus, Note
-from hubbub.engines.redis.commands import Commands, settle
+from hubbub.engines.redis.commands import Commands
 from hubbub.engines.redis.live import Ears, Entries, Live
-from hubbub.engines.redis.places import Places, is_canary
+from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.reading import Reader
+from hubbub.engines.shared.answers import settle
+from hubbub.engines.shared.canary import is_canary
 from hubbub.errors import Unavailable
 from hubbub.types import Publication
 

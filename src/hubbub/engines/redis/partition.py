@@ -17,14 +17,16 @@ from hubbub.core.log import HistoryLimits
 from hubbub.engines.base import Accepted
 from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.bus import Bus, volatile_note
-from hubbub.engines.redis.commands import Command, Commands, settle, unknown
+from hubbub.engines.redis.commands import Command, Commands
 from hubbub.engines.redis.listening import Listening
 from hubbub.engines.redis.live import Entries, Live, Submission
 from hubbub.engines.redis.node import Node
-from hubbub.engines.redis.places import Places, canary
+from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.reading import Reader
 from hubbub.engines.redis.rooms import Rooms
 from hubbub.engines.redis.scripts import PUBLISH
+from hubbub.engines.shared.answers import settle, unknown
+from hubbub.engines.shared.canary import canary
 from hubbub.errors import Unavailable
 from hubbub.types import Publication
 
