@@ -19,7 +19,7 @@ from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.bus import Bus, volatile_note
 from hubbub.engines.redis.commands import Command, Commands
 from hubbub.engines.redis.listening import Listening
-from hubbub.engines.redis.live import Entries, Live, Submission
+from hubbub.engines.redis.live import Entries, Live
 from hubbub.engines.redis.node import Node
 from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.reading import Reader
@@ -27,6 +27,7 @@ from hubbub.engines.redis.rooms import Rooms
 from hubbub.engines.redis.scripts import PUBLISH
 from hubbub.engines.shared.answers import settle, unknown
 from hubbub.engines.shared.canary import canary
+from hubbub.engines.shared.live import Submission
 from hubbub.errors import Unavailable
 from hubbub.types import Publication
 
@@ -155,7 +156,7 @@ class Partition:
         if live is not None:
             live.submissions[tag] = submission
 
-    def _answered(self, submission: Submission, live: Live | None, reply: Any) -> None:
+    def _answered(self, submission: Submission[str], live: Live | None, reply: Any) -> None:
         """Redis has taken a publication, or not."""
         if submission.done is None:
             # The bus was faster.
@@ -179,5 +180,5 @@ class Partition:
     async def read(self, channel: str, what: str, seq: int | None, limit: int) -> Entries:
         """See `Reader.read`; what is in the answer has been told before."""
         found = await self.reader.read(channel, what, seq, limit)
-        await self.listening.told(channel, found)
+        await self.listening.told(channel, found.epoch, found.seq)
         return found
