@@ -28,7 +28,7 @@ from hubbub.engines.redis.scripts import PUBLISH
 from hubbub.engines.shared.answers import settle, unknown
 from hubbub.engines.shared.canary import canary
 from hubbub.engines.shared.live import Submission
-from hubbub.errors import Unavailable
+from hubbub.errors import Reject, Unavailable
 from hubbub.types import Publication
 
 __all__ = ["Partition"]
@@ -72,7 +72,10 @@ class Partition:
         answer: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
         self.submit(canary(self._node), Publication("canary"), False, None, partial(settle, answer))
         # Answered when it was heard; or when it was not, and found in the log.
-        await answer
+        try:
+            await answer
+        except Reject as error:
+            raise Unavailable(error.message) from None
         if self.listening.canaries == heard:
             raise Unavailable("what is published in Redis is not heard here")
 
