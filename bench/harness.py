@@ -25,7 +25,16 @@ CONTENT = "%m" + "hubbub " * 7 + "hubbu"
 PATH = "/ws?user_id=u%d"
 
 # Each message is looked at, and none is refused; all connections come from one address.
-RATES = ("--rate-limit", "1000000/s", "--handshake-rate-ip", "off", "--handshake-rate", "off")
+RATES = (
+    "--rate-limit",
+    "1000000/s",
+    "--handshake-rate-ip",
+    "off",
+    "--handshake-rate",
+    "off",
+    "--connections-opening",
+    "0",
+)
 SERVE = (sys.executable, "-m", "hubbub", "serve", "--dev", "--port", "0", *RATES)
 
 READY = re.compile(r"ready on http://[^\s:]+:(\d+)")

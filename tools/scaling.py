@@ -81,8 +81,8 @@ class Scenario:
 def scenarios() -> Iterator[Scenario]:
     """What the page compares."""
     planned = plan(Load(connections=CLIENTS, rooms=CLIENTS // 50, rate=500.0), machines=WORKERS // OF_A_MACHINE)
-    assert planned.handshake_rate is not None and planned.workers == WORKERS
-    default, few = RateLimits().handshake_rate, Rate(planned.handshake_rate, burst=planned.handshake_rate)
+    assert planned.connections_opening is None and planned.workers == WORKERS
+    default = RateLimits().handshake_rate
     of_a_machine = CLIENTS // (WORKERS // OF_A_MACHINE)
     left = WORKERS - OF_A_MACHINE
 
@@ -95,7 +95,6 @@ def scenarios() -> Iterator[Scenario]:
     yield run("everybody, one Redis", crash(CLIENTS), WORKERS, default)
     yield run("everybody, four primaries", crash(CLIENTS), WORKERS, default, servers=4)
     yield run("everybody, one Redis, without `connections_opening`", crash(CLIENTS), WORKERS, default, opening=0)
-    yield run("everybody, one Redis, `handshake_rate` as planned", crash(CLIENTS), WORKERS, few, False)
     yield run("everybody, one Redis, waits that double without chance", crash(CLIENTS), WORKERS, default, wait=doubling)
     yield run("everybody, one Redis, a try each second", crash(CLIENTS), WORKERS, default, False, wait=each_second)
     for timeout in (30, 120):

@@ -54,6 +54,13 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
             ge=0, le=256, description="processes that share the port, so that all cores are used; 0: one for each core"
         ),
     ] = 1
+    worker_timeout: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="seconds without a sign of life of a worker's event loop after which it is replaced; 0: never",
+        ),
+    ] = 30.0
     drain_timeout: Annotated[float, Meta(ge=0, description="seconds to say goodbye to everyone after SIGTERM")] = 30.0
     log_level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")

@@ -34,6 +34,8 @@ from hubbub.transports.websocket import WebSocket
 from hubbub.worker import FOLDER, LEAVE, Worker
 
 if TYPE_CHECKING:
+    import ssl
+
     from hubbub.auth.jwt import JwtAuthenticator
     from hubbub.engines.nats.engine import NatsEngine
     from hubbub.engines.redis.engine import RedisEngine
@@ -86,6 +88,18 @@ class Server:
                 "require_tls lets nobody in: set tls_cert and tls_key, or trusted_proxies, whose TLS it then is"
             )
         await self.hub.start(self._engine, config.hub, authenticator=self._authenticator)
+        try:
+            await self._open(tls)
+        except BaseException as error:
+            await self.stop()
+            if isinstance(error, OSError):
+                raise ConfigError(why_not(error, config)) from error
+            raise
+        self._sweep()
+
+    async def _open(self, tls: ssl.SSLContext | None) -> None:
+        """Put together what comes before the hub, and listen."""
+        config = self.config
         if self._authenticator is not None:
             self._authenticator.start()
         wheel = self.hub.wheel
@@ -107,13 +121,8 @@ class Server:
             proxies=proxies,
             compression=config.compression.compression,
         )
-        try:
-            sockets = self._worker.listening() if self._worker else await bind(config.server.host, config.server.port)
-            await self._port.open(sockets)
-        except OSError as error:
-            await self.stop()
-            raise ConfigError(why_not(error, config)) from error
-        self._sweep()
+        sockets = self._worker.listening() if self._worker else await bind(config.server.host, config.server.port)
+        await self._port.open(sockets)
 
     async def _admit_echo(self, handshake: Handshake) -> Accept | Refuse:
         screened = self.hub.screen(handshake)
@@ -141,6 +150,12 @@ class Server:
     def _sweep(self) -> None:
         self._engine.sweep()
         self.hub.wheel.after(_SWEEP_INTERVAL, self._sweep)
+
+    def show_life(self, worker: Worker) -> None:
+        """Give the supervisor of this worker signs of life, for as long as the hub's clock ticks."""
+        if worker.beat:
+            worker.alive()
+            self.hub.wheel.after(worker.beat, lambda: self.show_life(worker))
 
     async def drain(self, timeout: float) -> None:
         """Take nobody new, ask everyone to come back elsewhere, wait for them; at most `timeout` seconds."""
@@ -268,6 +283,7 @@ async def _serve(hub: Hub, config: Config, worker: Worker | None) -> int:
         _quiet_collector()
         if worker is not None:
             worker.ready(server.address)
+            server.show_life(worker)
         else:
             announce(server.address, config)
         await stopping.wait()

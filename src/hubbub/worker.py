@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -34,12 +35,14 @@ class Worker(Struct, frozen=True, kw_only=True):
     count: int
     # Bound, and listening already: what comes before this process is ready waits in them.
     sockets: tuple[int, ...]
-    # To be written to when the worker is ready: its address.
+    # To be written to when the worker is ready: its address. And then, as a sign of life, a byte again and again.
     status: int
     # Ends when the supervisor does.
     lifeline: int
     # The URL of what the workers share, where the configuration names none.
     engine: str = ""
+    # Seconds between two signs of life; 0: nobody waits for them.
+    beat: float = 0.0
 
     @classmethod
     def inherited(cls, environment: MutableMapping[str, str]) -> Worker | None:
@@ -63,7 +66,13 @@ class Worker(Struct, frozen=True, kw_only=True):
     def ready(self, address: str) -> None:
         """Tell the supervisor, once."""
         os.write(self.status, address.encode() + b"\n")
-        os.close(self.status)
+        # From here on nobody waits for whoever does not read.
+        os.set_blocking(self.status, False)
+
+    def alive(self) -> None:
+        """Give the supervisor a sign of life, unless it is gone or has enough of them."""
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self.status, b".")
 
     def share(self, config: Config) -> Config:
         """The configuration as it is for one of several: its share of the connections, and a name of its own."""

@@ -18,14 +18,13 @@ from chaos.report import report
 from chaos.run import run as rage
 from support.loop import run
 
-pytestmark = pytest.mark.alone
-
 
 def seed() -> int:
     """Another one each time: what falls between two choices is never the same anyway, and the report says it."""
     return SystemRandom().randrange(2**32)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 def test_nothing_is_lost_whatever_dies(tmp_path: Path) -> None:
     """Kills, resets and stalls on SQLite `full`: nothing acknowledged is lost, doubled or reordered."""

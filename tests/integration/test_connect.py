@@ -163,7 +163,7 @@ def test_a_conversation_in_a_room(tmp_path: Path) -> None:
     """History, members, who comes, what others say, and one's own with a mark when accepted."""
 
     async def main() -> None:
-        async with serving() as server, member(server, "bob") as bob:
+        async with serving(presence_grace=1) as server, member(server, "bob") as bob:
             await bob.say("from before", room="lobby")
             async with screen(tmp_path, f"{server.address}/?user_id=alice") as terminal:
                 await terminal.shows("You are alice.")

@@ -169,6 +169,8 @@ async def served(block: Block, folder: Path) -> AsyncIterator[Child]:
     """The server that the page last started."""
     write_files(block, folder)
     options, variables = serve_options(block)
+    # Who goes has gone in a moment.
+    variables = {"HUBBUB_PRESENCE_GRACE": "2", **variables}
     async with Child.spawned(*options, cwd=folder, **variables) as child:  # type: ignore[arg-type]  # strings all
         yield child
 

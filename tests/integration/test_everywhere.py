@@ -143,6 +143,25 @@ class TestWhere:
 
         run(main(), logs_errors=True)
 
+    def test_where_the_engine_is_away_again_nobody_is_told(self) -> None:
+        """That is no fault of the server's."""
+
+        class Deaf(MemoryEngine):
+            async def publish(self, *args: Any, **options: Any) -> Any:
+                raise Unavailable
+
+        async def main() -> None:
+            async with serving() as server, connect(server.address, "bob", full=True) as bob:
+                await bob.join("lobby")
+                node = server.hub._running
+                node.engine = Deaf()
+                node.gone("room:lobby", "alice")
+                node.came("room:lobby", "alice")
+
+                assert (await bob.ask("ping"))["type"] == "pong"
+
+        run(main())
+
     def test_who_was_taken_for_gone_is_back(self) -> None:
         """Members and hooks were told of the going, and are told of this."""
 

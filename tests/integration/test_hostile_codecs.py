@@ -70,7 +70,6 @@ async def still_works(client: Client) -> None:
     assert (await client.ask("join", room="afterwards"))["type"] == "joined"
 
 
-@pytest.mark.every_engine
 @pytest.mark.parametrize("codec", BINARY.values(), ids=BINARY)
 def test_what_is_no_message_is_a_bad_message(codec: Codec, caplog: pytest.LogCaptureFixture) -> None:
     """Each is answered, the connection stays, nothing is logged, and everybody else hears what is good alone."""
@@ -94,7 +93,6 @@ def test_what_is_no_message_is_a_bad_message(codec: Codec, caplog: pytest.LogCap
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-@pytest.mark.every_engine
 @pytest.mark.parametrize("codec", BINARY.values(), ids=BINARY)
 def test_the_tenth_bad_message_ends_it(codec: Codec) -> None:
     """Garbage, text and what is too deep count alike; the tenth is answered, and then it is 4500."""
@@ -120,7 +118,6 @@ def test_the_tenth_bad_message_ends_it(codec: Codec) -> None:
     run(main())
 
 
-@pytest.mark.every_engine
 @pytest.mark.parametrize("codec", BINARY.values(), ids=BINARY)
 def test_a_bad_greeting_ends_the_handshake(codec: Codec) -> None:
     """Whatever it is that is not a `hello`: an error in the codec, and 4500."""

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -220,6 +221,41 @@ class TestStore:
 
         # A password that is guessed is for the log.
         run(main(), logs_errors=True)
+
+    def test_what_a_killed_supervisor_left_is_removed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """By the next that starts, when the nats-server is gone, too; what somebody holds, or is not ours, stays."""
+        program = (
+            "import asyncio\nfrom hubbub.config import load\nfrom hubbub.supervisor.store import Store\n"
+            "async def main():\n"
+            "    await Store(load({'dev': True}, {})).start()\n    print('it runs', flush=True)\n"
+            "    await asyncio.Event().wait()\n"
+            "asyncio.run(main())\n"
+        )
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        (tmp_path / "somebody-elses").mkdir()
+        (tmp_path / "hubbub-workers-link").symlink_to(tmp_path / "somebody-elses")
+
+        async def main() -> None:
+            killed = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", program), env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=PIPE
+            )
+            assert killed.stdout is not None
+            await killed.stdout.readline()
+            nats = named("nats-server", killed.pid)
+            before = set(files(tmp_path))
+            async with self.running():
+                both = set(files(tmp_path))
+            killed.kill()
+            await killed.communicate()
+            await eventually(lambda: gone(nats))
+            left = set(files(tmp_path))
+            async with self.running():
+                (mine,) = set(files(tmp_path)) - left
+
+                assert before < both and before == left
+                assert files(tmp_path) == sorted({mine, tmp_path / "somebody-elses", tmp_path / "hubbub-workers-link"})
+
+        run(main())
 
     def test_one_that_hangs_is_replaced(self) -> None:
         """It does not end by itself; the next has the same address."""

@@ -67,6 +67,7 @@ def account(messages: list[Message], position: int) -> tuple[list[int], list[tup
     return came, gaps, position
 
 
+@pytest.mark.memory
 @pytest.mark.tls_too
 def test_stalled_readers_are_gone_at_the_bound_and_a_hundred_healthy_get_everything() -> None:
     """The outbox is bounded, its owner is closed with 4000, and nobody else notices."""
@@ -97,6 +98,7 @@ def test_stalled_readers_are_gone_at_the_bound_and_a_hundred_healthy_get_everyth
     run(main())
 
 
+@pytest.mark.memory
 @pytest.mark.tls_too
 def test_a_goodbye_that_is_too_much_ends_the_session_once(caplog: pytest.LogCaptureFixture) -> None:
     """An outbox that is full to the brim does not take the goodbye either; that is the end, and not two ends."""
@@ -118,6 +120,7 @@ def test_a_goodbye_that_is_too_much_ends_the_session_once(caplog: pytest.LogCapt
     assert caplog.records == []
 
 
+@pytest.mark.memory
 def test_a_reader_that_takes_nothing_is_gone_at_the_write_deadline() -> None:
     """However little waits for it."""
 
@@ -139,6 +142,7 @@ def test_a_reader_that_takes_nothing_is_gone_at_the_write_deadline() -> None:
     run(main())
 
 
+@pytest.mark.memory
 def test_a_slow_reader_that_keeps_reading_stays() -> None:
     """The deadline is for taking something, not for taking everything."""
 
@@ -355,6 +359,7 @@ def test_a_publication_waits_for_nobody() -> None:
     run(main())
 
 
+@pytest.mark.memory
 def test_the_healthy_are_as_quick_beside_stalled_readers() -> None:
     """A hundred healthy members of a room with twenty stalled ones hear each message as soon as without.
 
@@ -394,6 +399,7 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[int(len(values) * share)]
 
 
+@pytest.mark.memory
 @pytest.mark.tls_too
 def test_answers_to_a_stalled_reader_are_bounded_too() -> None:
     """Who asks and never reads the answers is gone at the same bound."""

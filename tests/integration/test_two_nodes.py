@@ -7,9 +7,15 @@ import signal
 from functools import partial
 from typing import Any
 
+import pytest
+
 from hubbub import Hub
+from hubbub.engines.base import Listener
+from hubbub.engines.redis.engine import RedisEngine
+from hubbub.errors import ConfigError
 from hubbub.server import Server
 from support.client import Client, connect, open_client
+from support.link import Direction, Link
 from support.loop import PATIENCE, eventually, run
 from support.nodes import Shared, two
 from support.redis import Redis
@@ -265,5 +271,32 @@ def test_the_password_is_never_shown(redis: Redis) -> None:
 
             assert status == 2 and wrong in errors
             assert "sesame" not in out + errors and "Traceback" not in errors
+
+    run(main())
+
+
+def test_a_start_that_fails_leaves_nothing_running(redis: Redis) -> None:
+    """Where the engine goes away between its start and the hub's, too; and it is said what to do."""
+
+    class GoesAway(RedisEngine):
+        async def start(self, listener: Listener, node: str) -> None:
+            await super().start(listener, node)
+            link.swallow(Direction.OUT)
+
+    link = Link(lambda: ("127.0.0.1", redis.port))
+
+    async def main() -> None:
+        await link.start()
+        before = asyncio.all_tasks()
+        engine = GoesAway(f"redis://127.0.0.1:{link.port}/0", prefix="goes-away:")
+        try:
+            with pytest.raises(ConfigError, match=r"the engine went away during the start .*: see that it runs"):
+                await Hub().start(engine)
+            left = asyncio.all_tasks() - before
+        finally:
+            await engine.stop()
+            await link.stop()
+
+        assert not left
 
     run(main())

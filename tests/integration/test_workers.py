@@ -86,6 +86,53 @@ def test_a_worker_that_is_killed_is_started_again(redis: Redis) -> None:
     run(main())
 
 
+def test_a_worker_that_hangs_is_replaced(redis: Redis, tmp_path: Path) -> None:
+    """Its event loop gives no sign of life; and who gives one is not."""
+
+    async def main() -> None:
+        (tmp_path / "app.py").write_text(
+            "import time\nfrom hubbub import Hub\n\nhub = Hub()\n\n\n"
+            '@hub.on("hang")\nasync def hang(message):\n    time.sleep(600)\n'
+        )
+        words = ("app:hub", "--dev", "--worker-timeout", "2")
+        async with workers(redis, *words, count=2, cwd=tmp_path) as child:
+            first = children(child.process.pid)
+            # One that does not come back: it would say the same to the next.
+            alice = await open_client(child.address, "alice")
+            await alice.send({"type": "hang", "to": "alice"})
+            await alice.closed()
+            await eventually(lambda: "has given no sign of life for 2 s and was killed" in child.errors())
+            await eventually(lambda: len(children(child.process.pid)) == 2)
+            left = set(first) & set(children(child.process.pid))
+
+            assert len(left) == 1
+            assert child.errors().count("another is started") == 1
+
+    run(main())
+
+
+def test_who_is_stopped_together_goes_on_together(redis: Redis) -> None:
+    """A machine that sleeps for longer than a worker may hang: nobody is replaced when it wakes."""
+
+    async def main() -> None:
+        async with workers(redis, "--dev", "--worker-timeout", "1", count=2) as child:
+            first = children(child.process.pid)
+            for pid in (child.process.pid, *first):
+                os.kill(pid, signal.SIGSTOP)
+            with pytest.raises(TimeoutError):
+                await child.exit_status(within=1.5)
+            # The supervisor first: it finds them silent.
+            for pid in (child.process.pid, *first):
+                os.kill(pid, signal.SIGCONT)
+            for _ in range(20):
+                assert (await get(child.address, "/health")).status == 200
+
+            assert children(child.process.pid) == first
+            assert child.errors() == ""
+
+    run(main())
+
+
 def test_a_roll_replaces_all_and_nobody_notices(redis: Redis) -> None:
     """SIGHUP: a successor is ready before its predecessor says goodbye; no request is refused meanwhile."""
 

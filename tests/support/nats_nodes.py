@@ -17,7 +17,9 @@ from support.publisher import listening
 __all__ = ["cut", "lose", "node", "said_away"]
 
 
-def node(nats: Nats, name: str = "node.1", *, lease: float = 10.0) -> AbstractAsyncContextManager[tuple[NatsEngine, Ear]]:
+def node(
+    nats: Nats, name: str = "node.1", *, lease: float = 10.0
+) -> AbstractAsyncContextManager[tuple[NatsEngine, Ear]]:
     """A node that listens to the lobby."""
     return listening(NatsEngine(nats.url, lease=lease), name)
 

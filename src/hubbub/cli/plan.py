@@ -192,9 +192,9 @@ def _return(found: Plan) -> list[str]:
         f"when {who} {found.lost:,} clients are back within {math.ceil(found.back)} s: "
         f"{_figure(found.arrivals)}/s, limited {why[found.limit]}"
     ]
-    if found.handshake_rate is not None:
-        rate = f"{found.handshake_rate}/s burst {found.handshake_rate}"
-        lines.append(f"set handshake_rate to '{rate}' in each: all together let in no more than the engine can take")
+    if found.connections_opening is not None:
+        most = f"set connections_opening to {found.connections_opening} in each"
+        lines.append(f"{most}: more would wait for the engine longer than a client does")
     return lines
 
 

@@ -409,7 +409,8 @@ class Hub:
     ) -> None:
         """Run the hub on `engine`; `authenticator` knows tokens that prove themselves.
 
-        Raises `HubbubError` when it runs already, `ConfigError` as `retention` does.
+        Raises `HubbubError` when it runs already, `ConfigError` as `retention` does and where the engine cannot be
+        used; what was begun by then has ended again.
         """
         if self._node is not None:
             raise HubbubError("the hub is running already")

@@ -29,13 +29,13 @@ from hubbub.core.tickets import Tickets
 from hubbub.core.wheel import Wheel
 from hubbub.eager import step
 from hubbub.engines.base import Accepted, Engine
-from hubbub.errors import HubbubError, Unavailable
+from hubbub.errors import ConfigError, HubbubError, Unavailable
 from hubbub.hub.arrivals import Arrivals
 from hubbub.hub.control import CONTROL, hear_control
 from hubbub.hub.formats import Framed
 from hubbub.hub.options import HubOptions
 from hubbub.hub.pipeline import Outcome
-from hubbub.hub.presence import came, tell_members, went
+from hubbub.hub.presence import came, tell_change, went
 from hubbub.hub.receipts import SERVER_INBOX, Receipts
 from hubbub.hub.records import INTERVAL, Records
 from hubbub.hub.recovery import fan_out_large
@@ -180,10 +180,19 @@ class Node:
         self.errors: dict[str, int] = {}
 
     async def start(self) -> None:
-        """Start the engine and the clock."""
+        """Start the engine and the clock, or nothing; raises `ConfigError` where the engine cannot be used."""
         await self.engine.start(self, self.name)
-        await self.engine.listen([ALL, REVOCATIONS, CONTROL])
-        await learn_revocations(self)
+        try:
+            await self.engine.listen([ALL, REVOCATIONS, CONTROL])
+            await learn_revocations(self)
+        except BaseException as error:
+            # It runs, and nobody else would end it.
+            await self.stop()
+            if isinstance(error, Unavailable):
+                raise ConfigError(
+                    f"the engine went away during the start ({error.message}): see that it runs, and start again"
+                ) from None
+            raise
         sweep_revocations(self)
         self._tell_records()
         self._tick()
@@ -261,7 +270,7 @@ class Node:
         """Somebody has gone with another node: see `hubbub.engines.base.Listener`."""
         room = room_of(channel)
         if room is not None:
-            self.run(tell_members(self, room, user, "member-left"))
+            self.run(tell_change(self, room, user, "member-left"))
         elif user_of(channel) == user:
             went(self, user)
 
@@ -269,7 +278,7 @@ class Node:
         """Somebody is back who had gone: see `hubbub.engines.base.Listener`."""
         room = room_of(channel)
         if room is not None:
-            self.run(tell_members(self, room, user, "member-joined"))
+            self.run(tell_change(self, room, user, "member-joined"))
         elif user_of(channel) == user:
             came(self, user)
 

@@ -30,6 +30,7 @@ __all__ = [
     "put_in",
     "take_out",
     "take_over",
+    "tell_change",
     "tell_members",
     "user_online",
     "went",
@@ -106,6 +107,14 @@ async def tell_members(node: Node, room: str, user: str, event: str, session: st
     if node.options.presence_events if wanted is None else wanted:
         told = Publication(event, user, room=room, time=node.now_ms())
         await node.engine.publish(room_channel(room), told, volatile=True, origin=session)
+
+
+async def tell_change(node: Node, room: str, user: str, event: str) -> None:
+    """Tell of a change that the engine has found by itself; where it is away again, nobody can be told."""
+    try:
+        await tell_members(node, room, user, event)
+    except Unavailable:
+        log.warning("members are not told who has come or gone with another node: the engine is away")
 
 
 # ---------------------------------------------------------------------------------------------------- users

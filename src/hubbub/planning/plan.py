@@ -9,6 +9,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from hubbub.core.limits import ConnectionLimits
 from hubbub.core.log import HistoryLimits
 from hubbub.errors import ConfigError
 from hubbub.planning.figures import COSTS, ENGINES, EngineCosts
@@ -30,6 +31,9 @@ _RETURN: Final = 60.0
 
 # The part of a machine's memory, and of its network, that is used at most.
 _FULL: Final = 0.7
+
+# Seconds that sessions may wait for the engine: a client waits for five (spec/client.md §2).
+_PATIENCE: Final = 4.0
 
 # Of machines: beyond, something else is wrong.
 _MANY: Final = 10_000
@@ -97,9 +101,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     lost: int
     arrivals: float
     limit: Limit
-    # The `handshake_rate` of each worker with which all together let in no more than their engine can take; None where
-    # they do not anyway.
-    handshake_rate: int | None
+    # The `connections_opening` of each worker with which nobody who is let in waits too long for the engine; None where
+    # that is so as it comes.
+    connections_opening: int | None
     wall: Wall
 
     @property
@@ -198,7 +202,7 @@ class _Shape(Struct, frozen=True):
             lost=lost,
             arrivals=arrivals,
             limit=limit,
-            handshake_rate=self.handshake_rate(),
+            connections_opening=self.opening(),
             wall=min(self.walls(), key=lambda wall: wall.times, default=_NOTHING),
         )
 
@@ -273,10 +277,12 @@ class _Shape(Struct, frozen=True):
         limit = min(found, key=found.__getitem__)
         return found[limit], limit
 
-    def handshake_rate(self) -> int | None:
+    def opening(self) -> int | None:
         """See `Plan`. Where everybody comes at once, and the engine is behind, clients give up what it has begun."""
-        most = self.opened() / self.workers
-        return max(1, int(most)) if self.workers > 1 and most < self.handshakes else None
+        if self.workers == 1:
+            return None
+        most = int(self.opened() * _PATIENCE / self.workers)
+        return max(1, most) if most < ConnectionLimits().connections_opening else None
 
     def walls(self) -> list[Wall]:
         """What else there is in the way, with as many workers and machines as it takes."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-__all__ = ["Child", "how", "said"]
+__all__ = ["Child", "Voice", "how"]
 
 # Linux: the signal that a process gets when its parent dies (prctl(2)).
 _PR_SET_PDEATHSIG: Final = 1
@@ -100,14 +100,50 @@ def how(status: int) -> str:
         return f"signal {-status}"
 
 
-async def said(file: int) -> str:
-    """The line that is written to a pipe; empty where the process that should write it ends before."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    with os.fdopen(file, "rb") as pipe:
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
-        try:
-            # Not to the end of the pipe, which processes may hold that it has started.
-            return (await reader.readline()).decode().strip()
-        finally:
-            transport.close()
+class Voice(asyncio.Protocol):
+    """What a process says through a pipe: a line, and from then on that it lives, with whatever else comes."""
+
+    def __init__(self) -> None:
+        self._begun = b""
+        self._line: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._heard = False
+        self._transport: asyncio.BaseTransport | None = None
+
+    @classmethod
+    async def of(cls, file: int) -> Voice:
+        """The voice of whoever writes to this pipe, whose reading end is its own from now on."""
+        _, voice = await asyncio.get_running_loop().connect_read_pipe(cls, os.fdopen(file, "rb", buffering=0))
+        return voice
+
+    async def line(self) -> str:
+        """The line; empty where the process that should write it ends before."""
+        # Not to the end of the pipe, which processes may hold that it has started.
+        return await asyncio.shield(self._line)
+
+    def heard(self) -> bool:
+        """Whether it has said anything since this was asked last."""
+        heard, self._heard = self._heard, False
+        return heard
+
+    def close(self) -> None:
+        """Listen no more; harmless twice."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._heard = True
+        if not self._line.done():
+            self._begun += data
+            line, end, _ = self._begun.partition(b"\n")
+            if end:
+                self._line.set_result(line.decode().strip())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        if not self._line.done():
+            self._line.set_result("")

@@ -44,6 +44,9 @@ _ROOM: Final = 16_777_216
 # worker that tries to come back meanwhile cannot be given it as its own end.
 _PORTS: Final = range(20_000, 32_000)
 
+# Of the temporary folders: nobody else's begin like this.
+_PREFIX: Final = "hubbub-workers-"
+
 # The largest message of a client may have 16 MiB of content, and some more in another codec. Streams set aside what
 # they may hold, each `history_bytes`, and are refused where that is more than 3/4 of what is free: a small disk would
 # do for one that stores little, and one that has room today would not tomorrow.
@@ -92,9 +95,11 @@ class Store:
         async with contextlib.AsyncExitStack() as undo:
             home = Path(self._data)
             if not self._data:
-                home = Path(tempfile.mkdtemp(prefix="hubbub-"))
+                await asyncio.to_thread(_clear)
+                home, self._lock = _temporary()
                 undo.push_async_callback(asyncio.to_thread, shutil.rmtree, home, ignore_errors=True)
-            self._lock = self._hold(home)
+            else:
+                self._lock = _hold(home)
             undo.callback(os.close, self._lock)
             self._folder, self._file = home / FOLDER, home / "nats.conf"
             if self._data:
@@ -134,23 +139,6 @@ class Store:
                 self._mark.write(0, clean=status == 0, sync=True)
         if self._reading is not None:
             await self._reading
-
-    def _hold(self, home: Path) -> int:
-        """Keep others out of a folder; the file that does it."""
-        if not self._data:
-            # Who clears up temporary folders leaves those alone that somebody has locked.
-            held = os.open(home, os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.flock(held, fcntl.LOCK_EX)
-            return held
-        held = lock(home)
-        others = [found.name for found in home.iterdir() if found.suffix == ".db"]
-        if others:
-            os.close(held)
-            raise ConfigError(
-                f"{home} holds what a server of one process has stored ({others[0]}): name another folder in data, "
-                "or start without workers"
-            )
-        return held
 
     async def _run(self) -> None:
         """Start it, and wait until it takes connections."""
@@ -246,6 +234,53 @@ class Store:
                 if text and text != told and not text.startswith(_KNOWN):
                     told = text
                     log.log(level, "nats-server: %s", text)
+
+
+def _hold(home: Path) -> int:
+    """Keep others out of the folder of `data`; the file that does it."""
+    held = lock(home)
+    others = [found.name for found in home.iterdir() if found.suffix == ".db"]
+    if others:
+        os.close(held)
+        raise ConfigError(
+            f"{home} holds what a server of one process has stored ({others[0]}): name another folder in data, "
+            "or start without workers"
+        )
+    return held
+
+
+def _temporary() -> tuple[Path, int]:
+    """A folder for this run, and the file that keeps others out; raises `OSError`."""
+    while True:
+        home = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        # Who clears up temporary folders leaves those alone that somebody has locked. Until it is, another supervisor
+        # that starts may take it for a dead one's and remove it: then the next.
+        held = _locked(home)
+        if held is not None:
+            return home, held
+
+
+def _locked(home: Path) -> int | None:
+    """The file that keeps others out of a temporary folder of ours; None where another has it. Raises `OSError`."""
+    held = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    # Whoever had it may have removed it meanwhile.
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(held), home.stat()):
+            return held
+    os.close(held)
+    return None
+
+
+def _clear() -> None:
+    """Remove the temporary folders of those who were killed: nothing that lives holds them."""
+    for home in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        # A link, somebody else's, or gone.
+        with contextlib.suppress(OSError):
+            held = _locked(home) if home.lstat().st_uid == os.geteuid() else None
+            if held is not None:
+                shutil.rmtree(home, ignore_errors=True)
+                os.close(held)
 
 
 async def _begin(mark: Mark, url: str, folder: Path) -> None:

@@ -21,7 +21,7 @@ from hubbub.errors import ConfigError
 from hubbub.server import announce, bind, why_not
 from hubbub.supervisor.cores import cores
 from hubbub.supervisor.pace import Pace
-from hubbub.supervisor.process import Child, how, said
+from hubbub.supervisor.process import Child, Voice, how
 from hubbub.supervisor.store import Store
 from hubbub.telemetry.logs import set_up
 from hubbub.worker import LEAVE, VARIABLE, Worker
@@ -34,6 +34,8 @@ log = logging.getLogger("hubbub.supervisor")
 _LONGER: Final = 5.0
 # Seconds for a worker to be ready: a large store is looked through, an application loads a model.
 _READY: Final = 120.0
+# The most seconds between two signs of life of a worker.
+_BEAT: Final = 1.0
 # Workers that are started together.
 _AT_ONCE: Final = 8
 # Connections that may wait in one socket.
@@ -62,6 +64,8 @@ class _Slot:
         self.sockets = sockets
         self.pace = Pace()
         self.child: Child | None = None
+        # The voice of that.
+        self.voice: Voice | None = None
         # Held by whoever starts one: there is one at a time.
         self.starting = asyncio.Lock()
 
@@ -87,6 +91,8 @@ class _Supervisor:
         self._engine = ""
         self._slots: list[_Slot] = []
         self._store = None if config.engine.engine else Store(config)
+        # Seconds between two signs of life of a worker, and between two looks for them; 0: none.
+        self._beat = min(_BEAT, config.server.worker_timeout / 4)
         # Held open as long as this process lives.
         self._lifeline = os.pipe()
         self._stopping = asyncio.Event()
@@ -179,6 +185,7 @@ class _Supervisor:
             status=status,
             lifeline=self._lifeline[0],
             engine=self._engine,
+            beat=self._beat,
         )
         try:
             child = await Child.start(
@@ -193,7 +200,9 @@ class _Supervisor:
             os.close(status)
         self._children.add(child)
         child.ended.add_done_callback(lambda _: self._children.discard(child))
-        reading = asyncio.ensure_future(said(theirs))
+        voice = await Voice.of(theirs)
+        child.ended.add_done_callback(lambda _: voice.close())
+        reading = asyncio.ensure_future(voice.line())
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait((reading, stopping), timeout=_READY, return_when=asyncio.FIRST_COMPLETED)
@@ -205,7 +214,7 @@ class _Supervisor:
             await asyncio.gather(reading, stopping, return_exceptions=True)
         if address:
             self._address = address
-            previous, slot.child = slot.child, child
+            previous, slot.child, slot.voice = slot.child, child, voice
             if previous is not None:
                 previous.signal(LEAVE)
                 await previous.end(self._config.server.drain_timeout + _LONGER)
@@ -226,19 +235,37 @@ class _Supervisor:
         while True:
             child, lived = slot.child, 0.0
             if child is not None:
-                status = await asyncio.shield(child.ended)
+                trouble = await self._trouble(slot, child)
                 lived = child.lived
             async with slot.starting:
                 if slot.child is not child:
                     # Its successor is there.
                     continue
                 if child is not None:
-                    log.error("worker %d has ended (%s): another is started", slot.number, how(status))
+                    log.error("worker %d %s: another is started", slot.number, trouble)
                     slot.child = None
                 await asyncio.sleep(slot.pace.wait(lived))
                 if await self._start(slot):
                     log.error("worker %d does not start: the others go on, and it is tried again", slot.number)
                     await slot.turn_away(self._config.server.host)
+
+    async def _trouble(self, slot: _Slot, child: Child) -> str:
+        """Wait for the end of a worker, and make one where its event loop gives no sign of life; what was wrong."""
+        timeout = self._config.server.worker_timeout
+        silent = 0
+        while True:
+            # By our own ticks, and not by a clock: while all of us are stopped, or the machine sleeps, none is missed.
+            await asyncio.wait((child.ended,), timeout=self._beat or None)
+            if not child.lives:
+                return f"has ended ({how(child.ended.result())})"
+            # Who leaves for a successor has a limit of its own.
+            mine = slot.voice if slot.child is child else None
+            silent = 0 if mine is None or mine.heard() else silent + 1
+            if silent and silent * self._beat >= timeout:
+                # It would hear nothing else.
+                child.signal(signal.SIGKILL)
+                await child.ended
+                return f"has given no sign of life for {timeout:g} s and was killed"
 
     def _hung_up(self) -> None:
         """Replace the workers one by one, unless nobody asks for that: the terminal has been closed."""

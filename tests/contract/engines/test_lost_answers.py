@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from hubbub.engines.redis.engine import RedisEngine
 from hubbub.errors import Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
-from hubbub.testing.engines.ear import LOBBY
+from hubbub.testing.engines.ear import LOBBY, a_publication
 from support.link import Direction, Link
 from support.loop import eventually, run
 from support.nats import serving_nats
@@ -29,10 +29,12 @@ ALICE = Member("alice", 1, 1)
 class Lossy:
     """A node, what it is told, and its way to the engine's server, on which answers can be lost."""
 
-    def __init__(self, engine: Engine, ear: Ear, link: Link) -> None:
+    def __init__(self, engine: Engine, ear: Ear, link: Link, port: int) -> None:
         self.engine = engine
         self.ear = ear
         self._link = link
+        # Of the server itself.
+        self.port = port
 
     def enter(self, session: str = "s1") -> Coroutine[Any, Any, bool]:
         """Alice comes to the lobby."""
@@ -41,6 +43,13 @@ class Lossy:
     def leave(self, session: str = "s1") -> Coroutine[Any, Any, bool]:
         """She goes."""
         return self.engine.leave(LOBBY, "alice", session)
+
+    def part(self, name: str) -> Any:
+        """What the engine is made of."""
+        if isinstance(self.engine, RedisEngine):
+            return getattr(self.engine._partitions[0], name)
+        assert isinstance(self.engine, NatsEngine)
+        return getattr(self.engine._parts, name)
 
     async def unheard(self, asked: Coroutine[Any, Any, bool]) -> bool:
         """It is done, and the connection ends before the answer; whoever asks hears nothing of that."""
@@ -60,34 +69,38 @@ class Lossy:
 
     async def in_order(self) -> list[Member]:
         """Who is in the lobby when all that was not answered has been put in order."""
-        rooms: Any
+        rooms = self.part("rooms")
         if isinstance(self.engine, RedisEngine):
-            rooms = self.engine._partitions[0].rooms
             # It need not wait for the next lease.
             await rooms._tidy()
-        else:
-            assert isinstance(self.engine, NatsEngine) and self.engine._parts is not None
-            rooms = self.engine._parts.rooms
         await eventually(lambda: not rooms._ghosts)
         members, _ = await self.engine.members(LOBBY, 10)
         return members
 
 
 @contextlib.asynccontextmanager
+async def a_node_at(kind: str, port: int) -> AsyncIterator[tuple[Engine, Ear]]:
+    address, ear = f"{kind}://127.0.0.1:{port}", Ear()
+    engine: Engine = RedisEngine(address) if kind == "redis" else NatsEngine(address)
+    await engine.start(ear, a_node())
+    try:
+        yield engine, ear
+    finally:
+        await engine.stop()
+
+
+@contextlib.asynccontextmanager
 async def lossy(tmp_path: Path, kind: str) -> AsyncIterator[Lossy]:
     serving: Any = serving_redis if kind == "redis" else serving_nats
     with serving(tmp_path) as server:
-        link, ear = Link(lambda: ("127.0.0.1", server.port)), Ear()
+        link = Link(lambda: ("127.0.0.1", server.port))
         await link.start()
-        address = f"{kind}://127.0.0.1:{link.port}"
-        engine: Engine = RedisEngine(address) if kind == "redis" else NatsEngine(address)
-        await engine.start(ear, a_node())
         try:
-            # It knows the room: what is lost is the answer, and not that the room could be read.
-            await engine.members(LOBBY, 10)
-            yield Lossy(engine, ear, link)
+            async with a_node_at(kind, link.port) as (engine, ear):
+                # It knows the room: what is lost is the answer, and not that the room could be read.
+                await engine.members(LOBBY, 10)
+                yield Lossy(engine, ear, link, server.port)
         finally:
-            await engine.stop()
             await link.stop()
 
 
@@ -151,3 +164,42 @@ def test_whoever_has_gone_is_told_gone_once(tmp_path: Path, kind: str) -> None:
             assert node.ear.departed == [(LOBBY, "alice")]
 
     run(main(), logs_errors=kind == "redis")
+
+
+def in_a_while(asked: Coroutine[Any, Any, Any], done: Callable[[Any], object]) -> None:
+    """Give `done` what comes of it, as a reader does that is asked so."""
+
+    def settled(task: asyncio.Task[Any]) -> None:
+        done(task.exception() or task.result())
+
+    asyncio.ensure_future(asked).add_done_callback(settled)
+
+
+def test_a_reading_that_fails_after_a_while_is_tried_again(tmp_path: Path, kind: str) -> None:
+    """What the bus has lost is told, though nobody waits for anything."""
+    reading, over = asyncio.Event(), asyncio.Event()
+
+    async def after(*_: Any) -> Any:
+        reading.set()
+        await over.wait()
+        raise Unavailable
+
+    async def main() -> None:
+        async with lossy(tmp_path, kind) as node, a_node_at(kind, node.port) as (other, _):
+            await node.engine.listen([LOBBY])
+            listening = node.part("listening")
+            live = listening.get(LOBBY)
+            with pytest.MonkeyPatch.context() as patch:
+                if kind == "nats":
+                    patch.setattr(listening._reader, "after", after)
+                else:
+                    patch.setattr(listening._reader, "ask", lambda *asked: in_a_while(after(), asked[-1]))
+                live.fill()
+                await reading.wait()
+                # Nobody waits for it: it is looked at no more.
+                await eventually(lambda: live not in listening._waiting)
+            await other.publish(LOBBY, a_publication("one"))
+            over.set()
+            await node.ear.hear("one")
+
+    run(main())

@@ -25,10 +25,7 @@ from contract.transports.harness import (
     handshake,
 )
 
-pytestmark = [
-    pytest.mark.alone,
-    pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="measures with Linux's /proc"),
-]
+pytestmark = pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="measures with Linux's /proc")
 
 PATIENCE = 20.0
 MIB = 1 << 20
@@ -152,6 +149,7 @@ def flood(sock: socket.socket, block: bytes, times: int) -> int:
     return times
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("rsv", [0, 4], ids=["plain", "compressed"])
 @pytest.mark.parametrize(
     ("fragment", "count"),
@@ -177,6 +175,7 @@ def test_endless_streams_end_at_the_limits(attacked: Attacked, fragment: bytes, 
     attacked.is_well()
 
 
+@pytest.mark.alone
 def test_a_broken_stream_costs_nothing_more(attacked: Attacked) -> None:
     """Framing that makes no sense, again and again: read as nonsense once."""
     files, cpu, memory = attacked.files, attacked.cpu, attacked.memory
@@ -203,6 +202,7 @@ def test_a_length_is_refused_before_memory_is_taken(attacked: Attacked, length: 
     assert attacked.memory - memory < MIB
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "head",
     [
@@ -234,6 +234,7 @@ def test_a_flood_of_headers_is_refused(attacked: Attacked, head: bytes) -> None:
     attacked.is_well()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("pause", [0.0, 100e-6], ids=["fast", "paced"])
 def test_a_dribbled_head_costs_little(attacked: Attacked, pause: float) -> None:
     """16 KiB, one byte a write: at most 50 ms, whether the bytes meet in the socket or each wakes the server."""
@@ -253,6 +254,7 @@ def test_a_dribbled_head_costs_little(attacked: Attacked, pause: float) -> None:
     attacked.is_well()
 
 
+@pytest.mark.alone
 def test_slow_strangers_do_not_delay_a_good_client() -> None:
     """Slow-loris: 5,000 connections, a byte a second each; a good client is served at once, they are gone in 6 s."""
     strangers: list[socket.socket] = []
@@ -286,6 +288,7 @@ def test_slow_strangers_do_not_delay_a_good_client() -> None:
                 sock.close()
 
 
+@pytest.mark.alone
 def test_an_idle_connection_is_small() -> None:
     """10,000 of them, each having sent a message: at most 7 KiB apiece, which leaves 2 KiB for the hub."""
     crowd: list[socket.socket] = []
@@ -307,6 +310,7 @@ def test_an_idle_connection_is_small() -> None:
         server.settle(files)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_no_files_left_is_not_the_end(loop: str) -> None:
     """More connections than the server may have files: the rest is turned away, and it goes on when some leave."""

@@ -152,10 +152,16 @@ class Listening(HeardChannels[Live]):
         try:
             live.filled(await self._reader.after(live.name, live.told, _PAGE))
         except Unavailable:
-            live.failed()
+            self._failed(live)
         except Exception:
             log.exception("the log of a channel could not be read")
-            live.failed()
+            self._failed(live)
+
+    def _failed(self, live: Live) -> None:
+        live.failed()
+        # Again: while it was read, nobody may have waited for anything.
+        if live.epoch:
+            self.watch(live)
 
     async def _compare(self, live: Live, first: int) -> None:
         try:

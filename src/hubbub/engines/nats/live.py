@@ -89,7 +89,8 @@ class Live(LiveChannel[Note, int]):
         if ends.epoch != self.epoch:
             self.begin_anew(ends.epoch)
         if self._kept is not None:
-            # It is being read anyway.
+            # It is being read anyway, or should be.
+            self.fill()
             return
         if ends.last > self.told:
             self.fill()

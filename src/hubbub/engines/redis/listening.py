@@ -99,14 +99,20 @@ class Listening(HeardChannels[Live]):
 
         def done(found: Entries | Exception) -> None:
             if isinstance(found, Exception):
-                live.failed()
+                self._failed(live)
             else:
                 live.filled(found)
 
         try:
             self._reader.ask(live.name, "after", live.told, _PAGE, done)
         except Unavailable:
-            live.failed()
+            self._failed(live)
+
+    def _failed(self, live: Live) -> None:
+        live.failed()
+        # Again: while it was read, nobody may have waited for anything.
+        if live.epoch:
+            self.watch(live)
 
     def _forget(self, live: Live) -> None:
         if self._by_bus.get(live.bus) is live:
