@@ -157,12 +157,6 @@ class Listening(HeardChannels[Live]):
             log.exception("the log of a channel could not be read")
             self._failed(live)
 
-    def _failed(self, live: Live) -> None:
-        live.failed()
-        # Again: while it was read, nobody may have waited for anything.
-        if live.epoch:
-            self.watch(live)
-
     async def _compare(self, live: Live, first: int) -> None:
         try:
             live.compared(await self._reader.end(live.name), first)

@@ -108,12 +108,6 @@ class Listening(HeardChannels[Live]):
         except Unavailable:
             self._failed(live)
 
-    def _failed(self, live: Live) -> None:
-        live.failed()
-        # Again: while it was read, nobody may have waited for anything.
-        if live.epoch:
-            self.watch(live)
-
     def _forget(self, live: Live) -> None:
         if self._by_bus.get(live.bus) is live:
             del self._by_bus[live.bus]

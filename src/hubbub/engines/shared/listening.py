@@ -130,6 +130,13 @@ class HeardChannels(ABC, Generic[L]):
     def _fill(self, live: L) -> None:
         """Read the log of `live` after what has been told; where that fails, it is tried again with the next tick."""
 
+    def _failed(self, live: L) -> None:
+        """The log of `live` could not be read."""
+        live.failed()
+        # Again: while it was read, nobody may have waited for anything.
+        if live.epoch:
+            self.watch(live)
+
     def _forget(self, live: L) -> None:
         """Hear it no more."""
         if self._live.get(live.name) is live:
