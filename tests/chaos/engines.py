@@ -20,9 +20,6 @@ class EngineUnderTest(Protocol):
     deafens: ClassVar[bool]
     """Whether nodes hear by connections of their own, which it can end."""
 
-    empties: ClassVar[bool]
-    """Whether everything in it may be deleted while it runs, and nodes know at once."""
-
     def __init__(self, folder: Path, *, forgets: bool) -> None:
         """`forgets`: it keeps nothing over a restart; `folder`: where it keeps it otherwise."""
 
@@ -49,14 +46,13 @@ class EngineUnderTest(Protocol):
         """End all connections by which nodes hear; how many those were. Not asked where `deafens` is false."""
 
     async def empty(self) -> None:
-        """Delete everything in it, while it runs. Not asked where `empties` is false."""
+        """Delete everything in it, while it runs."""
 
 
 class RedisUnderTest:
     """A Redis."""
 
     deafens: ClassVar[bool] = True
-    empties: ClassVar[bool] = True
 
     def __init__(self, folder: Path, *, forgets: bool) -> None:
         folder.mkdir()
@@ -103,8 +99,6 @@ class NatsUnderTest:
 
     # A node has one connection for everything, which a cut link ends as well.
     deafens: ClassVar[bool] = False
-    # Nobody deletes streams by one command, and it takes some moments until nodes know that one has been made anew.
-    empties: ClassVar[bool] = False
 
     def __init__(self, folder: Path, *, forgets: bool) -> None:
         folder.mkdir()
@@ -144,7 +138,7 @@ class NatsUnderTest:
 
     async def empty(self) -> None:
         """See `EngineUnderTest.empty`."""
-        raise NotImplementedError
+        await asyncio.to_thread(self._nats.empty)
 
 
 SHARED: dict[str, type[EngineUnderTest]] = {"redis": RedisUnderTest, "nats": NatsUnderTest}

@@ -30,7 +30,7 @@ def hands(engine: str, *, forgets: bool, hurry: float = 1.0) -> tuple[Hand, ...]
     if engine not in SHARED:
         return (Hand((kind.KILL,), (3.0 / hurry, 8.0 / hurry)),)
     of_engine = [kind.HANG, kind.RESTART]
-    of_engine += [kind.DEAFEN] * SHARED[engine].deafens + [kind.EMPTY] * (forgets and SHARED[engine].empties)
+    of_engine += [kind.DEAFEN] * SHARED[engine].deafens + [kind.EMPTY] * forgets
     return (
         Hand((kind.KILL, kind.ROLL, kind.FREEZE), (4.0 / hurry, 12.0 / hurry)),
         Hand(tuple(of_engine), (6.0 / hurry, 18.0 / hurry)),
