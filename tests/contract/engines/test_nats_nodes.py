@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from contract.engines.test_nats_faults import node, rooms_are
 from hubbub.engines.nats.engine import NatsEngine
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import LOBBY
 from support.loop import eventually, run
 from support.nats import serving_nats
+from support.nats_nodes import node
+from support.publisher import rooms_are
 
 
 def test_a_node_that_was_taken_for_dead_comes_back(tmp_path: Path) -> None:
