@@ -47,6 +47,8 @@ class Supervised:
     async def close(self) -> None:
         """End it for good; harmless twice."""
         task, self._task = self._task, None
+        if self.connection is not None:
+            self.connection.leave("the engine was stopped")
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
