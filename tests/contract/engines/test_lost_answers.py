@@ -58,7 +58,7 @@ class Lossy:
         self._link.mend()
         return await asking
 
-    async def unanswered(self, asked: Coroutine[Any, Any, bool]) -> None:
+    async def unanswered(self, asked: Coroutine[Any, Any, object]) -> None:
         """It is done, and no answer comes until it is given up."""
         self._link.swallow(Direction.BACK)
         with pytest.raises(Unavailable):

@@ -38,7 +38,7 @@ def test_coming_back_into_the_rooms_goes_on_after_another_outage(tmp_path: Path)
                     await engine.enter(LOBBY, f"user-{number}", f"s{number}", number, 10)
                 enter, tried = Rooms._enter, 0
 
-                def failing(self: Rooms, *args: Any) -> asyncio.Future[Any]:
+                def failing(self: Rooms, *args: Any) -> Any:
                     nonlocal tried
                     tried += 1
                     if 3 <= tried <= 5:
