@@ -177,3 +177,26 @@ def test_who_resumes_on_a_node_that_is_behind_is_told_nothing_twice(tmp_path: Pa
 
     with serving_nats(tmp_path) as nats:
         run(main(nats))
+
+
+@pytest.mark.parametrize("stands", ["in the middle", "beyond the end"])
+def test_who_begins_at_a_position_hears_only_what_is_behind_it(tmp_path: Path, stands: str) -> None:
+    """Whoever cannot resume begins where the answer says that the log ends, however little of the log is in it."""
+
+    async def main(nats: Nats) -> None:
+        async with node(nats) as (behind, ear), node(nats, "node.2") as (other, _):
+            first = await behind.publish(LOBBY, a_publication("0"))
+            await other.publish(LOBBY, a_publication("1"))
+            await ear.hear("1")
+            live = behind._parts.listening.get(LOBBY)  # type: ignore[union-attr]  # it runs
+            assert live is not None and first.seq is not None
+            # From now on the bus brings it nothing, and nobody has noticed.
+            behind._parts.link.unsubscribe(live.sid)  # type: ignore[union-attr]  # it runs
+            last = [await other.publish(LOBBY, a_publication(text)) for text in ("2", "3")][-1]
+            page = await behind.after(LOBBY, first.seq if stands == "in the middle" else 1_000, 1)
+
+            assert page.position.seq == last.seq
+            assert ear.texts() == ["0", "1", "2", "3"]
+
+    with serving_nats(tmp_path) as nats:
+        run(main(nats))

@@ -27,7 +27,7 @@ from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.listening import Listening
 from hubbub.engines.nats.places import Places
 from hubbub.engines.nats.publishing import Publishing
-from hubbub.engines.nats.reading import Found, Reader
+from hubbub.engines.nats.reading import Ends, Found, Reader
 from hubbub.engines.nats.rooms import Rooms
 from hubbub.engines.nats.streams import Stream, Streams
 from hubbub.engines.shared.answers import settle
@@ -208,7 +208,7 @@ class NatsEngine:
             await asyncio.sleep(_TICK)
             found = await parts.reader.after(channel, seq, limit)
         if seq > end.seq and seq > await parts.reader.extent(channel):
-            return Page([], Position(end.epoch, end.seq), complete=False, more=False)
+            return await self._page(parts, channel, Found(end.epoch, [], complete=False, more=False), end)
         live = parts.listening.get(channel)
         if not found.complete and live is not None and live.follows(found.epoch, seq):
             found = replace(found, complete=True)
@@ -217,8 +217,7 @@ class NatsEngine:
                 first.prev = None if first.seq == seq + 1 else seq
         # Who stands where nothing follows stands at the end, wherever else that may be said to be.
         at_end = found.complete and not end.last > seq and not found.notes
-        # Whoever stands at `seq` has had what is up to there, perhaps on another node, and must not be told it again.
-        return await self._page(parts, channel, found, seq if at_end else end.seq, min(seq, end.last))
+        return await self._page(parts, channel, found, replace(end, seq=seq) if at_end else end)
 
     async def before(self, channel: str, seq: int | None, limit: int) -> Page:
         """See `Engine.before`."""
@@ -226,14 +225,15 @@ class NatsEngine:
         end = await parts.reader.end(channel)
         # No more than there was then: the page and the position belong together.
         beyond = end.last + 1 if seq is None else min(seq, end.last + 1)
-        return await self._page(parts, channel, await parts.reader.before(channel, beyond, limit), end.seq)
+        return await self._page(parts, channel, await parts.reader.before(channel, beyond, limit), end)
 
-    async def _page(self, parts: _Parts, channel: str, found: Found, end: int, told: int = 0) -> Page:
+    async def _page(self, parts: _Parts, channel: str, found: Found, end: Ends) -> Page:
         publications = [note.publication for note in found.notes]
         newest = (publications[-1].seq or 0) if publications else 0
-        # What is in the answer must have been told before.
-        await parts.listening.told(channel, found.epoch, max(newest, told))
-        position = Position(found.epoch, max(end, newest))
+        # What is in the answer must have been told before; and what is up to its position, where somebody may begin, or
+        # has got to on another node.
+        await parts.listening.told(channel, found.epoch, max(newest, end.last))
+        position = Position(found.epoch, max(end.seq, newest))
         return Page(publications, position, complete=found.complete, more=found.more)
 
     # -------------------------------------------------------------------------------------------- listening
