@@ -85,6 +85,11 @@ class Nodes:
         found = self._nodes.get(node)
         return found.bar if found is not None else 0
 
+    @property
+    def clearing(self) -> bool:
+        """Whether this node was taken for dead, and it is not yet said who has gone with it."""
+        return self._clearing is not None
+
     def listen(self) -> None:
         """Hear of the others from now on."""
         self._link.subscribe(self._bus, self._heard)
@@ -95,6 +100,16 @@ class Nodes:
         for answer in part.answers:
             self._heard(answer.head, answer.body)
         self._forgive()
+        await self._look_for_itself()
+
+    async def _look_for_itself(self) -> None:
+        """What this node has said stands in the stream, or what another has said of it."""
+        own, epoch = self._nodes.get(self.node), self._stream.epoch
+        if own is not None and own.seq:
+            seq, _ = await self._gets.last(self._stream, self._subject + token(self.node))
+            if not seq and epoch == self._stream.epoch:
+                # It was taken for dead so long ago that nobody says so any more.
+                self._revive()
 
     def begin_anew(self, bar: int) -> None:
         """The stream is another one, or an older copy: what this node has entered before `bar` is over."""
@@ -199,6 +214,9 @@ class Nodes:
             log.warning("this node was taken for dead: it was not heard for %d seconds", self._lease)
             self.beat()
             self._clearing = now + self._lease
+            if beat.state == "cleared":
+                # That has been done while this node heard nothing.
+                self._revive()
         elif beat.node == self.node and beat.state == "cleared" and self._clearing is not None and bar >= self._bar:
             self._revive()
 

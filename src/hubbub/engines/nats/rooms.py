@@ -210,7 +210,9 @@ class Rooms:
         """Do what has to be done; what fails is done the next time."""
         if self._strange:
             await self.look()
-        await self._together(self._enter_again(key, lost) for key, lost in list(self._lost.items()))
+        if not self._nodes.clearing:
+            # Or who has gone with this node would be told gone when they are back.
+            await self._together(self._enter_again(key, lost) for key, lost in list(self._lost.items()))
         await self._together(self._lay(key, ghost) for key, ghost in list(self._ghosts.items()) if not ghost.asked)
 
     async def _together(self, many: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -252,6 +254,9 @@ class Rooms:
 
     def _known(self, channel: str, room: Room) -> None:
         """A room has been read: is everybody in it whom this node has entered?"""
+        if self._nodes.clearing:
+            # They come back when it is said who has gone.
+            return
         for user, session in list(self._mine.get(channel, ())):
             if not room.has(self._node, user, session):
                 self._lost.setdefault((channel, user, session), _Lost())
@@ -270,6 +275,8 @@ class Rooms:
 
     async def _enter_again(self, key: tuple[str, str, str], lost: _Lost) -> None:
         """Whatever the capacity: who was in a room before that was lost comes back."""
+        if self._nodes.clearing:
+            return
         channel, user, session = key
         back = news = False
         watched = await self._watching.enter(channel)
