@@ -13,7 +13,9 @@ import pytest
 
 from contract.engines.test_nats_faults import node, rooms_are
 from hubbub.engines.nats.engine import NatsEngine
+from hubbub.engines.nats.link import Answer
 from hubbub.engines.nats.places import token
+from hubbub.engines.nats.room import Entry
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import LOBBY
@@ -122,12 +124,17 @@ async def far(nats: Nats, name: str, lease: float) -> AsyncIterator[Far]:
 
 @pytest.mark.parametrize("told", ["later", "before", "long ago"])
 def test_a_node_that_was_cut_off_tells_who_is_back(tmp_path: Path, told: str) -> None:
-    """Whether it is still to be told who has gone with it, that has been done, or nobody knows of it any more."""
+    """Whether it is still to be told who has gone with it, that has been done, or nobody knows of it any more.
+
+    Whoever leaves by it in between has gone with it.
+    """
 
     async def main() -> None:
         with serving_nats(tmp_path) as nats:
             async with far(nats, "node.1", 1.0) as back, node(nats, "node.2", lease=1.0) as (other, ear):
                 await back.engine.enter(LOBBY, "alice", "s1", 1, 10)
+                if told == "later":
+                    await back.engine.enter(LOBBY, "bob", "s2", 2, 10)
                 assert other._parts is not None
                 others = other._parts.rooms._nodes
                 clear, asked = others.clear, asyncio.get_running_loop().create_future()
@@ -143,6 +150,9 @@ def test_a_node_that_was_cut_off_tells_who_is_back(tmp_path: Path, told: str) ->
                     rooms._tidied = 0.0
                     await eventually(lambda: rooms._tidied and not rooms._tasks)
                     await rooms_are(other, [])
+
+                    assert await back.engine.leave(LOBBY, "bob", "s2") is False
+
                     clear(*asked.result())
                 else:
                     await eventually(lambda: others._nodes["node.1"].state == "cleared")
@@ -154,7 +164,54 @@ def test_a_node_that_was_cut_off_tells_who_is_back(tmp_path: Path, told: str) ->
                     await rooms_are(each, [Member("alice", 1, 1)])
                 await eventually(lambda: back.ear.returned)
 
-                assert ear.departed == back.ear.returned == [(LOBBY, "alice")]
+                assert sorted(ear.departed) == [
+                    (LOBBY, user) for user in (["alice", "bob"] if told == "later" else ["alice"])
+                ]
+                assert back.ear.returned == [(LOBBY, "alice")]
                 assert back.ear.departed == ear.returned == []
 
     run(main(), logs_errors=True)
+
+
+def test_whoever_clears_a_node_away_goes_on_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All who have gone with it are told gone, and nobody twice, wherever that was interrupted."""
+    users = [f"u{number}" for number in range(450)]
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with far(nats, "node.1", 1.0) as clears:
+                rooms, link = clears.parts.rooms, clears.parts.link
+                entries, call, steps = rooms._watching.entries, link.call, []
+
+                def interrupted(step: str) -> None:
+                    # Each once.
+                    if step not in steps:
+                        steps.append(step)
+                        link.connection.abort("a network does this")
+
+                async def reading(subjects: str) -> list[Entry]:
+                    if ".places.*." in subjects:
+                        interrupted("list")
+                    elif clears.ear.departed:
+                        interrupted("users")
+                    return await entries(subjects)
+
+                def calling(subject: str, *rest: Any, **more: Any) -> asyncio.Future[Answer]:
+                    if ".PURGE." in subject:
+                        interrupted("purge")
+                    return call(subject, *rest, **more)
+
+                monkeypatch.setattr(rooms._watching, "entries", reading)
+                monkeypatch.setattr(link, "call", calling)
+                dead = NatsEngine(nats.url, lease=1.0)
+                await dead.start(Ear(), "node.2")
+                await asyncio.gather(*(dead.enter(LOBBY, user, user, 1, 1_000) for user in users))
+                await dead.stop()
+                await eventually(lambda: rooms._nodes._nodes["node.2"].state == "cleared")
+
+                assert steps == ["list", "users", "purge"]
+                assert sorted(clears.ear.departed) == sorted((LOBBY, user) for user in users)
+
+    run(main())

@@ -63,10 +63,11 @@ class Nodes:
         self._lease = lease
 
         # Told of a node that has died, and up to where that counts; that it was this node itself, and all that it has
-        # left is cleared away; that it is for this node to do that, and whether to say who has gone with it.
+        # left is cleared away; that it is for this node to do that: of what was entered from one place in the stream up
+        # to another, and whether to say who has gone with it.
         self.died: Callable[[str, int], None] = lambda node, bar: None
         self.revived: Callable[[], None] = lambda: None
-        self.clear: Callable[[str, int, bool], None] = lambda node, bar, tell: None
+        self.clear: Callable[[str, int, int, bool], None] = lambda node, begin, bar, tell: None
 
         self._nodes: dict[str, _Node] = {}
         # What this node entered before that place is over.
@@ -76,7 +77,7 @@ class Nodes:
         self._beaten = 0.0
         # When it heard itself last: as long as it does not, it cannot know whether the others live.
         self._echoed = 0.0
-        # Those that are being declared dead; none before this node has been started.
+        # Those that are being declared dead, or cleared away here; none before this node has been started.
         self._trying: set[str] = set()
         self.judges = False
 
@@ -114,6 +115,7 @@ class Nodes:
     def begin_anew(self, bar: int) -> None:
         """The stream is another one, or an older copy: what this node has entered before `bar` is over."""
         self._nodes.clear()
+        self._trying.clear()
         self._bar, self._clearing = bar, None
         self._nodes[self.node] = _Node("alive", 0, self._link.loop.time(), bar)
         self.beat()
@@ -155,22 +157,25 @@ class Nodes:
             node.heard = now
 
     def cleared(self, name: str, bar: int) -> None:
-        """Nothing is left of it."""
-        self._say(_Beat(name, "cleared", bar), b"Nats-TTL: 120s\r\n", lambda answer: None)
+        """Nothing is left of it of before `bar`."""
+        self._trying.discard(name)
+        # Or another has found it dead since then, and says so.
+        if bar >= self.bar(name):
+            self._say(_Beat(name, "cleared", bar), b"Nats-TTL: 120s\r\n", lambda answer: None)
 
     def _declare(self, name: str, node: _Node, *, tell: bool) -> None:
         self._trying.add(name)
 
         def answered(answer: Answer | Exception) -> None:
-            self._trying.discard(name)
             if isinstance(answer, Answer) and not answer.status:
                 ack = ack_of(answer.body)
                 if ack.error is None:
                     log.warning(
                         "the node %s has not been heard for %d seconds: it is out of all rooms", name, self._lease
                     )
-                    self.clear(name, ack.seq, tell)
+                    self.clear(name, node.bar, ack.seq, tell)
                     return
+            self._trying.discard(name)
             # It lives, or another was faster: that will be heard.
             node.heard = self._link.loop.time()
 

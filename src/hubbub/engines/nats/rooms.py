@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.engines.base import Listener
+from hubbub.engines.nats.acks import ack_of
 from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.nodes import Nodes
@@ -24,7 +25,7 @@ from hubbub.engines.nats.places import token
 from hubbub.engines.nats.room import ANY, UNKNOWN, Entry, Room
 from hubbub.engines.nats.streams import Stream, Streams
 from hubbub.engines.nats.watching import Watched, Watching
-from hubbub.errors import HubbubError, RoomFull
+from hubbub.errors import HubbubError, RoomFull, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.types import Place, inbox_channel
 
@@ -54,6 +55,23 @@ class _Lost(Struct, eq=False):
     told: bool = False
     # It was entered before, and nobody heard what became of that.
     tried: bool = False
+
+
+class _Dead(Struct, eq=False):
+    """A node that this one has found dead and clears away."""
+
+    node: str
+    # It is about what it had entered from one place in the stream up to another.
+    begin: int
+    bar: int
+    # Whether to say who has gone with it; and who may have, and it was not said yet: None until that has been read.
+    tell: bool
+    users: list[tuple[str, str]] | None = None
+
+    def held(self, entry: Entry) -> bool:
+        """Whether a place of the node's was taken until then."""
+        place = entry.ends or entry.seq
+        return max(self.begin, UNKNOWN + 1) <= place < self.bar and (entry.seq > self.bar or not entry.ends)
 
 
 class Rooms:
@@ -87,6 +105,9 @@ class Rooms:
         self._tasks: set[asyncio.Task[None]] = set()
         self._tidying: asyncio.Task[None] | None = None
         self._tidied = 0.0
+        # What this node clears away, one after the other, until it is done.
+        self._dead: list[_Dead] = []
+        self._clearing: asyncio.Task[None] | None = None
         # Whether the nodes have to be read, as the stream is another one.
         self._strange = False
 
@@ -205,6 +226,7 @@ class Rooms:
         if self._tidying is None or self._tidying.done():
             self._tidied = now
             self._tidying = self._do(self._put_in_order())
+            self._go_on_clearing()
 
     async def _put_in_order(self) -> None:
         """Do what has to be done; what fails is done the next time."""
@@ -242,6 +264,7 @@ class Rooms:
             self._strange = True
             self._tidied = 0.0
             self._nodes.begin_anew(stream.seen + 1)
+            self._dead.clear()
             self._watching.again()
             self._come_back(told=False)
 
@@ -365,33 +388,63 @@ class Rooms:
 
     # ------------------------------------------------------------------------------------------- the dead
 
-    def _clear(self, node: str, bar: int, tell: bool) -> None:
-        self._do(self._clear_away(node, bar, tell))
+    def _clear(self, node: str, begin: int, bar: int, tell: bool) -> None:
+        self._dead.append(_Dead(node, begin, bar, tell))
+        self._go_on_clearing()
 
-    async def _clear_away(self, node: str, bar: int, tell: bool) -> None:
+    def _go_on_clearing(self) -> None:
+        if self._dead and (self._clearing is None or self._clearing.done()):
+            self._clearing = self._do(self._clear_away())
+
+    async def _clear_away(self) -> None:
+        """Do so with all that are dead; where NATS is away meanwhile, it goes on where it was."""
+        while self._dead:
+            await self._clear_one(self._dead[0])
+
+    async def _clear_one(self, dead: _Dead) -> None:
         """Say who has gone with a dead node, and take away what it has left."""
-        subjects = f"{self._prefix}.places.*.{token(node)}.>"
-        if tell:
-            left = [entry for entry in await self._watching.entries(subjects) if entry.seq < bar and not entry.ends]
-            users = list({(entry.channel, entry.user): None for entry in left})
-            for begin in range(0, len(users), _TOGETHER):
-                part = users[begin : begin + _TOGETHER]
-                stays = await asyncio.gather(*(self._stays(channel, user, node, bar) for channel, user in part))
-                for (channel, user), stay in zip(part, stays, strict=True):
-                    if not stay:
-                        self._gone(channel, user)
-        purge = msgspec.json.encode({"filter": subjects, "seq": bar})
-        await self._link.call(f"$JS.API.STREAM.PURGE.{self._stream.name}", purge)
-        self._nodes.cleared(node, bar)
+        subjects = f"{self._prefix}.places.*.{token(dead.node)}.>"
+        if dead.tell:
+            await self._tell_gone(dead, subjects)
+        purge = msgspec.json.encode({"filter": subjects, "seq": dead.bar})
+        answer = await self._link.call(f"$JS.API.STREAM.PURGE.{self._stream.name}", purge)
+        if answer.status or ack_of(answer.body).error is not None:
+            raise Unavailable("JetStream cannot take it")
+        # Or the stream was lost meanwhile, and what was known of it is nothing in the new one.
+        if dead in self._dead:
+            self._dead.remove(dead)
+            self._nodes.cleared(dead.node, dead.bar)
+
+    async def _tell_gone(self, dead: _Dead, subjects: str) -> None:
+        if dead.users is None:
+            left = await self._watching.entries(subjects)
+            # Also who has left by it since then: it was in nobody's room any more.
+            dead.users = list({(one.channel, one.user): None for one in left if dead.held(one)})
+        while part := dead.users[:_TOGETHER]:
+            asked = (self._stays(channel, user, dead.node, dead.bar) for channel, user in part)
+            stays = await asyncio.gather(*asked, return_exceptions=True)
+            for failed in stays:
+                if isinstance(failed, BaseException):
+                    raise failed
+            # In one turn: nobody is told twice.
+            del dead.users[:_TOGETHER]
+            for (channel, user), stay in zip(part, stays, strict=True):
+                if not stay:
+                    self._gone(channel, user)
 
     async def _stays(self, channel: str, user: str, node: str, bar: int) -> bool:
-        """Whether the user was in the room by another node, too, in the moment in which this one was declared dead."""
+        """Whether the user was in the room by another node, too, in the moment in which this one was declared dead.
+
+        Or is in again by this one: it does not wait for ever to be cleared away.
+        """
         subjects = f"{self._prefix}.places.{token(channel)}.*.{token(user)}.>"
         return any(
             # Who has left since then was told so, by its own node.
             (entry.ends or entry.seq) < bar and (entry.seq > bar or not entry.ends)
+            if entry.node != node
+            else entry.seq > bar and not entry.ends
             for entry in await self._watching.entries(subjects)
-            if entry.node != node and entry.seq >= self._nodes.bar(entry.node)
+            if entry.seq >= self._nodes.bar(entry.node)
         )
 
     # -------------------------------------------------------------------------------------- small questions
