@@ -196,12 +196,14 @@ def test_whoever_clears_a_node_away_goes_on_after_an_interruption(
                         interrupted("list")
                     elif clears.ear.departed:
                         interrupted("users")
-                    return await entries(subjects)
+                    found: list[Entry] = await entries(subjects)
+                    return found
 
                 def calling(subject: str, *rest: Any, **more: Any) -> asyncio.Future[Answer]:
                     if ".PURGE." in subject:
                         interrupted("purge")
-                    return call(subject, *rest, **more)
+                    answer: asyncio.Future[Answer] = call(subject, *rest, **more)
+                    return answer
 
                 monkeypatch.setattr(rooms._watching, "entries", reading)
                 monkeypatch.setattr(link, "call", calling)
