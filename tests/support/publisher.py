@@ -1,4 +1,4 @@
-"""Nodes on one Redis, without a hub; and on any engine somebody who wants all in that is said, whatever happens."""
+"""Nodes without a hub, on any engine; and somebody who wants all in that is said, whatever happens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
 from hubbub.engines.base import Accepted, Engine
 from hubbub.engines.redis.engine import RedisEngine
@@ -15,7 +17,9 @@ from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import LOBBY, a_publication
 from support.loop import PATIENCE, eventually
 
-__all__ = ["Publisher", "a_node", "all_told", "node", "rooms_are", "usable"]
+E = TypeVar("E", bound=Engine)
+
+__all__ = ["Publisher", "a_node", "all_told", "listening", "node", "rooms_are", "usable"]
 
 
 def a_node() -> str:
@@ -23,11 +27,16 @@ def a_node() -> str:
     return f"node.{secrets.token_hex(4)}"
 
 
-@contextlib.asynccontextmanager
-async def node(url: str, *, lease: float = 10.0) -> AsyncIterator[tuple[RedisEngine, Ear]]:
+def node(url: str, *, lease: float = 10.0) -> AbstractAsyncContextManager[tuple[RedisEngine, Ear]]:
     """A node on the Redis at `url` that listens to the lobby."""
-    engine, ear = RedisEngine(url, lease=lease), Ear()
-    await engine.start(ear, a_node())
+    return listening(RedisEngine(url, lease=lease))
+
+
+@contextlib.asynccontextmanager
+async def listening(engine: E, name: str = "") -> AsyncIterator[tuple[E, Ear]]:
+    """A node on `engine` that listens to the lobby; without a `name`, with one that no other has."""
+    ear = Ear()
+    await engine.start(ear, name or a_node())
     try:
         await engine.listen([LOBBY])
         yield engine, ear
@@ -99,5 +108,8 @@ async def usable(engine: Engine) -> None:
 async def rooms_are(engine: Engine, members: list[Member]) -> None:
     """Wait until these are in the lobby."""
     async with asyncio.timeout(PATIENCE):
-        while (await engine.members(LOBBY, 10))[0] != members:
+        while True:
+            with contextlib.suppress(Unavailable):
+                if (await engine.members(LOBBY, 10))[0] == members:
+                    return
             await asyncio.sleep(0.05)

@@ -29,12 +29,11 @@ ALICE = Member("alice", 1, 1)
 class Lossy:
     """A node, what it is told, and its way to the engine's server, on which answers can be lost."""
 
-    def __init__(self, engine: Engine, ear: Ear, link: Link, port: int) -> None:
+    def __init__(self, engine: Engine, ear: Ear, link: Link, server: Any) -> None:
         self.engine = engine
         self.ear = ear
         self._link = link
-        # Of the server itself.
-        self.port = port
+        self.server = server
 
     def enter(self, session: str = "s1") -> Coroutine[Any, Any, bool]:
         """Alice comes to the lobby."""
@@ -59,7 +58,7 @@ class Lossy:
         self._link.mend()
         return await asking
 
-    async def unanswered(self, asked: Coroutine[Any, Any, bool]) -> None:
+    async def unanswered(self, asked: Coroutine[Any, Any, object]) -> None:
         """It is done, and no answer comes until it is given up."""
         self._link.swallow(Direction.BACK)
         with pytest.raises(Unavailable):
@@ -99,7 +98,7 @@ async def lossy(tmp_path: Path, kind: str) -> AsyncIterator[Lossy]:
             async with a_node_at(kind, link.port) as (engine, ear):
                 # It knows the room: what is lost is the answer, and not that the room could be read.
                 await engine.members(LOBBY, 10)
-                yield Lossy(engine, ear, link, server.port)
+                yield Lossy(engine, ear, link, server)
         finally:
             await link.stop()
 
@@ -120,6 +119,23 @@ def test_who_comes_again_is_news(tmp_path: Path, kind: str) -> None:
             assert node.ear.departed == node.ear.returned == []
 
     run(main(), logs_errors=kind == "redis")
+
+
+def test_who_is_in_already_stays_in(tmp_path: Path, kind: str) -> None:
+    """Though somebody asks once more, and gets no answer."""
+
+    async def main() -> None:
+        async with lossy(tmp_path, kind) as node:
+            first = await node.enter()
+            node._link.swallow(Direction.BACK)
+            again = await node.enter()
+            node._link.mend()
+            await usable(node.engine)
+
+            assert (first, again) == (True, False)
+            assert await node.in_order() == [ALICE]
+
+    run(main())
 
 
 def test_who_does_not_come_again_never_was_there(tmp_path: Path, kind: str) -> None:
@@ -185,7 +201,7 @@ def test_a_reading_that_fails_after_a_while_is_tried_again(tmp_path: Path, kind:
         raise Unavailable
 
     async def main() -> None:
-        async with lossy(tmp_path, kind) as node, a_node_at(kind, node.port) as (other, _):
+        async with lossy(tmp_path, kind) as node, a_node_at(kind, node.server.port) as (other, _):
             await node.engine.listen([LOBBY])
             listening = node.part("listening")
             live = listening.get(LOBBY)

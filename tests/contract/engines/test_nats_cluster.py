@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
-from contract.engines.test_nats_faults import rooms_are
 from hubbub.engines.nats.engine import NatsEngine
 from hubbub.errors import ConfigError, HubbubError, Reject
 from hubbub.protocol.codes import ErrorCode
@@ -20,20 +18,12 @@ from hubbub.testing.engines.ear import LOBBY, a_publication, contents
 from support.certificates import AUTHORITY, Authority
 from support.loop import run
 from support.nats import Nats, serving_cluster, serving_nats
-from support.publisher import Publisher, all_told
+from support.publisher import Publisher, all_told, listening, rooms_are
 
 
-@contextlib.asynccontextmanager
-async def node(servers: list[Nats], name: str) -> AsyncIterator[tuple[NatsEngine, Ear]]:
+def node(servers: list[Nats]) -> AbstractAsyncContextManager[tuple[NatsEngine, Ear]]:
     """A node that listens to the lobby, and takes the first of the servers that it can have."""
-    url = "nats://" + ",".join(server.place for server in servers)
-    engine, ear = NatsEngine(url, replicas=3), Ear()
-    await engine.start(ear, name)
-    try:
-        await engine.listen([LOBBY])
-        yield engine, ear
-    finally:
-        await engine.stop()
+    return listening(NatsEngine("nats://" + ",".join(server.place for server in servers), replicas=3))
 
 
 def test_the_server_that_leads_is_killed(tmp_path: Path) -> None:
@@ -41,13 +31,13 @@ def test_the_server_that_leads_is_killed(tmp_path: Path) -> None:
 
     async def main() -> None:
         with serving_cluster(tmp_path) as servers:
-            async with node(servers, "node.0") as (engine, _):
+            async with node(servers) as (engine, _):
                 before = await engine.position(LOBBY)
             info = servers[0].ask("$JS.API.STREAM.INFO.hubbub-rooms")
             (leads,) = re.findall(rb'"leader":"s(\d)"', info)
             leader = servers.pop(int(leads))
             # Each is on another of those that are left.
-            async with node(servers, "node.1") as (engine, ear), node(servers[1:], "node.2") as (peer, other):
+            async with node(servers) as (engine, ear), node(servers[1:]) as (peer, other):
                 await engine.enter(LOBBY, "alice", "s1", 1, 10)
                 async with Publisher(engine) as publisher:
                     leader.kill()
@@ -70,7 +60,7 @@ def test_the_same_message_by_two_nodes_at_once(tmp_path: Path) -> None:
 
     async def main() -> None:
         with serving_cluster(tmp_path) as servers:
-            async with node(servers, "node.1") as (engine, ear), node(servers[1:], "node.2") as (peer, _):
+            async with node(servers) as (engine, ear), node(servers[1:]) as (peer, _):
                 one, other = Publisher(engine), Publisher(peer)
                 for number in range(100):
                     accepted = await asyncio.gather(one.say(str(number)), other.say(str(number)))

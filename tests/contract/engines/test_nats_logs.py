@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from contract.engines.test_nats_faults import node
 from hubbub.core.log import HistoryLimits
 from hubbub.engines.base import Accepted
 from hubbub.engines.nats.engine import NatsEngine
@@ -21,6 +20,7 @@ from hubbub.testing.engines.ear import DEN, LOBBY, a_publication, contents
 from hubbub.types import inbox_channel
 from support.loop import PATIENCE, run
 from support.nats import serving_nats
+from support.nats_nodes import node
 
 # More than one answer of JetStream brings beside another one.
 LARGE = "x" * 300_000

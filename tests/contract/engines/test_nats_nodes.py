@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from contract.engines.test_nats_faults import node, rooms_are
 from hubbub.engines.nats.engine import NatsEngine
 from hubbub.engines.nats.link import Answer
 from hubbub.engines.nats.places import token
@@ -22,7 +21,8 @@ from hubbub.testing.engines.ear import LOBBY
 from support.link import Link
 from support.loop import eventually, run
 from support.nats import Nats, serving_nats
-from support.publisher import usable
+from support.nats_nodes import node
+from support.publisher import rooms_are, usable
 
 
 def test_a_node_that_was_taken_for_dead_comes_back(tmp_path: Path) -> None:

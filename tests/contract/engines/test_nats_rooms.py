@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from contract.engines.test_nats_faults import cut, lose, node, rooms_are
 from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.nats.engine import NatsEngine
 from hubbub.engines.nats.places import Places
@@ -25,7 +24,8 @@ from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import DEN, LOBBY
 from support.loop import PATIENCE, eventually, run
 from support.nats import serving_nats
-from support.publisher import usable
+from support.nats_nodes import cut, lose, node
+from support.publisher import rooms_are, usable
 
 
 def test_a_room_that_could_not_be_read_is_read_again(tmp_path: Path) -> None:

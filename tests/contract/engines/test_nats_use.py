@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from contract.engines.test_nats_faults import node
 from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.base import Accepted
 from hubbub.engines.nats.engine import NatsEngine
@@ -20,6 +19,7 @@ from hubbub.testing.engines.ear import DEN, LOBBY, a_publication, contents
 from hubbub.types import inbox_channel
 from support.loop import PATIENCE, eventually, run
 from support.nats import serving_nats
+from support.nats_nodes import node
 from support.publisher import Publisher
 
 
@@ -202,18 +202,6 @@ def test_what_cannot_be_used_is_said_in_a_sentence(tmp_path: Path, settings: str
     run(main())
 
 
-def test_a_nats_that_is_not_there(tmp_path: Path) -> None:
-    """The server does not start, and says which option it is about."""
-
-    async def main() -> None:
-        with serving_nats(tmp_path) as nats:
-            nats.kill()
-            with pytest.raises(HubbubError, match="HUBBUB_ENGINE"):
-                await NatsEngine(nats.url).start(Ear(), "node.1")
-
-    run(main())
-
-
 def test_the_next_host_is_taken(tmp_path: Path) -> None:
     """At the start, and when the one that was used is gone."""
 
@@ -257,31 +245,6 @@ def test_names_of_any_characters(tmp_path: Path) -> None:
                     assert ear.texts(name) == contents((await engine.after(name, 0, 10)).publications) == [name]
                     assert (await engine.members(name, 10))[0] == [Member(room, 1, 1)]
                 await engine.publish(inbox_channel("a"), a_publication("x", id="\r\nNats-Expected-Stream: none\r\n"))
-
-    run(main())
-
-
-def test_a_right_password_and_another_prefix(tmp_path: Path) -> None:
-    """Two deployments share a server, and nothing else; the password may have any characters."""
-
-    async def main() -> None:
-        with serving_nats(tmp_path, 'authorization { user: hub, password: "ri/@:ght" }\n') as nats:
-            url = f"nats://hub:ri%2F%40%3Aght@127.0.0.1:{nats.port}"
-            engines = [NatsEngine(url, prefix=prefix) for prefix in ("zero", "three")]
-            ears = [Ear(), Ear()]
-            for engine, ear in zip(engines, ears, strict=True):
-                await engine.start(ear, "node.1")
-                await engine.listen([LOBBY])
-            for engine, text in zip(engines, ("zero", "three"), strict=True):
-                await engine.publish(LOBBY, a_publication(text))
-
-                assert "ght" not in repr(engine._address)
-            await ears[0].hear("zero")
-            await ears[1].hear("three")
-
-            assert [ear.texts() for ear in ears] == [["zero"], ["three"]]
-            for engine in engines:
-                await engine.stop()
 
     run(main())
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from hubbub.engines.nats.live import Ears, Live
+from hubbub.engines.nats.live import Live
 from hubbub.engines.nats.notes import Note
 from hubbub.engines.nats.reading import Ends, Found
 from hubbub.engines.nats.streams import Stream
+from hubbub.engines.shared.live import Ears
 from hubbub.types import Publication
 
 

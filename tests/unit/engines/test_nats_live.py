@@ -5,10 +5,11 @@ from __future__ import annotations
 from msgspec import Raw
 
 from hubbub.engines.base import Accepted
-from hubbub.engines.nats.live import Ears, Live, Submission
+from hubbub.engines.nats.live import Live
 from hubbub.engines.nats.notes import Note
 from hubbub.engines.nats.reading import Ends, Found
 from hubbub.engines.nats.streams import Stream
+from hubbub.engines.shared.live import Ears, Submission
 from hubbub.errors import Unavailable
 from hubbub.types import Publication
 
@@ -36,9 +37,8 @@ class Line:
         self.live = Live("room:lobby", self.stream, RUN, ears)
         self.live.open(Ends(EPOCH, 0, 0), 0.0)
 
-    def sends(self, number: int) -> Submission:
-        submission = Submission("room:lobby", Publication("chat", "alice"), False, self._answer)
-        submission.number = number
+    def sends(self, number: int) -> Submission[int]:
+        submission = Submission(Publication("chat", "alice"), number, self._answer)
         self.live.submissions[number] = submission
         return submission
 
@@ -84,7 +84,7 @@ def test_an_answer_that_cannot_wait_for_its_place_stands_for_nothing() -> None:
     """Neither bus nor log can be had: the message is heard when they are back."""
     line = Line()
     line.live.answered(line.sends(1), Accepted(EPOCH, 1), 0.0)
-    line.live.give_up(0.0)
+    line.live.give_up(0.0, "away")
     line.reads(note(1, 1))
 
     assert line.heard == ["again 1", "1"]

@@ -55,7 +55,7 @@ def test_tls() -> None:
         ("http://:hidden@h", "cannot be read"),
         ("redis+sentinels://:hidden@h/m", "cannot be read"),
         ("redis://:hidden@", "no host"),
-        ("redis://:hidden@a,b/0", "no host"),
+        ("redis://:hidden@a,b/0", "several hosts"),
         ("redis://:hidden@h:x", "no host"),
         ("redis://:hidden@h:70000", "a port that there is not"),
         ("redis://:hidden@h/x", "no database"),

@@ -8,7 +8,8 @@ from msgspec import Raw
 
 from hubbub.engines.base import Accepted
 from hubbub.engines.redis.bus import Note
-from hubbub.engines.redis.live import Ears, Entries, Live, Submission
+from hubbub.engines.redis.live import Entries, Live
+from hubbub.engines.shared.live import Ears, Submission
 from hubbub.errors import Unavailable
 from hubbub.types import Publication
 
@@ -339,11 +340,11 @@ def test_who_waits_too_long_is_answered_with_what_is_known() -> None:
     waited: list[Exception | None] = []
     heard.live.answered(sent.submission, Accepted(EPOCH, 2), 1.0)
     heard.live.wait(EPOCH, 2, waited.append, 1.5)
-    heard.live.give_up(1.0)
+    heard.live.give_up(1.0, "away")
 
     assert sent.answers == [Accepted(EPOCH, 2, True)] and waited == []
 
-    heard.live.give_up(1.5)
+    heard.live.give_up(1.5, "away")
 
     assert [type(error) for error in waited] == [Unavailable]
 

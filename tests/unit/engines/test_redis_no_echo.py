@@ -6,7 +6,8 @@ from msgspec import Raw
 
 from hubbub.engines.base import Accepted
 from hubbub.engines.redis.bus import Note
-from hubbub.engines.redis.live import Ears, Entries, Live, Submission
+from hubbub.engines.redis.live import Entries, Live
+from hubbub.engines.shared.live import Ears, Submission
 from hubbub.errors import Unavailable
 from hubbub.types import Publication
 
@@ -36,7 +37,7 @@ class Line:
         self.live = Live("room:lobby", "bus", Ears(self._tell, lambda channel: None, lambda live: None))
         self.live.open(EPOCH, 0)
 
-    def sends(self, tag: str) -> Submission:
+    def sends(self, tag: str) -> Submission[str]:
         submission = Submission(Publication("chat", "alice"), tag, self._answer)
         self.live.submissions[tag] = submission
         return submission
@@ -94,7 +95,7 @@ def test_an_answer_that_cannot_wait_for_its_place_stands_for_nothing() -> None:
     """Neither bus nor log can be had: the message is heard when they are back."""
     line = Line()
     line.live.answered(line.sends("t1"), Accepted(EPOCH, 1), 0.0)
-    line.live.give_up(0.0)
+    line.live.give_up(0.0, "away")
     line.live.fill()
     line.live.filled(entries(1))
 

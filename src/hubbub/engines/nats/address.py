@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import ssl
 from typing import Final
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
 
 from msgspec import Struct
 
-from hubbub.engines.tls import PARAMETERS, client_context
+from hubbub.engines.shared.tls import PARAMETERS, client_context
+from hubbub.engines.shared.url import hosts, parameters
 from hubbub.errors import ConfigError
 
 __all__ = ["Address"]
@@ -22,7 +23,7 @@ _URL: Final = re.compile(
     r"(?P<scheme>nats|tls)://(?:(?P<user>[^/?#:]*)(?::(?P<password>[^/?#]*))?@)?"
     r"(?P<hosts>[^/?#@]*)/?(?:\?(?P<query>[^#]*))?"
 )
-_HOST: Final = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?")
+_WHICH: Final = "ssl_ca_certs, ssl_certfile and ssl_keyfile with tls"
 
 
 class Address(Struct, frozen=True, kw_only=True):
@@ -46,20 +47,11 @@ class Address(Struct, frozen=True, kw_only=True):
         if parts is None:
             raise ConfigError(f"the URL of the engine cannot be read: {_FORM}")
         secure = parts["scheme"] == "tls"
-        try:
-            given = parse_qs(parts["query"], strict_parsing=True) if parts["query"] else {}
-        except ValueError:
-            raise ConfigError(f"the URL of the engine cannot be read behind its `?`: {_FORM}") from None
-        if not given.keys() <= set(PARAMETERS if secure else ()):
-            raise ConfigError(
-                "the engine's URL has a parameter that it cannot have: there are ssl_ca_certs, ssl_certfile and "
-                "ssl_keyfile with tls"
-            )
-        more = {name: values[-1] for name, values in given.items()}
+        more = parameters(parts["query"], PARAMETERS if secure else (), _WHICH, _FORM)
         # What stands alone before the host is a token: so NATS' own programs read it.
         user, token = (parts["user"] or "", "") if parts["password"] is not None else ("", parts["user"] or "")
         return cls(
-            hosts=_hosts(parts["hosts"]),
+            hosts=tuple(hosts(parts["hosts"], 4222, _FORM)),
             user=unquote(user),
             password=unquote(parts["password"] or ""),
             token=unquote(token),
@@ -77,16 +69,3 @@ class Address(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<NATS at {self}>"
-
-
-def _hosts(hosts: str) -> tuple[tuple[str, int], ...]:
-    found: list[tuple[str, int]] = []
-    for text in hosts.split(","):
-        host = _HOST.fullmatch(text)
-        if host is None:
-            raise ConfigError(f"the engine's URL names no host that can be read: {_FORM}")
-        port = int(host["port"] or 4222)
-        if not 0 < port < 65536:
-            raise ConfigError(f"the engine's URL names a port that there is not: {_FORM}")
-        found.append((host["six"] or host["host"], port))
-    return tuple(found)

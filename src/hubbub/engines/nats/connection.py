@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.engines.nats.address import Address
+from hubbub.engines.shared.sockets import reset
 from hubbub.errors import ConfigError
 
 __all__ = ["Connection", "Info", "Refused", "connect"]
@@ -146,11 +147,17 @@ class Connection(asyncio.Protocol):
             raise OSError("the connection was lost")
         self._transport = transport
 
-    def abort(self, why: str, *, silent: bool = False) -> None:
-        """End it at once; `silent`: because nothing came for too long."""
-        self.silent = silent
+    def leave(self, why: str) -> None:
+        """End it; what has been written goes out as far as it can."""
         if self._transport is not None:
             self._transport.abort()
+        self._end(why)
+
+    def abort(self, why: str, *, silent: bool = False) -> None:
+        """End it at once, and all that is on its way; `silent`: because nothing came for too long."""
+        self.silent = silent
+        if self._transport is not None:
+            reset(self._transport)
         self._end(why)
 
     async def _wait(self, answer: asyncio.Future[Any]) -> Any:

@@ -23,14 +23,15 @@ from hubbub.engines.nats.address import Address
 from hubbub.engines.nats.connection import Refused
 from hubbub.engines.nats.cursors import Cursors
 from hubbub.engines.nats.gets import Gets
-from hubbub.engines.nats.link import Link, settle
+from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.listening import Listening
-from hubbub.engines.nats.live import Submission
-from hubbub.engines.nats.places import Places, canary
+from hubbub.engines.nats.places import Places
 from hubbub.engines.nats.publishing import Publishing
 from hubbub.engines.nats.reading import Found, Reader
 from hubbub.engines.nats.rooms import Rooms
 from hubbub.engines.nats.streams import Stream, Streams
+from hubbub.engines.shared.answers import settle
+from hubbub.engines.shared.canary import canary
 from hubbub.errors import ConfigError, HubbubError, Reject, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.types import Place, Position, Publication
@@ -133,7 +134,7 @@ class NatsEngine:
         await parts.rooms.close()
         await parts.publishing.close()
         await parts.link.close()
-        await parts.listening.close()
+        await parts.listening.stop()
 
     def _why_not(self, error: Exception) -> str:
         said = error.message if isinstance(error, Unavailable) else str(error)
@@ -181,7 +182,7 @@ class NatsEngine:
         done: Callable[[Accepted | Exception], object],
     ) -> None:
         """See `Engine.submit`."""
-        self._running().publishing.submit(Submission(channel, publication, volatile, done), origin)
+        self._running().publishing.submit(channel, publication, volatile, origin, done)
 
     async def accepted(self, channel: str, from_: str, id: str) -> Accepted | None:
         """See `Engine.accepted`."""

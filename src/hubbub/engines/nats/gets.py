@@ -12,9 +12,10 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.engines.nats.acks import Error
-from hubbub.engines.nats.link import Answer, Link, settle
+from hubbub.engines.nats.link import Answer, Link
 from hubbub.engines.nats.notes import pending_of, seq_of
 from hubbub.engines.nats.streams import Stream, Streams
+from hubbub.engines.shared.answers import settle
 from hubbub.errors import Unavailable
 
 __all__ = ["TOO_MANY", "Gets", "Part"]

@@ -18,9 +18,10 @@ from msgspec import Struct
 
 from hubbub.engines.nats.address import Address
 from hubbub.engines.nats.supervised import Supervised
+from hubbub.engines.shared.answers import settle
 from hubbub.errors import Unavailable
 
-__all__ = ["Answer", "Link", "settle"]
+__all__ = ["Answer", "Link"]
 
 log = logging.getLogger("hubbub.engines.nats")
 
@@ -258,15 +259,6 @@ class Link(Supervised):
         except Exception:
             # They promise to raise nothing; if one does, the others must still be answered.
             log.exception("an answer of NATS could not be handled")
-
-
-def settle(future: asyncio.Future[Any], outcome: Any) -> None:
-    """Give `outcome` to who waits for it, if anybody still does."""
-    if not future.done():
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
 
 
 def _sub(subject: str, sid: int) -> bytes:

@@ -1,7 +1,4 @@
-"""The channels that this node hears: those that somebody listens to, and for a second more, whoever comes back at once.
-
-Each is told from the bus, filled from the log where the bus has lost something, and compared with the log now and then.
-"""
+"""The channels in NATS that this node hears: each by a subscription of its own, not too many of them read at once."""
 
 from __future__ import annotations
 
@@ -12,75 +9,40 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
-import msgspec
-
-from hubbub.engines.base import Listener
-from hubbub.engines.nats.link import Link, settle
-from hubbub.engines.nats.live import Ears, Live
+from hubbub.engines.nats.link import Link
+from hubbub.engines.nats.live import Live
 from hubbub.engines.nats.notes import Note
-from hubbub.engines.nats.places import Places, is_canary
+from hubbub.engines.nats.places import Places
 from hubbub.engines.nats.reading import Reader
 from hubbub.engines.nats.streams import Stream
+from hubbub.engines.shared.canary import is_canary
+from hubbub.engines.shared.listening import HeardChannels
 from hubbub.errors import Unavailable
-from hubbub.types import Publication
 
 __all__ = ["Listening"]
 
 log = logging.getLogger("hubbub.engines.nats")
 
-# Seconds after which what the bus has not brought is looked for in the log.
-_LATE: Final = 0.1
-# Seconds after which nobody waits any longer for what cannot be had.
-_PATIENCE: Final = 2.0
-# Seconds for which a channel is still heard when nobody listens: whoever comes back at once finds it.
-_LINGER: Final = 1.0
-# Seconds in which each channel is compared with its log once.
-_ROUND: Final = 60.0
 # Publications of one reading that fills a gap; channels that are read or compared at once.
 _PAGE: Final = 200
 _AT_ONCE: Final = 200
 
 
-class Listening:
-    """What this node hears, and tells its listener."""
+class Listening(HeardChannels[Live]):
+    """See `HeardChannels`; each belongs to a stream, which may come to be another one."""
 
     def __init__(self, link: Link, reader: Reader, places: Places, run: str) -> None:
+        super().__init__("NATS")
         self._link = link
         self._reader = reader
         self._places = places
         self._run = run
-        self._loop = asyncio.get_running_loop()
 
-        # Who is told; None: nobody.
-        self.listener: Listener | None = None
-        # How often the log was read because something was late; what came and was no note; notes on this node's canary.
-        self.fills = 0
-        self.garbage = 0
-        self.canaries = 0
-
-        # By channel, those first that were compared with the log longest ago.
-        self._live: dict[str, Live] = {}
-        # Those that nobody listens to any more, with when they need not be heard either.
-        self._leaving: dict[str, float] = {}
-        # Those where somebody waits for what should have been told.
-        self._waiting: dict[Live, None] = {}
         # Those that have to be compared, each with the first place in its stream; see `Live.compared`.
         self._due: dict[Live, int] = {}
         # What is being read, bounded by `_AT_ONCE`, and those that wait for their turn.
         self._tasks: set[asyncio.Task[None]] = set()
         self._unread: dict[Live, None] = {}
-
-        self._ears = Ears(self._tell, self._lost, self._fill)
-        self._compared = self._loop.time()
-
-    def __len__(self) -> int:
-        """How many channels are heard."""
-        return len(self._live)
-
-    def get(self, channel: str) -> Live | None:
-        """The channel, where somebody listens to it."""
-        live = self._live.get(channel)
-        return live if live is not None and live.wanted else None
 
     async def listen(self, channels: Sequence[str]) -> None:
         """See `Engine.listen`."""
@@ -114,38 +76,6 @@ class Listening:
                 self._leaving[channel] = until
             raise
 
-    def unlisten(self, channels: Sequence[str]) -> None:
-        """See `Engine.unlisten`."""
-        until = self._loop.time() + _LINGER
-        for channel in channels:
-            live = self._live.get(channel)
-            if live is not None:
-                live.wanted = False
-                self._leaving[channel] = until
-
-    async def close(self) -> None:
-        """Hear nothing more; whoever waits is answered."""
-        self.listener = None
-        for live in list(self._live.values()):
-            self._forget(live)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def told(self, channel: str, epoch: str, seq: int) -> None:
-        """Wait until everything up to `seq` has been told, where somebody listens; raises `Unavailable`."""
-        live = self.get(channel)
-        if live is not None and live.epoch:
-            told: asyncio.Future[None] = self._loop.create_future()
-            live.wait(epoch, seq, partial(settle, told), self._loop.time())
-            if not told.done():
-                self.watch(live)
-                await told
-
-    def watch(self, live: Live) -> None:
-        """Somebody waits for what should have been told in `live`."""
-        self._waiting[live] = None
-
     def again(self, first: dict[str, int]) -> None:
         """Everything is heard again after an interruption; `first`: the first place of each kind of stream."""
         for live in self._live.values():
@@ -163,27 +93,19 @@ class Listening:
                 live.begin_anew(stream.epoch)
 
     def tick(self, now: float) -> None:
-        """Called several times a second: what is late is looked for, what is not needed goes."""
-        for live in list(self._waiting):
-            live.give_up(now - _PATIENCE)
-            late = live.late
-            if live.behind or (late is not None and now - late > _LATE):
-                self.fills += 1
-                live.fill()
-            elif late is None:
-                del self._waiting[live]
-        for channel, until in list(self._leaving.items()):
-            if until > now:
-                break
-            self._forget(self._live[channel])
-        # A part of all each time, so that each has its turn in one round.
-        part = int(len(self._live) * (now - self._compared) / _ROUND)
-        if part and self._link.serves:
-            self._compared = now
-            for live in [live for live, _ in zip(self._live.values(), range(part), strict=False)]:
-                self._live[live.name] = self._live.pop(live.name)
+        """See `HeardChannels.tick`."""
+        super().tick(now)
+        if self._link.serves:
+            for live in self._next(now):
                 self._due.setdefault(live, 0)
         self._work()
+
+    async def stop(self) -> None:
+        """`close`, and nothing is read any more when this returns."""
+        self.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # --------------------------------------------------------------------------------------------- hearing
 
@@ -196,27 +118,13 @@ class Listening:
                 live.stream.heard = max(live.stream.heard, note.seq)
             self.canaries += is_canary(live.name)
             live.heard(note)
-        except (ValueError, IndexError, msgspec.DecodeError):
-            if not self.garbage:
-                log.error("something came by the bus that no node of this version says, and is ignored")
-            self.garbage += 1
-        except Exception:
-            # A fault of ours, or of the node's: what it was about is read from the log.
-            log.exception("what came by the bus could not be told")
-            live.fill()
-
-    def _tell(self, channel: str, publication: Publication, origin: str | None) -> None:
-        if self.listener is not None and not is_canary(channel):
-            self.listener.publication(channel, publication, origin, None)
-
-    def _lost(self, channel: str) -> None:
-        if self.listener is not None and not is_canary(channel):
-            self.listener.lost(channel)
+        except Exception as error:
+            self._not_told(live, error)
 
     # --------------------------------------------------------------------------------------------- reading
 
     def _fill(self, live: Live) -> None:
-        """Read the log of `live` after what has been told; where that fails, it is tried again with the next tick."""
+        """See `HeardChannels._fill`."""
         self.watch(live)
         self._unread[live] = None
         self._work()
@@ -249,12 +157,6 @@ class Listening:
             log.exception("the log of a channel could not be read")
             self._failed(live)
 
-    def _failed(self, live: Live) -> None:
-        live.failed()
-        # Again: while it was read, nobody may have waited for anything.
-        if live.epoch:
-            self.watch(live)
-
     async def _compare(self, live: Live, first: int) -> None:
         try:
             live.compared(await self._reader.end(live.name), first)
@@ -265,11 +167,7 @@ class Listening:
             log.exception("a channel could not be compared with its log")
 
     def _forget(self, live: Live) -> None:
-        if self._live.get(live.name) is live:
-            del self._live[live.name]
-        self._waiting.pop(live, None)
-        self._leaving.pop(live.name, None)
+        super()._forget(live)
         self._due.pop(live, None)
         self._unread.pop(live, None)
-        live.close()
         self._link.unsubscribe(live.sid)

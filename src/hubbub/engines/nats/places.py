@@ -11,9 +11,10 @@ from typing import Final
 from msgspec import Struct
 
 from hubbub.core.log import HistoryLimits, Retention
+from hubbub.engines.shared.canary import is_canary
 from hubbub.types import ALL, inbox_channel, room_channel, room_of, user_of
 
-__all__ = ["Place", "Places", "canary", "is_canary", "token"]
+__all__ = ["Place", "Places", "token"]
 
 # Channels whose names of subjects are remembered.
 _PLACES: Final = 20_000
@@ -79,13 +80,3 @@ def token(name: str) -> str:
 
 def _escaped(found: re.Match[str]) -> str:
     return "".join(f"={byte:02X}" for byte in found[0].encode(errors="surrogatepass"))
-
-
-def canary(node: str) -> str:
-    """The channel on which a node tries the way round: its own, and of nobody else's concern."""
-    return f"server:canary:{node}"
-
-
-def is_canary(channel: str) -> bool:
-    """Whether the channel is one of those."""
-    return channel.startswith("server:canary:")

@@ -13,6 +13,7 @@ import hashlib
 import itertools
 import logging
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -21,12 +22,15 @@ from hubbub.engines.base import Accepted
 from hubbub.engines.nats.acks import IN_PROCESS, UNKNOWN_ID, ack_of
 from hubbub.engines.nats.link import Answer, Link
 from hubbub.engines.nats.listening import Listening
-from hubbub.engines.nats.live import Submission
+from hubbub.engines.nats.live import Live
 from hubbub.engines.nats.notes import body_of
 from hubbub.engines.nats.places import Places
 from hubbub.engines.nats.streams import Stream, Streams
+from hubbub.engines.shared.answers import unknown
+from hubbub.engines.shared.live import Submission
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.codes import ErrorCode
+from hubbub.types import Publication
 
 __all__ = ["Publishing"]
 
@@ -39,6 +43,17 @@ _MOST_BYTES: Final = 67_108_864
 _PATIENCE: Final = 2.0
 # What of the largest message that the server takes is left to heads.
 _HEADS: Final = 1_024
+
+
+class _Outgoing(Submission[int], eq=False):
+    """A publication on its way, with what it takes to send it."""
+
+    channel: str
+    volatile: bool
+    body: bytes
+    # When it was sent (the loop's clock); and the channel, where this node listens to it.
+    since: float = 0.0
+    live: Live | None = None
 
 
 class Publishing:
@@ -54,38 +69,44 @@ class Publishing:
 
         # By channel: how many are being stored, and who has to wait for that.
         self._storing: dict[str, int] = {}
-        self._queues: dict[str, deque[Submission]] = {}
+        self._queues: dict[str, deque[_Outgoing]] = {}
         self._queued = self._queued_bytes = 0
         # By stream that is not known yet: the channels that wait for it.
         self._opening: dict[str, list[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Volatile ones that are on their way back, in the order of sending.
-        self._moments: dict[int, Submission] = {}
+        self._moments: dict[int, _Outgoing] = {}
 
-    def submit(self, submission: Submission, origin: str | None) -> None:
+    def submit(
+        self,
+        channel: str,
+        publication: Publication,
+        volatile: bool,
+        origin: str | None,
+        done: Callable[[Accepted | Exception], object],
+    ) -> None:
         """See `Engine.submit`."""
         if not self._link.serves:
             raise Unavailable("NATS is away")
-        publication = submission.publication
         # JetStream gives it its number.
         publication.seq = publication.prev = None
-        submission.number = next(self._numbers)
-        submission.body = body_of(self._run, submission.number, origin, record.encode(publication))
+        number = next(self._numbers)
+        body = body_of(self._run, number, origin, record.encode(publication))
         most = self._link.max_payload - _HEADS
-        if len(submission.body) > most:
+        if len(body) > most:
             raise Reject(
                 ErrorCode.TOO_LARGE,
                 f"NATS takes no message of more than {most} bytes: raise max_payload in its settings",
             )
-        channel = submission.channel
+        submission = _Outgoing(publication, number, done, channel, volatile, body)
         queue = self._queues.get(channel)
         if queue is None and not self._must_wait(submission):
             self._send(submission)
             return
-        if self._queued >= _MOST or self._queued_bytes + len(submission.body) > _MOST_BYTES:
+        if self._queued >= _MOST or self._queued_bytes + len(body) > _MOST_BYTES:
             raise Unavailable("too much waits to be published")
         self._queued += 1
-        self._queued_bytes += len(submission.body)
+        self._queued_bytes += len(body)
         if queue is None:
             queue = self._queues[channel] = deque()
         queue.append(submission)
@@ -136,7 +157,7 @@ class Publishing:
 
     # --------------------------------------------------------------------------------------------- sending
 
-    def _must_wait(self, submission: Submission) -> bool:
+    def _must_wait(self, submission: _Outgoing) -> bool:
         channel, place = submission.channel, self._places.of(submission.channel)
         if not submission.volatile:
             stream = self._streams.of(place.kind, place.retention)
@@ -175,7 +196,7 @@ class Publishing:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _take(self, channel: str) -> deque[Submission]:
+    def _take(self, channel: str) -> deque[_Outgoing]:
         queue = self._queues.pop(channel, deque())
         self._queued -= len(queue)
         self._queued_bytes -= sum(len(submission.body) for submission in queue)
@@ -198,7 +219,7 @@ class Publishing:
         if queue is not None and self._queues.get(channel) is queue:
             del self._queues[channel]
 
-    def _send(self, submission: Submission) -> None:
+    def _send(self, submission: _Outgoing) -> None:
         channel, place = submission.channel, self._places.of(submission.channel)
         live = self._listening.get(channel)
         submission.since = self._link.loop.time()
@@ -218,11 +239,11 @@ class Publishing:
         submission.body = b""
         if live is not None:
             submission.live = live
-            live.submissions[submission.number] = submission
+            live.submissions[submission.tag] = submission
 
-    def _wait_for(self, submission: Submission) -> None:
+    def _wait_for(self, submission: _Outgoing) -> None:
         """Nobody acknowledges what is volatile: it is answered when the bus has brought it back."""
-        number, done = submission.number, submission.done
+        number, done = submission.tag, submission.done
         assert done is not None
 
         def heard(outcome: Accepted | Exception) -> None:
@@ -232,7 +253,7 @@ class Publishing:
         self._moments[number] = submission
         submission.done = heard
 
-    def _answered(self, submission: Submission, answer: Answer | Exception) -> None:
+    def _answered(self, submission: _Outgoing, answer: Answer | Exception) -> None:
         """JetStream has taken a publication, or not."""
         channel, place = submission.channel, self._places.of(submission.channel)
         stream = self._streams.of(place.kind, place.retention)
@@ -258,7 +279,7 @@ class Publishing:
 
     def _outcome(self, stream: Stream, answer: Answer | Exception) -> Accepted | Exception:
         if not isinstance(answer, Answer):
-            return _unknown()
+            return unknown()
         if answer.status:
             # Nobody was there to take it. It is looked for with the next one.
             stream.doubted = True
@@ -269,29 +290,23 @@ class Publishing:
                 # A number that has been: it is another log, and this node does not know which.
                 stream.doubted = True
             if stream.doubted:
-                return _unknown()
+                return unknown()
             stream.heard = max(stream.heard, ack.seq)
             stream.saw(ack.seq, b"")
             return Accepted(stream.epoch, ack.seq, ack.duplicate)
         if ack.error.err_code == IN_PROCESS:
             # By another node, which may fail yet.
-            return _unknown()
+            return unknown()
         if ack.error.code >= 500 or ack.error.code == 429:
             return Unavailable(f"JetStream cannot take it: {ack.error.description}")
         return HubbubError(f"JetStream does not take it: {ack.error.description}")
 
 
-def _finish(submission: Submission, outcome: Accepted | Exception) -> None:
+def _finish(submission: _Outgoing, outcome: Accepted | Exception) -> None:
     if submission.live is not None:
         submission.live.finish(submission, outcome)
     else:
         submission.finish(outcome)
-
-
-def _unknown() -> Reject:
-    """Nobody can say whether it was done: the answer was lost. The same `id` again finds out."""
-    said = "the engine did not answer: whether it has the message is unknown"
-    return Reject(ErrorCode.INTERNAL, said, retry_after=1.0)
 
 
 def _name(channel: str, from_: str, id: str) -> bytes:

@@ -5,22 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import random
-from typing import Final
 
 from hubbub.engines.nats.address import Address
 from hubbub.engines.nats.connection import Connection, Refused, connect
+from hubbub.engines.shared.backoff import Backoff
 from hubbub.errors import ConfigError, HubbubError
 
 __all__ = ["Supervised"]
 
 log = logging.getLogger("hubbub.engines.nats")
-
-# Seconds to wait before another try: at first and at most, each time half as long again, and spread.
-_FIRST: Final = 0.05
-_MOST: Final = 2.0
-# Seconds that a connection must have stood for the next one to be tried at once.
-_AT_ONCE: Final = 1.0
 
 
 class Supervised:
@@ -54,6 +47,8 @@ class Supervised:
     async def close(self) -> None:
         """End it for good; harmless twice."""
         task, self._task = self._task, None
+        if self.connection is not None:
+            self.connection.leave("the engine was stopped")
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -86,7 +81,7 @@ class Supervised:
     async def _keep(self, first: Connection) -> None:
         connection: Connection | None = first
         loop = asyncio.get_running_loop()
-        wait = _FIRST
+        backoff = Backoff()
         while True:
             began = loop.time()
             try:
@@ -99,7 +94,7 @@ class Supervised:
                 log.warning("the connection to NATS has ended: %s", connection.ended)
                 if connection.silent:
                     self._tell(connection.ended or "", at_once=True)
-                wait = _FIRST
+                backoff.reset()
             except (OSError, Refused, ConfigError) as error:
                 self._tell(str(error))
             except HubbubError as error:
@@ -111,11 +106,7 @@ class Supervised:
             finally:
                 self._drop("the connection was lost")
             served, connection = connection is not None, None
-            if served and loop.time() - began > _AT_ONCE:
-                # It worked until now: most likely it, or another of the servers, does again.
-                continue
-            await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311  # spread, not secret
-            wait = min(_MOST, wait * 1.5)
+            await backoff.pause(loop.time() - began if served else 0.0)
 
     def _drop(self, why: str) -> None:
         connection, self.connection = self.connection, None

@@ -17,12 +17,13 @@ import msgspec
 
 from hubbub.engines.nats.acks import ack_of
 from hubbub.engines.nats.gets import TOO_MANY, Gets
-from hubbub.engines.nats.link import Answer, Link, settle
+from hubbub.engines.nats.link import Answer, Link
 from hubbub.engines.nats.nodes import Nodes
 from hubbub.engines.nats.notes import seq_of
 from hubbub.engines.nats.places import token
 from hubbub.engines.nats.room import Entry, Room, decode_entry, encode_entry
 from hubbub.engines.nats.streams import Stream
+from hubbub.engines.shared.answers import settle
 from hubbub.errors import Unavailable
 
 __all__ = ["Watched", "Watching"]

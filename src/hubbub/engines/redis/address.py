@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import ssl
 from typing import Final
-from urllib.parse import parse_qs, unquote
+from urllib.parse import unquote
 
 from msgspec import Struct
 
-from hubbub.engines.tls import PARAMETERS, client_context
+from hubbub.engines.shared.tls import PARAMETERS, client_context
+from hubbub.engines.shared.url import hosts, parameters
 from hubbub.errors import ConfigError
 
 __all__ = ["Address", "Endpoint"]
@@ -24,10 +25,12 @@ _URL: Final = re.compile(
     r"(?:(?P<user>[^/?#:]*)(?::(?P<password>[^/?#]*))?@)?"
     r"(?P<hosts>[^/?#@]*)(?:/(?P<path>[^?#]*))?(?:\?(?P<query>[^#]*))?"
 )
-_HOST: Final = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<host>[^:\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?")
 
 # Parameters of the URL, by the names that redis-py gives them, like those of TLS.
 _SENTINEL: Final = ("sentinel_user", "sentinel_password")
+_WHICH: Final = (
+    "ssl_ca_certs, ssl_certfile and ssl_keyfile with rediss, sentinel_user and sentinel_password with +sentinel"
+)
 
 
 class Endpoint(Struct, frozen=True):
@@ -78,9 +81,13 @@ class Address(Struct, frozen=True, kw_only=True):
             raise ConfigError(f"the engine's URL names no database: {_FORM}")
         if cluster and int(database):
             raise ConfigError(f"the engine's URL names a database, and a cluster has none: {_FORM}")
-        more = _parameters(parts["query"], (*(PARAMETERS if secure else ()), *(_SENTINEL if sentinels else ())))
+        allowed = (*(PARAMETERS if secure else ()), *(_SENTINEL if sentinels else ()))
+        more = parameters(parts["query"], allowed, _WHICH, _FORM)
+        places = hosts(parts["hosts"], 26379 if sentinels else 6379, _FORM)
+        if len(places) > 1 and not (sentinels or cluster):
+            raise ConfigError(f"the engine's URL names several hosts, which only sentinels and a cluster have: {_FORM}")
         return cls(
-            endpoints=_endpoints(parts["hosts"], 26379 if sentinels else 6379, many=sentinels or cluster),
+            endpoints=tuple(Endpoint(host, port) for host, port in places),
             cluster=cluster,
             primary=primary,
             database=int(database),
@@ -107,29 +114,3 @@ class Address(Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<Redis at {self}>"
-
-
-def _endpoints(hosts: str, default: int, *, many: bool) -> tuple[Endpoint, ...]:
-    found: list[Endpoint] = []
-    for text in hosts.split(","):
-        host = _HOST.fullmatch(text)
-        if host is None or (found and not many):
-            raise ConfigError(f"the engine's URL names no host that can be read: {_FORM}")
-        port = int(host["port"] or default)
-        if not 0 < port < 65536:
-            raise ConfigError(f"the engine's URL names a port that there is not: {_FORM}")
-        found.append(Endpoint(host["six"] or host["host"], port))
-    return tuple(found)
-
-
-def _parameters(query: str | None, allowed: tuple[str, ...]) -> dict[str, str]:
-    try:
-        given = parse_qs(query, strict_parsing=True) if query else {}
-    except ValueError:
-        raise ConfigError(f"the URL of the engine cannot be read behind its `?`: {_FORM}") from None
-    if not given.keys() <= set(allowed):
-        raise ConfigError(
-            "the engine's URL has a parameter that it cannot have: there are ssl_ca_certs, ssl_certfile and "
-            "ssl_keyfile with rediss, sentinel_user and sentinel_password with +sentinel"
-        )
-    return {name: values[-1] for name, values in given.items()}

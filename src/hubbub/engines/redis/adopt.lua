@@ -1,24 +1,13 @@
 -- A node has come to a server: is what the nodes have told people still there?
---   KEYS[1]  the store, as in common.lua;  KEYS[2]  the nodes, as in room.lua
+--   KEYS[1]  the store, as in common.lua
 --   ARGV[1]  the run of the server;  ARGV[2]  the node
 --   ARGV[3]  the run on which the node was last, or nothing;  ARGV[4]  how many publications it had seen there
---   ARGV[5]  milliseconds of a lease;  ARGV[6]  the word for telling, and ARGV[7]  the bus of all nodes
+--   ARGV[5]  the word for telling, and ARGV[6]  the bus of all nodes
 -- The first to come to another run notes what there is, each who comes later compares. Where the store has seen fewer
 -- publications than somebody has told of, it gets another generation, and with it each channel another epoch.
 -- Returns how many publications the store has seen.
 local count = tonumber(store[3] or '0')
 local milliseconds = math.floor(microseconds() / 1000)
-
--- While Redis was away, nobody could renew a lease. Else some node has done so within a quarter of one.
-if ARGV[3] ~= '' then
-  local until_when = milliseconds + tonumber(ARGV[5])
-  local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
-  if store[1] ~= ARGV[1] or (last[2] and tonumber(last[2]) < until_when - tonumber(ARGV[5]) / 3) then
-    for _, node in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
-      redis.call('ZADD', KEYS[2], digits(until_when), node)
-    end
-  end
-end
 
 local lost = not store[2]
 if store[1] ~= ARGV[1] then
@@ -45,6 +34,6 @@ if lost then
   if ARGV[3] ~= '' and ARGV[3] ~= ARGV[1] then
     redis.call('HSET', KEYS[1], 'after ' .. ARGV[3], '9007199254740992')
   end
-  redis.call(ARGV[6], ARGV[7], 'lost')
+  redis.call(ARGV[5], ARGV[6], 'lost')
 end
 return count

@@ -16,11 +16,11 @@ from msgspec import Struct
 
 from hubbub.core import record
 from hubbub.engines.redis.address import Address
-from hubbub.engines.redis.commands import settle
 from hubbub.engines.redis.connection import Connection, Refused, pack
 from hubbub.engines.redis.node import Node
 from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.supervised import Supervised
+from hubbub.engines.shared.answers import settle
 from hubbub.errors import Unavailable
 from hubbub.types import Publication
 

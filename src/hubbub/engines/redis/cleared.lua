@@ -1,10 +1,10 @@
 -- Rooms of a dead node have been looked at, and nobody is in them by it any more.
---   KEYS[2]  the nodes, a sorted set: until when each is taken for alive (ms)
+--   KEYS[2]  the nodes, as in nodes.lua
 --   KEYS[3]  the rooms that the dead node has somebody in, a set
 --   ARGV[3]  the dead node;  ARGV[4] and on  the rooms
 -- Returns 1 where there is no more to be done: that were the last of them, or the node is alive again, and has come back
 -- into them meanwhile.
-if tonumber(redis.call('ZSCORE', KEYS[2], ARGV[3]) or '0') > math.floor(microseconds() / 1000) then
+if tonumber(redis.call('ZSCORE', KEYS[2], ARGV[3]) or '0') > milliseconds then
   return 1
 end
 for at = 4, #ARGV do

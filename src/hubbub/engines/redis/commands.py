@@ -20,10 +20,10 @@ from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.primary import run_of
 from hubbub.engines.redis.scripts import ADOPT, ALL, Script
 from hubbub.engines.redis.supervised import Supervised
-from hubbub.errors import HubbubError, Reject, Unavailable
-from hubbub.protocol.codes import ErrorCode
+from hubbub.engines.shared.answers import settle
+from hubbub.errors import HubbubError, Unavailable
 
-__all__ = ["Command", "Commands", "settle", "unknown"]
+__all__ = ["Command", "Commands"]
 
 log = logging.getLogger("hubbub.engines.redis")
 
@@ -45,12 +45,6 @@ _PASSING: Final = {
 }
 # And where it has done nothing, because the server is another one, lost what it had, or is the primary no more.
 _ELSEWHERE: Final = ("NOSCRIPT", "STALE", "READONLY", "MOVED")
-
-
-def unknown() -> Reject:
-    """Nobody can say whether it was done: the answer was lost. The same `id` again finds out."""
-    said = "the engine did not answer: whether it has the message is unknown"
-    return Reject(ErrorCode.INTERNAL, said, retry_after=1.0)
 
 
 class Command:
@@ -158,10 +152,8 @@ class Commands(Supervised):
         for script in ALL:
             await connection.ask("SCRIPT", "LOAD", script.text)
         run, places = run_of(said), self._places
-        last = (self.run, self.count, self._node.lease, places.publish, places.control)
-        self.count = await connection.ask(
-            "EVALSHA", ADOPT.sha, 2, places.store, places.nodes, run, self._node.name, *last
-        )
+        last = (self.run, self.count, places.publish, places.control)
+        self.count = await connection.ask("EVALSHA", ADOPT.sha, 1, places.store, run, self._node.name, *last)
 
     def begin(self, connection: Connection) -> None:
         """See `Supervised.begin`."""
@@ -260,15 +252,6 @@ class Commands(Supervised):
         except Exception:
             # They promise to raise nothing; if one does, the others must still be answered.
             log.exception("an answer of Redis could not be handled")
-
-
-def settle(future: asyncio.Future[Any], outcome: Any) -> None:
-    """Give `outcome` to who waits for it, if anybody still does."""
-    if not future.done():
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
 
 
 def _failure(error: Exception) -> Exception:

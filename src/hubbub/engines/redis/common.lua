@@ -1,5 +1,6 @@
 -- Stands before every other script. All of them get
---   KEYS[1]  the store: which server it was last used on, its generation, how many publications it has seen
+--   KEYS[1]  the store: which server it was last used on and since when, its generation, how many publications it has
+--            seen, and for how long a node is taken for alive (ms)
 --   ARGV[1]  the run of the server that the node believes to talk to
 --   ARGV[2]  a name of the node that no other has or had
 -- Scripts about a channel get its keys (see `channel.lua`) behind it.
@@ -20,7 +21,7 @@ local function unique()
   return string.sub(redis.sha1hex(ARGV[2] .. digits(microseconds())), 1, 16)
 end
 
-local store = redis.call('HMGET', KEYS[1], 'run', 'generation', 'count')
+local store = redis.call('HMGET', KEYS[1], 'run', 'generation', 'count', 'lease', 'since')
 
 -- The server has been started anew, is another one, or was emptied: first it is found out what was lost (adopt.lua).
 if ADOPTED and store[1] ~= ARGV[1] then

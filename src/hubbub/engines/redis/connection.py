@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from hubbub.engines.redis.address import Endpoint
+from hubbub.engines.shared.sockets import reset
 from hubbub.errors import ConfigError
 
 try:
@@ -94,11 +95,17 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and self.ended is None:
             self._transport.write(packed)
 
-    def abort(self, why: str, *, silent: bool = False) -> None:
-        """End it at once; `silent`: because nothing came for too long."""
-        self.silent = silent
+    def leave(self, why: str) -> None:
+        """End it; what has been written goes out as far as it can."""
         if self._transport is not None:
             self._transport.abort()
+        self._end(why)
+
+    def abort(self, why: str, *, silent: bool = False) -> None:
+        """End it at once, and all that is on its way; `silent`: because nothing came for too long."""
+        self.silent = silent
+        if self._transport is not None:
+            reset(self._transport)
         self._end(why)
 
     async def ask(self, *command: str | bytes | int) -> Any:

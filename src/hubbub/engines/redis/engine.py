@@ -22,12 +22,12 @@ from hubbub.core import record
 from hubbub.core.log import HistoryLimits, Page, Retention
 from hubbub.engines.base import Accepted, Capabilities, Listener
 from hubbub.engines.redis.address import Address
-from hubbub.engines.redis.commands import settle
 from hubbub.engines.redis.connection import Refused
 from hubbub.engines.redis.node import Load, Node
 from hubbub.engines.redis.partition import Partition
 from hubbub.engines.redis.places import all_places
 from hubbub.engines.redis.scripts import ACCEPTED, ACKNOWLEDGE
+from hubbub.engines.shared.answers import settle
 from hubbub.errors import ConfigError, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.types import Place, Position, Publication, inbox_channel

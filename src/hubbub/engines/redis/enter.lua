@@ -1,21 +1,20 @@
 -- Put a session into a room.
---   KEYS[6]  the rooms that the node has somebody in, a set
---   ARGV[3]  the user;  ARGV[4]  the session;  ARGV[5]  since when (ms);  ARGV[6]  places;  ARGV[7]  the channel
---   ARGV[8]  the call's name: the same where this is asked for again, because no answer came
+--   KEYS[7]  the rooms that the node has somebody in, a set
+--   ARGV[4]  the user;  ARGV[5]  the session;  ARGV[6]  since when (ms);  ARGV[7]  places;  ARGV[8]  the channel
 -- Returns who is gone, and 1 where the user was not in it, 0 where it was, -1 where the room is full.
 local gone = clear()
-local user, session = ARGV[3], ARGV[4]
+local call, user, session = ARGV[3], ARGV[4], ARGV[5]
 local since, sessions = place_of(user)
-if not since and redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[6]) then
+if not since and redis.call('ZCARD', KEYS[3]) >= tonumber(ARGV[7]) then
   return { gone, -1 }
 end
 local key = user .. '\0' .. session
 local before = redis.call('HGET', KEYS[4], key)
-local by, _, call
+local by, _, came_by
 if before then
-  by, _, call = session_of(before)
+  by, _, came_by = session_of(before)
 end
-if by == ARGV[2] and call == ARGV[8] then
+if by == ARGV[2] and came_by == call then
   return { gone, 1 }
 end
 if not since then
@@ -24,9 +23,9 @@ end
 if by then
   uncount(by)
 else
-  note(user, since or ARGV[5], (sessions or 0) + 1)
+  note(user, since or ARGV[6], (sessions or 0) + 1)
 end
-redis.call('HSET', KEYS[4], key, ARGV[2] .. ' ' .. ARGV[5] .. ' ' .. (since and '' or ARGV[8]))
+redis.call('HSET', KEYS[4], key, ARGV[2] .. ' ' .. ARGV[6] .. ' ' .. (since and '' or call))
 redis.call('HINCRBY', KEYS[5], ARGV[2], 1)
-redis.call('SADD', KEYS[6], ARGV[7])
+redis.call('SADD', KEYS[7], ARGV[8])
 return { gone, since and 0 or 1 }

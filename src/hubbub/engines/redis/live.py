@@ -1,26 +1,22 @@
-"""A channel that this node listens to: each publication told once, in order, and what was missed read from the log.
+"""A channel in Redis that this node listens to: each publication told once, in order, and what was missed read.
 
-The bus may lose anything, and says of each publication where it stands. So here is what has been told, and whatever
-does not follow it is kept aside until the log has been read. Pure but for the callbacks: nothing here waits.
+The bus says of each publication where it stands, and an answer may come before it or behind it: they are of two
+connections. Pure but for the callbacks: nothing here waits.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from hubbub.engines.base import Accepted
 from hubbub.engines.redis.bus import Note
-from hubbub.errors import Unavailable
+from hubbub.engines.shared.live import Ears, LiveChannel, Submission, Wait
 from hubbub.types import Publication
 
-__all__ = ["Ears", "Entries", "Live", "Submission"]
-
-# Notes that are kept aside while the log is read. Beyond, the oldest go: what they tell is in the log.
-_MOST: Final = 1_000
+__all__ = ["Entries", "Live"]
 
 
 class Entries(Struct, frozen=True, gc=False):
@@ -39,84 +35,14 @@ class Entries(Struct, frozen=True, gc=False):
     origins: list[str | None]
 
 
-class Submission:
-    """A publication on its way; `done` is called once."""
+class Live(LiveChannel[Note, str]):
+    """See `LiveChannel`; what follows has the next number in the same epoch."""
 
-    __slots__ = ("done", "publication", "tag")
-
-    def __init__(self, publication: Publication, tag: str, done: Callable[[Accepted | Exception], object]) -> None:
-        self.publication = publication
-        self.tag = tag
-        # None once it has been called.
-        self.done: Callable[[Accepted | Exception], object] | None = done
-
-    def finish(self, outcome: Accepted | Exception) -> None:
-        """Answer it, if that has not been done."""
-        done, self.done = self.done, None
-        if done is not None:
-            if type(outcome) is Accepted and not outcome.duplicate:
-                self.publication.seq = outcome.seq
-            done(outcome)
-
-
-class _Wait(Struct, frozen=True, gc=False):
-    """Somebody who waits until everything up to a place has been told."""
-
-    epoch: str
-    seq: int
-    # Gets None, or what is wrong.
-    told: Callable[[Exception | None], None]
-    since: float
-
-
-class Ears(Struct, frozen=True):
-    """Whom a channel tells, and what it asks for; none of them raises anything."""
-
-    tell: Callable[[str, Publication, str | None], None]
-    lost: Callable[[str], None]
-    # Read the log of the channel after what has been told, and call `filled` or `failed`.
-    read: Callable[[Live], None]
-
-
-class Live:
-    """One channel that is listened to; `wanted` says whether somebody still does."""
-
-    __slots__ = (
-        "_ears",
-        "_held",
-        "_joined",
-        "_kept",
-        "_reading",
-        "_waits",
-        "bus",
-        "epoch",
-        "name",
-        "submissions",
-        "told",
-        "wanted",
-    )
+    __slots__ = ("_joined", "bus")
 
     def __init__(self, name: str, bus: str, ears: Ears) -> None:
-        self.name = name
+        super().__init__(name, ears)
         self.bus = bus
-        self.wanted = True
-        self._ears = ears
-
-        # Up to where everything has been told; no epoch before `open`.
-        self.epoch = ""
-        self.told = 0
-
-        # Publications of this node that are on their way, by their tags.
-        self.submissions: dict[str, Submission] = {}
-        # Those of them that Redis has answered and nobody has been told of, with the time of that; in that order.
-        self._held: dict[str, tuple[Submission, Accepted, float]] = {}
-        # Who waits until something has been told, in the order of coming.
-        self._waits: list[_Wait] = []
-
-        # What came and does not follow; None while everything does.
-        self._kept: deque[Note] | None = deque(maxlen=_MOST)
-        self._reading = False
-
         # Where `told` stood when the bus was joined last: what was told since then is of the log as it is now.
         self._joined = 0
 
@@ -129,38 +55,6 @@ class Live:
     def rejoined(self) -> None:
         """The bus is heard again after an interruption, perhaps that of another server."""
         self._joined = self.told
-
-    def heard(self, note: Note) -> None:
-        """Something came by the bus."""
-        if self._kept is not None:
-            self._kept.append(note)
-        else:
-            self._take(note)
-
-    def fill(self) -> None:
-        """Read what follows in the log: something is missing, or may be."""
-        if self._kept is None:
-            self._kept = deque(maxlen=_MOST)
-        if not self._reading and self.epoch:
-            self._reading = True
-            self._ears.read(self)
-
-    @property
-    def late(self) -> float | None:
-        """Since when somebody waits for what should have been told by now (the loop's clock); None: nobody does."""
-        since = [self._waits[0].since] if self._waits else []
-        if self._held:
-            since.append(next(iter(self._held.values()))[2])
-        return min(since, default=None)
-
-    @property
-    def behind(self) -> bool:
-        """Whether something is missing that is not being read."""
-        return self._kept is not None and not self._reading and bool(self.epoch)
-
-    def failed(self) -> None:
-        """The log could not be read: somebody will have to try again."""
-        self._reading = False
 
     def filled(self, found: Entries) -> None:
         """The log has been read after `told`."""
@@ -194,44 +88,20 @@ class Live:
             self._go_on(found.count)
 
     def wait(self, epoch: str, seq: int, told: Callable[[Exception | None], None], now: float) -> None:
-        """Call `told` when everything up to `seq` has been told, perhaps at once; or with `Unavailable`."""
-        if epoch == self.epoch and seq <= self.told:
-            told(None)
-            return
-        self._waits.append(_Wait(epoch, seq, told, now))
-        if epoch != self.epoch:
+        """See `LiveChannel.wait`."""
+        if epoch == self.epoch:
+            super().wait(epoch, seq, told, now)
+        else:
+            # It was found in another log, of which nothing has been told.
+            self._waits.append(Wait(epoch, seq, told, now))
             self.fill()
 
-    def answered(self, submission: Submission, accepted: Accepted, now: float) -> None:
+    def answered(self, submission: Submission[str], accepted: Accepted, now: float) -> None:
         """Redis has taken a publication that was submitted here, and nobody may have been told of it yet."""
         if self._passed(accepted.epoch, accepted.seq) and accepted.seq is not None and not accepted.duplicate:
             self.finish(submission, accepted)
         else:
             self._held[submission.tag] = submission, accepted, now
-
-    def finish(self, submission: Submission, outcome: Accepted | Exception) -> None:
-        """Answer a submission."""
-        self.submissions.pop(submission.tag, None)
-        self._held.pop(submission.tag, None)
-        submission.finish(outcome)
-
-    def give_up(self, since: float) -> None:
-        """Whoever has waited since then has waited long enough: neither the bus nor the log can be had."""
-        for submission, accepted, held in list(self._held.values()):
-            if held <= since:
-                # Redis has it, whenever the listeners will be told, the sender's session among them.
-                self.finish(submission, structs.replace(accepted, duplicate=True))
-        for wait in [wait for wait in self._waits if wait.since <= since]:
-            self._waits.remove(wait)
-            wait.told(Unavailable("Redis is away"))
-
-    def close(self) -> None:
-        """Nobody listens any more, and nothing more comes: whoever waits has waited long enough."""
-        self.epoch = ""
-        self._kept = deque(maxlen=_MOST)
-        self._release()
-        for submission, accepted, _ in list(self._held.values()):
-            self.finish(submission, accepted)
 
     # ------------------------------------------------------------------------------------------------ notes
 
@@ -267,17 +137,13 @@ class Live:
         if self.wanted:
             self._ears.tell(self.name, publication, origin)
 
-    def _held_at(self, seq: int) -> list[tuple[Submission, Accepted]]:
+    def _held_at(self, seq: int) -> list[tuple[Submission[str], Accepted]]:
         """What was submitted here, and stands at `seq`."""
         return [
             (submission, accepted)
             for submission, accepted, _ in self._held.values()
             if accepted.seq == seq and accepted.epoch == self.epoch
         ]
-
-    def _lose(self) -> None:
-        if self.wanted:
-            self._ears.lost(self.name)
 
     def _go_on(self, count: int) -> None:
         """Nothing is missing any more: what was kept aside follows."""
@@ -300,15 +166,3 @@ class Live:
             for submission, accepted, _ in list(self._held.values()):
                 if self._passed(accepted.epoch, accepted.seq):
                     self.finish(submission, accepted)
-
-    def _passed(self, epoch: str, seq: int | None) -> bool:
-        """Whether nothing will be told that comes before this place."""
-        return seq is None or epoch != self.epoch or seq <= self.told
-
-    def _release(self) -> None:
-        waits, self._waits = self._waits, []
-        for wait in waits:
-            if self._passed(wait.epoch, wait.seq):
-                wait.told(None)
-            else:
-                self._waits.append(wait)

@@ -17,15 +17,18 @@ from hubbub.core.log import HistoryLimits
 from hubbub.engines.base import Accepted
 from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.bus import Bus, volatile_note
-from hubbub.engines.redis.commands import Command, Commands, settle, unknown
+from hubbub.engines.redis.commands import Command, Commands
 from hubbub.engines.redis.listening import Listening
-from hubbub.engines.redis.live import Entries, Live, Submission
+from hubbub.engines.redis.live import Entries, Live
 from hubbub.engines.redis.node import Node
-from hubbub.engines.redis.places import Places, canary
+from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.reading import Reader
 from hubbub.engines.redis.rooms import Rooms
 from hubbub.engines.redis.scripts import PUBLISH
-from hubbub.errors import Unavailable
+from hubbub.engines.shared.answers import settle, unknown
+from hubbub.engines.shared.canary import canary
+from hubbub.engines.shared.live import Submission
+from hubbub.errors import Reject, Unavailable
 from hubbub.types import Publication
 
 __all__ = ["Partition"]
@@ -69,7 +72,10 @@ class Partition:
         answer: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
         self.submit(canary(self._node), Publication("canary"), False, None, partial(settle, answer))
         # Answered when it was heard; or when it was not, and found in the log.
-        await answer
+        try:
+            await answer
+        except Reject as error:
+            raise Unavailable(error.message) from None
         if self.listening.canaries == heard:
             raise Unavailable("what is published in Redis is not heard here")
 
@@ -153,7 +159,7 @@ class Partition:
         if live is not None:
             live.submissions[tag] = submission
 
-    def _answered(self, submission: Submission, live: Live | None, reply: Any) -> None:
+    def _answered(self, submission: Submission[str], live: Live | None, reply: Any) -> None:
         """Redis has taken a publication, or not."""
         if submission.done is None:
             # The bus was faster.
@@ -177,5 +183,5 @@ class Partition:
     async def read(self, channel: str, what: str, seq: int | None, limit: int) -> Entries:
         """See `Reader.read`; what is in the answer has been told before."""
         found = await self.reader.read(channel, what, seq, limit)
-        await self.listening.told(channel, found)
+        await self.listening.told(channel, found.epoch, found.seq)
         return found

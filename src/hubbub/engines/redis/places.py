@@ -11,9 +11,10 @@ from msgspec import Struct
 from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.redis.address import Address
 from hubbub.engines.redis.slots import slot_of, tags
+from hubbub.engines.shared.canary import is_canary
 from hubbub.errors import ConfigError
 
-__all__ = ["Place", "Places", "all_places", "canary", "is_canary"]
+__all__ = ["Place", "Places", "all_places"]
 
 # Milliseconds for which a channel's head is kept beyond what is in it; it is touched once in each round.
 _REST: Final = 3_600_000
@@ -81,13 +82,3 @@ def all_places(
     if "{" in prefix or "}" in prefix:
         raise ConfigError("redis_prefix has a brace in it, and in a cluster those say where a key is: leave it out")
     return [Places(f"{prefix}{{{tag}}}:", 0, limits, retention, slot_of(tag)) for tag in tags()]
-
-
-def canary(node: str) -> str:
-    """The channel on which a node tries the way round: its own, and of nobody else's concern."""
-    return f"server:canary:{node}"
-
-
-def is_canary(channel: str) -> bool:
-    """Whether the channel is one of those."""
-    return channel.startswith("server:canary:")

@@ -11,10 +11,11 @@ from typing import Any, Final
 import msgspec
 
 from hubbub.core import record
-from hubbub.engines.redis.commands import Command, Commands, settle
+from hubbub.engines.redis.commands import Command, Commands
 from hubbub.engines.redis.live import Entries
 from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.scripts import READ
+from hubbub.engines.shared.answers import settle
 from hubbub.types import Publication
 
 __all__ = ["Reader"]

@@ -30,9 +30,10 @@ log = logging.getLogger("hubbub.engines.redis")
 _TOGETHER: Final = 200
 # Places in a room where nobody is turned away: who was in it before it was lost comes back.
 _ANY: Final = 1_000_000_000
-# Milliseconds for which it is known when somebody was seen last, and what became of a leaving.
+# Milliseconds for which it is known when somebody was seen last.
 _SEEN: Final = 3_600_000
-_KNOWN: Final = 300_000
+# Calls that were not answered, and may have found somebody gone.
+_UNHEARD: Final = 10_000
 
 
 class _Ghost(Struct, frozen=True):
@@ -63,6 +64,9 @@ class Rooms:
         # By channel, user and session; each is left with the next lease.
         self._ghosts: dict[tuple[str, str, str], _Ghost] = {}
 
+        # Calls that were not answered, by channel and name: asked again, they say whom they have found gone.
+        self._unheard: dict[tuple[str, str], None] = {}
+
         # The data and the server in which it is.
         self._data = ""
         self._run = ""
@@ -81,6 +85,8 @@ class Rooms:
 
     async def enter(self, channel: str, user: str, session: str, now: int, capacity: int) -> bool:
         """See `Engine.enter`."""
+        if (user, session) in self._entered.get(channel, ()):
+            return False
         key = (channel, user, session)
         ghost = self._ghosts.get(key)
         call = (ghost is not None and ghost.entering) or self._name()
@@ -89,14 +95,15 @@ class Rooms:
         # Or its removal would undo this.
         self._ghosts.pop(key, None)
         try:
-            news = (await self._heard(channel, asked))[0]
+            (news,) = await asked
         except BaseException:
             self._ghosts.setdefault(key, _Ghost(self._name(), call))
             raise
         if news < 0:
             raise RoomFull
         self._entered.setdefault(channel, {}).setdefault((user, session), now)
-        return bool(news)
+        # Of a going that was not answered nobody was told; so who is back has not been away.
+        return bool(news) and not (ghost is not None and not ghost.entering)
 
     async def leave(self, channel: str, user: str, session: str, seen: int) -> bool:
         """See `Engine.leave`."""
@@ -106,7 +113,7 @@ class Rooms:
             self._entered.pop(channel, None)
         key, call = (channel, user, session), self._name()
         try:
-            last, _ = await self._heard(channel, self._leave(key, seen, call))
+            last, _ = await self._leave(key, seen, call)
         except BaseException:
             self._ghosts[key] = _Ghost(call)
             raise
@@ -114,7 +121,7 @@ class Rooms:
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
         """See `Engine.members`."""
-        count, *found = await self._heard(channel, self._call(MEMBERS, channel, (), limit))
+        count, *found = await self._call(MEMBERS, channel, self._name(), (), limit)
         members = [
             Member(user.decode(), sessions, since)
             for user, since, sessions in zip(found[::3], found[1::3], found[2::3], strict=True)
@@ -123,7 +130,7 @@ class Rooms:
 
     async def places(self, channel: str, user: str) -> list[Place]:
         """See `Engine.places`."""
-        found = await self._heard(channel, self._call(PLACES, channel, (), user))
+        found = await self._call(PLACES, channel, self._name(), (), user)
         places = [
             Place(session.decode(), node.decode(), since)
             for session, node, since in zip(found[::3], found[1::3], found[2::3], strict=True)
@@ -148,7 +155,8 @@ class Rooms:
         for dead or the rooms were lost, leaving what should have been left, clearing away what others left behind.
         """
         await self._lease()
-        if (self._out or self._ghosts or self._dead) and (self._tidying is None or self._tidying.done()):
+        due = self._out or self._ghosts or self._unheard or self._dead
+        if due and (self._tidying is None or self._tidying.done()):
             self._tidying = asyncio.get_running_loop().create_task(self._tidy())
 
     async def close(self) -> None:
@@ -164,7 +172,7 @@ class Rooms:
         # A server that was started anew, or another one, may lack the last moments of what it was told.
         if not alive or data != self._data or run != self._run:
             self._out = {(channel, *place): None for channel, its in self._entered.items() for place in its}
-            self._back, self._came = self._name(), data == self._data
+            self._back, self._came = self._name(), not alive and data == self._data
         self._data, self._run = data, run
 
     async def _tidy(self) -> None:
@@ -172,6 +180,7 @@ class Rooms:
             # Whatever their capacity: this node was taken for dead, or the rooms are lost.
             await self._together(self._enter_again(key, self._back, self._came) for key in list(self._out))
             await self._together(self._lay(key, ghost) for key, ghost in list(self._ghosts.items()))
+            await self._together(self._ask_again(*asked) for asked in list(self._unheard))
             for node in self._dead:
                 await self._clear(node)
         except Unavailable:
@@ -185,7 +194,7 @@ class Rooms:
         since = self._entered.get(channel, {}).get((user, session))
         # It may have left meanwhile.
         if since is not None:
-            news = (await self._heard(channel, self._enter(key, since, _ANY, call)))[0]
+            (news,) = await self._enter(key, since, _ANY, call)
             if news and came:
                 self._node.came(channel, user)
         if call == self._back:
@@ -196,7 +205,7 @@ class Rooms:
         if self._ghosts.get(key) is not ghost:
             return
         channel, user, _ = key
-        last, untold = await self._heard(channel, self._leave(key, 0, ghost.leaving, ghost.entering))
+        last, untold = await self._leave(key, 0, ghost.leaving, ghost.entering)
         if self._ghosts.get(key) is ghost:
             del self._ghosts[key]
         # Nobody was told of a coming that was not answered; and of none, where a session that came later stays.
@@ -204,6 +213,9 @@ class Rooms:
             self._node.gone(channel, user)
         elif untold and not last:
             self._node.came(channel, user)
+
+    async def _ask_again(self, channel: str, call: str) -> None:
+        await self._call(MEMBERS, channel, call, (), 0)
 
     async def _clear(self, node: str) -> None:
         """Take whoever came by a dead node out of all rooms."""
@@ -226,29 +238,42 @@ class Rooms:
 
     # --------------------------------------------------------------------------------------------- scripts
 
-    def _enter(self, key: tuple[str, str, str], now: int, capacity: int, call: str) -> asyncio.Future[Any]:
+    def _enter(self, key: tuple[str, str, str], now: int, capacity: int, call: str) -> Coroutine[Any, Any, list[Any]]:
         channel, user, session = key
-        return self._call(ENTER, channel, (self._mine,), user, session, now, capacity, channel, call)
+        return self._call(ENTER, channel, call, (self._mine,), user, session, now, capacity, channel)
 
-    def _leave(self, key: tuple[str, str, str], seen: int, call: str, entered: str = "") -> asyncio.Future[Any]:
+    def _leave(
+        self, key: tuple[str, str, str], seen: int, call: str, entered: str = ""
+    ) -> Coroutine[Any, Any, list[Any]]:
         """`entered`: the call by which it was entered, where nobody was told of that."""
         channel, user, session = key
         room = f"{self._places.root}{channel}:"
         if channel != inbox_channel(user):
             seen = 0
         keys = (self._mine, room + "seen", f"{room}left:{self._node.name}.{call}")
-        return self._call(LEAVE, channel, keys, user, session, channel, seen, _SEEN, entered, _KNOWN)
+        return self._call(LEAVE, channel, call, keys, user, session, channel, seen, _SEEN, entered)
 
-    def _call(self, script: Script, channel: str, keys: tuple[str, ...], *args: str | int) -> asyncio.Future[Any]:
-        """Call a script about a room; its answer goes through `_heard`."""
+    def _call(
+        self, script: Script, channel: str, call: str, keys: tuple[str, ...], *args: str | int
+    ) -> Coroutine[Any, Any, list[Any]]:
+        """Call a script about a room; raises `Unavailable` at once where nothing is sent, or later.
+
+        Awaited, it tells whom the script has found gone, and returns the rest of the answer.
+        """
         room = f"{self._places.root}{channel}:"
-        its = (self._places.store, self._places.nodes, room + "users", room + "places", room + "nodes")
-        return self._commands.call(script, (*its, *keys), *args)
+        its = (room + "users", room + "places", room + "nodes", f"{room}gone:{self._node.name}.{call}")
+        asked = self._commands.call(script, (self._places.store, self._places.nodes, *its, *keys), call, *args)
+        return self._heard(channel, call, asked)
 
-    async def _heard(self, channel: str, asked: asyncio.Future[Any]) -> list[Any]:
-        """The answer; it is told of whom the script has found gone."""
+    async def _heard(self, channel: str, call: str, asked: asyncio.Future[Any]) -> list[Any]:
         found: list[Any]
-        gone, *found = await asked
+        try:
+            gone, *found = await asked
+        except BaseException:
+            if len(self._unheard) < _UNHEARD:
+                self._unheard[channel, call] = None
+            raise
+        self._unheard.pop((channel, call), None)
         for user in gone:
             self._node.gone(channel, user.decode())
         return found

@@ -42,16 +42,16 @@ def _read(*names: str, adopted: bool = True) -> Script:
 
 
 ADOPT: Final = _read("adopt", adopted=False)
-LEASE: Final = _read("lease")
-CLEARED: Final = _read("cleared")
+LEASE: Final = _read("nodes", "lease")
+CLEARED: Final = _read("nodes", "cleared")
 PUBLISH: Final = _read("channel", "publish")
 READ: Final = _read("channel", "read")
 ACCEPTED: Final = _read("channel", "accepted")
 ACKNOWLEDGE: Final = _read("channel", "acknowledge")
-ENTER: Final = _read("room", "enter")
-LEAVE: Final = _read("room", "leave")
-MEMBERS: Final = _read("room", "members")
-PLACES: Final = _read("room", "places")
+ENTER: Final = _read("nodes", "room", "enter")
+LEAVE: Final = _read("nodes", "room", "leave")
+MEMBERS: Final = _read("nodes", "room", "members")
+PLACES: Final = _read("nodes", "room", "places")
 
 ALL: Final = (ADOPT, LEASE, CLEARED, PUBLISH, READ, ACCEPTED, ACKNOWLEDGE, ENTER, LEAVE, MEMBERS, PLACES)
 """All of them, to be loaded before the first is called."""

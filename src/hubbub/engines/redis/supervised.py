@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import Final
 
 from hubbub.engines.redis.address import Address
@@ -12,17 +11,13 @@ from hubbub.engines.redis.connection import Connection, Refused
 from hubbub.engines.redis.node import Node
 from hubbub.engines.redis.places import Places
 from hubbub.engines.redis.primary import has_moved, reach, run_of
+from hubbub.engines.shared.backoff import Backoff
 from hubbub.errors import ConfigError
 
 __all__ = ["Supervised"]
 
 log = logging.getLogger("hubbub.engines.redis")
 
-# Seconds to wait before another try: at first and at most, each time half as long again, and spread.
-_FIRST: Final = 0.05
-_MOST: Final = 2.0
-# Seconds that a connection must have stood for the next one to be tried at once.
-_AT_ONCE: Final = 1.0
 # Seconds between two questions to sentinels. A primary that only they are cut off from says nothing of their choice.
 _ASKED: Final = 5.0
 
@@ -57,6 +52,8 @@ class Supervised:
     async def close(self) -> None:
         """End it for good; harmless twice."""
         task, self._task = self._task, None
+        if self.connection is not None:
+            self.connection.leave("the engine was stopped")
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -87,7 +84,7 @@ class Supervised:
     async def _keep(self, first: Connection) -> None:
         connection: Connection | None = first
         loop = asyncio.get_running_loop()
-        wait = _FIRST
+        backoff = Backoff()
         while True:
             began = loop.time()
             try:
@@ -98,7 +95,7 @@ class Supervised:
                 self._node.outages.ended(self, why)
                 if connection.silent:
                     self._node.outages.away(self, why)
-                wait = _FIRST
+                backoff.reset()
             except (OSError, Refused, ConfigError) as error:
                 self._failed += 1
                 # Not at the first: one connection that is cut is no reason to wake anybody.
@@ -110,11 +107,7 @@ class Supervised:
             finally:
                 self._drop("the connection was lost")
             served, connection = connection is not None, None
-            if served and loop.time() - began > _AT_ONCE:
-                # It worked until now: most likely it does again.
-                continue
-            await asyncio.sleep(wait * random.uniform(0.5, 1.5))  # noqa: S311  # spread, not secret
-            wait = min(_MOST, wait * 1.5)
+            await backoff.pause(loop.time() - began if served else 0.0)
 
     async def _serve(self, connection: Connection) -> None:
         over = asyncio.Event()

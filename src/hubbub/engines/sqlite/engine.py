@@ -12,13 +12,14 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from msgspec import Struct
 
 from hubbub.core.log import HistoryLimits, Page, Retention
 from hubbub.core.presence import Members
 from hubbub.engines.base import Accepted, Capabilities, Listener
+from hubbub.engines.shared.answers import settle
 from hubbub.engines.sqlite.jobs import Acknowledge, Append, Ask, Job
 from hubbub.engines.sqlite.listening import Listening
 from hubbub.engines.sqlite.options import Durability
@@ -162,7 +163,7 @@ class SqliteEngine:
     ) -> Accepted:
         """See `Engine.publish`."""
         accepted: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
-        self.submit(channel, publication, volatile, origin, partial(_settle, accepted))
+        self.submit(channel, publication, volatile, origin, partial(settle, accepted))
         return await accepted
 
     def publish_now(
@@ -244,7 +245,7 @@ class SqliteEngine:
     async def set_cursor(self, user: str, seq: int) -> list[Publication] | None:
         """See `Engine.set_cursor`."""
         due: asyncio.Future[list[Publication] | None] = asyncio.get_running_loop().create_future()
-        self._writes.put(Acknowledge(user, seq, partial(_settle, due)))
+        self._writes.put(Acknowledge(user, seq, partial(settle, due)))
         return await due
 
     def sweep(self) -> None:
@@ -271,14 +272,14 @@ class SqliteEngine:
 
     async def _ask(self, question: Callable[[Writer], T], *, alone: bool = False) -> T:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._writes.put(Ask(question, partial(_settle, answer), alone))
+        self._writes.put(Ask(question, partial(settle, answer), alone))
         return await answer
 
     async def _find(self, question: Callable[[Reader], tuple[int, T]]) -> T:
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         if len(self._early) >= _MOST:
             raise Unavailable("the store is behind with what it has to do", retry_after=1.0)
-        self._reads.put(Read(question, partial(_settle, answer)))
+        self._reads.put(Read(question, partial(settle, answer)))
         return await answer
 
     def _write(self, jobs: list[Job]) -> int:
@@ -335,12 +336,3 @@ class SqliteEngine:
 def _close_again(opening: asyncio.Future[Store]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()
-
-
-def _settle(future: asyncio.Future[Any], outcome: Any) -> None:
-    """Give `outcome` to who waits for it, if anybody still does."""
-    if not future.done():
-        if isinstance(outcome, Exception):
-            future.set_exception(outcome)
-        else:
-            future.set_result(outcome)
