@@ -16,7 +16,7 @@ from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.nats.engine import NatsEngine
 from hubbub.engines.nats.places import Places
 from hubbub.engines.nats.publishing import Publishing
-from hubbub.engines.nats.room import Entry, Room
+from hubbub.engines.nats.room import Entry, Room, encode_entry
 from hubbub.engines.nats.watching import Watched, Watching
 from hubbub.errors import RoomFull, Unavailable
 from hubbub.protocol.envelope import Member
@@ -323,6 +323,29 @@ def test_who_leaves_comes_and_gives_up_is_not_in(tmp_path: Path) -> None:
                 await eventually(lambda: not rooms._ghosts)
 
                 assert await engine.members(LOBBY, 1) == ([], 0)
+
+    run(main())
+
+
+def test_what_arrives_when_it_has_been_given_up_is_left(tmp_path: Path) -> None:
+    """A packet is late, after its connection has ended: nobody is in a room for ever whom no node holds."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear):
+                assert engine._parts is not None
+                rooms = engine._parts.rooms
+                await engine.enter(LOBBY, "bob", "s2", 1, 10)
+                # One is heard, the other read.
+                for channel in (LOBBY, DEN):
+                    late = rooms._entry(channel, "alice", "s1", since=2, came=2, capacity=10)
+                    nats.ask(rooms._watching._of(late), encode_entry(late))
+                    await engine.members(channel, 10)
+                    await eventually(lambda: not rooms._ghosts)
+
+                assert await engine.members(LOBBY, 10) == ([Member("bob", 1, 1)], 1)
+                assert await engine.members(DEN, 10) == ([], 0)
+                assert ear.departed == ear.returned == []
 
     run(main())
 

@@ -115,7 +115,7 @@ class Rooms:
         self._nodes = Nodes(link, gets, self._stream, prefix, node, lease)
         self._watching = Watching(link, gets, self._stream, self._nodes, prefix, self._mine.__contains__)
         self._nodes.died, self._nodes.revived, self._nodes.clear = self._watching.died, self._revived, self._clear
-        self._watching.known = self._known
+        self._watching.known, self._watching.unasked = self._known, self._unasked
 
     def __len__(self) -> int:
         """How many rooms this node has somebody in."""
@@ -285,6 +285,15 @@ class Rooms:
                 self._lost.setdefault((channel, user, session), _Lost())
                 self._tidied = 0.0
 
+    def _unasked(self, watched: Watched, entry: Entry) -> None:
+        """What this node has entered may arrive when nobody waits for it any more, and it has been left before."""
+        user, session = entry.user, entry.session
+        if (user, session) in self._mine.get(entry.channel, ()) or not watched.room.has(self._node, user, session):
+            return
+        # Or whoever is entering in this moment would be taken out.
+        if not watched.asks(user, session):
+            self._ghosts.setdefault((entry.channel, user, session), _Ghost(UNKNOWN))
+
     def _revived(self) -> None:
         """This node was taken for dead."""
         self._come_back(told=True)
@@ -324,9 +333,9 @@ class Rooms:
             news, seq = await self._watching.say(watched, again)
         finally:
             mine = self._mine.get(channel, {})
-            if (user, session) not in mine:
-                # It has left meanwhile, and may be in again.
-                self._ghosts[channel, user, session] = _Ghost(UNKNOWN)
+            if (user, session) not in mine and not watched.asks(user, session):
+                # It has left meanwhile.
+                self._ghosts.setdefault((channel, user, session), _Ghost(UNKNOWN))
         if (user, session) in mine:
             mine[user, session] = msgspec.structs.replace(again, seq=seq)
         counts = seq >= self._nodes.bar(self._node)
@@ -353,7 +362,7 @@ class Rooms:
         if self._ghosts.get(key) is not ghost:
             # So there is another who tells of it.
             return False
-        del self._ghosts[key]
+        self._off_the_list(key, room)
         if ghost.ends == UNKNOWN:
             # Nobody was told of who came by it; nor of who came later, and stays.
             if brought and not last and user in room:
@@ -376,8 +385,14 @@ class Rooms:
         finally:
             ghost.asked = False
         if self._ghosts.get(key) is ghost:
-            del self._ghosts[key]
+            self._off_the_list(key, watched.room)
         return bool(last)
+
+    def _off_the_list(self, key: tuple[str, str, str], room: Room) -> None:
+        del self._ghosts[key]
+        if room.has(self._node, *key[1:]):
+            # What had entered it has arrived only now, behind what left it.
+            self._ghosts[key] = _Ghost(UNKNOWN)
 
     async def _say(self, watched: Watched, entry: Entry) -> tuple[bool | None, int]:
         try:
