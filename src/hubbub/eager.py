@@ -7,6 +7,7 @@ they are stepped where they stand, and only what is left of one that does wait b
 
 from __future__ import annotations
 
+import asyncio
 import types
 from collections.abc import Coroutine, Generator
 from typing import Any
@@ -52,8 +53,13 @@ class _Rest(Coroutine[Any, Any, None]):
         return self._coroutine.send(value)
 
     def throw(self, *error: Any) -> Any:
-        # A task that is cancelled before its first turn comes straight here: the coroutine is told, too.
-        self._waits_for = None
+        # A task that is cancelled before its first turn comes straight here, and knows of nothing that it waits for:
+        # that is called off here, as the task would have, or nobody ever asks what became of it.
+        if self._waits_for is not None:
+            (first,) = self._waits_for
+            self._waits_for = None
+            if asyncio.isfuture(first):
+                first.cancel()
         return self._coroutine.throw(*error)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from hubbub import Hub, Identity
 from hubbub.engines.memory import MemoryEngine
-from hubbub.errors import HubbubError, Unavailable
+from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.hub import revocation
 from hubbub.types import NOTHING, Publication
 from support.client import Client, connect, open_client
@@ -267,6 +267,44 @@ class TestDisconnect:
 
         run(main())
 
+    @pytest.mark.parametrize("error", [Unavailable(), Reject("internal", "whether it has it is unknown")], ids=str)
+    def test_the_token_stays_out_though_the_engine_was_away(
+        self, shared: Shared, error: Reject, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """For the node that has the session, just as that ended: it tells the others when it can."""
+        monkeypatch.setattr(revocation, "_AGAIN", 0.01)
+
+        async def main() -> None:
+            hubs = (Hub(), Hub())
+            for hub in hubs:
+
+                @hub.authenticate
+                async def who(credentials: Any) -> Identity | None:
+                    return Identity(user="mallory") if credentials.token == "token" else None
+
+            async with two(shared, *hubs, dev=False) as (one, other):
+                headers = {"Authorization": "Bearer token"}
+                mallory = await open_client(other.address, None, full=True, headers=headers)
+                engine, tries = other.hub._running.engine, list[str]()
+                publish = engine.publish
+
+                async def away(channel: str, *args: Any, **options: Any) -> Any:
+                    tries.append(channel)
+                    if len(tries) < 3:
+                        raise error
+                    return await publish(channel, *args, **options)
+
+                monkeypatch.setattr(engine, "publish", away)
+                await one.hub.disconnect("mallory")
+                await mallory.closed()
+                await eventually(lambda: len(one.hub._running.revocations))
+                with pytest.raises(InvalidStatus, match="401"):
+                    await open_client(one.address, None, headers=headers)
+
+                assert tries == ["server:revocations"] * 3
+
+        run(main())
+
     def test_a_name_that_nobody_can_have(self) -> None:
         """Says so, and asks nobody."""
 
@@ -295,15 +333,20 @@ class TestDisconnect:
 
         run(main())
 
-    def test_a_token_stays_out_though_nobody_can_say_where_the_user_is(self) -> None:
-        """On this node at once, whatever the engine says."""
+    def test_a_token_stays_out_though_nobody_can_say_where_the_user_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On this node at once, whatever the engine says; on others when it is back, though nobody asks again."""
+        monkeypatch.setattr(revocation, "_AGAIN", 0.01)
 
         class Away(MemoryEngine):
+            away = True
+
             async def places(self, *args: Any) -> Any:
                 raise Unavailable
 
             async def publish(self, *args: Any, **options: Any) -> Any:
-                raise Unavailable
+                if self.away:
+                    raise Unavailable
+                return await super().publish(*args, **options)
 
         async def main() -> None:
             hub = Hub()
@@ -315,28 +358,39 @@ class TestDisconnect:
             async with serving(hub, dev=False) as server:
                 headers = {"Authorization": "Bearer token"}
                 mallory = await open_client(server.address, None, full=True, headers=headers)
-                hub._running.engine = Away()
+                hub._running.engine = engine = Away()
                 with pytest.raises(Unavailable):
                     await hub.disconnect("mallory")
                 await mallory.closed()
                 with pytest.raises(InvalidStatus, match="401"):
                     await open_client(server.address, None, headers=headers)
+                engine.away = False
+                async with asyncio.timeout(PATIENCE):
+                    while not (await engine.position("server:revocations")).seq:
+                        await asyncio.sleep(0.01)
 
         run(main())
 
 
 def test_what_was_revoked_is_said_again_where_the_log_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often the engine is away meanwhile; and once, though every node says it."""
+    """However often the engine is away meanwhile, or an answer lost; and once, though it is lost twice."""
     monkeypatch.setattr(revocation, "_AGAIN", 0.01)
 
     class Emptied(MemoryEngine):
-        asked = 0
+        asked = said = 0
 
         async def after(self, *args: Any) -> Any:
             self.asked += 1
             if self.asked <= 2:
                 raise Unavailable
             return await super().after(*args)
+
+        async def publish(self, *args: Any, **options: Any) -> Any:
+            self.said += 1
+            accepted = await super().publish(*args, **options)
+            if self.said == 1:
+                raise Reject("internal", "whether it has it is unknown")
+            return accepted
 
     async def main() -> None:
         async with serving() as server:
@@ -347,11 +401,13 @@ def test_what_was_revoked_is_said_again_where_the_log_was_lost(monkeypatch: pyte
             for _ in range(2):
                 node.lost("server:revocations")
             await eventually(lambda: not node.tasks)
-
+            read = engine.asked
             page = await engine.after("server:revocations", 0, 10)
             said = [msgspec.json.decode(publication.content) for publication in page.publications]
 
             assert sorted(one["user"] for one in said) == ["mallory", "oscar"]
+            # One read of it, after the two in vain: nobody else was at it.
+            assert read == 3
 
     run(main(), logs_errors=True)
 

@@ -106,6 +106,49 @@ def test_whoever_would_wait_behind_too_many_is_told_to_come_again(full: bool) ->
     run(main())
 
 
+@pytest.mark.memory
+@pytest.mark.parametrize("full", [False, True], ids=["plain", "full"])
+def test_those_who_come_in_one_moment_are_counted_when_they_open(full: bool) -> None:
+    """At the door each of them had a place: who has none any more comes again, and the engine is not asked for it."""
+
+    class Behind(MemoryEngine):
+        asked = 0
+
+        async def enter(self, *args: Any) -> Any:
+            self.asked += 1
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        hub = Hub()
+        open_up = asyncio.Event()
+
+        @hub.on_connect
+        async def wait(session: Session) -> None:
+            await open_up.wait()
+
+        async with serving(hub, connections_opening=2) as server, AsyncExitStack() as stack:
+            server.hub._running.engine = engine = Behind()
+            clients = []
+            for n in range(5):
+                way = [FULL] if full else None
+                clients.append(await stack.enter_async_context(connect(server.address, f"u{n}", subprotocols=way)))
+                if full:
+                    await clients[-1].send({"type": "hello"})
+            open_up.set()
+            refused: list[Client] = []
+
+            def told() -> bool:
+                refused[:] = [client for client in clients if client.heard("error", code="unavailable", retry_after=1)]
+                return len(refused) == 3
+
+            await eventually(told)
+
+            assert [(await client.closed())[0] for client in refused] == [1013] * 3
+            assert engine.asked == 2
+
+    run(main())
+
+
 @pytest.mark.parametrize("full", [False, True], ids=["plain", "full"])
 def test_connections_of_a_user_are_exact(full: bool) -> None:
     """The fourth is refused with 429, another user's first is not."""

@@ -8,15 +8,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from hubbub import Action, Credentials, Hub, HubbubError, Identity, Message, Next, Session, Unavailable
 from hubbub.auth.jwt import JwtAuthenticator
-from hubbub.core.revocations import Revocations
+from hubbub.core.revocations import Revocation, Revocations
 from hubbub.core.tickets import LIFE
 from hubbub.hub.tickets import redeem
-from hubbub.types import token_id
+from hubbub.types import Publication, token_id
 from support.client import FULL, connect
 from support.loop import eventually, run
 from support.server import Answer, get, serving
@@ -382,6 +383,46 @@ class TestRevocation:
 
         run(main())
 
+    @pytest.mark.memory
+    def test_many_at_once_are_one_walk_over_the_sessions(self) -> None:
+        """Heard in one turn of the loop, as of a log that is read: nobody waits long; and none for what is known."""
+
+        class Walked(dict[str, Session]):
+            walks = 0
+
+            def values(self) -> Any:
+                self.walks += 1
+                return super().values()
+
+        async def main() -> None:
+            hub = a_hub({"a": Identity(user="alice", issued=in_ms(-60)), "b": "bob", "c": "carol"})
+            async with (
+                serving(hub, dev=False) as server,
+                connect(server.address, None, query="token=a") as alice,
+                connect(server.address, None, query="token=b") as bob,
+                connect(server.address, None, query="token=c") as carol,
+            ):
+                node = hub._running
+                await eventually(lambda: len(node.present) == 3)
+                sessions = node.sessions = Walked(node.sessions)
+                (session,) = hub.local_sessions("bob")
+                assert session.identity is not None
+                names = [*map(str, range(200)), session.identity.token_id]
+                told = [Revocation(at=in_ms(0), until=in_ms(600), token_id=name) for name in names]
+                told.append(Revocation(at=in_ms(0), until=in_ms(600), user="alice"))
+                for _ in range(2):
+                    for one in told:
+                        content = msgspec.Raw(msgspec.json.encode(one))
+                        node.publication("server:revocations", Publication("revoke", content=content), None, None)
+                    # The end of this turn.
+                    await asyncio.sleep(0)
+
+                assert sessions.walks == 1
+                assert [(await client.closed())[0] for client in (alice, bob)] == [4501, 4501]
+                await carol.sync()
+
+        run(main())
+
     def test_a_full_memory_says_so_and_still_ends_sessions(self) -> None:
         async def main() -> None:
             async with (
@@ -393,8 +434,13 @@ class TestRevocation:
                     await server.hub.revoke(token="a")
 
                 assert (await alice.closed())[0] == 4501
+                async with connect(server.address, None, query="token=a") as again:
+                    with pytest.raises(Unavailable, match="too many"):
+                        await server.hub.disconnect("alice")
 
-        run(main())
+                    assert (await again.closed())[0] == 4504
+
+        run(main(), logs_errors=True)
 
     @pytest.mark.parametrize("arguments", [{}, {"user": "a", "token": "t"}, {"user": ""}, {"user": "a\n"}])
     def test_a_call_that_makes_no_sense_is_refused(self, arguments: Any) -> None:

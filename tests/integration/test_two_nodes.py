@@ -210,6 +210,9 @@ def test_it_is_emptied_and_clients_are_told(shared: Shared) -> None:
             shared.empty(one.config.nats.nats_prefix)
             code, _ = await alice.closed()
             await until_ready(other)
+            for channel in ("all", "room:lobby"):
+                # Whoever comes before it knows that what it hears is lost is asked to come back, too.
+                await other._engine.position(channel)
             resume = {"rooms": {"lobby": [joined["position"][0], 1]}}
             async with connect(other.address, "alice", full=True, hello={"resume": resume}) as back:
                 ack = await back.ask("chat", content="after", room="lobby", echo=False)

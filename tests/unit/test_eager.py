@@ -161,6 +161,27 @@ def test_a_cancellation_reaches_it_wherever_it_waits(turns: int) -> None:
     run(main())
 
 
+def test_what_it_waits_for_is_called_off_with_it() -> None:
+    """Also before the task has taken its first step: where it fails later, nobody is there to be told."""
+
+    async def main() -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def waits() -> None:
+            await future
+
+        rest = step(waits())
+        assert rest is not None
+        task = asyncio.create_task(rest)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        assert future.cancelled()
+
+    run(main())
+
+
 def test_it_may_refuse_to_be_cancelled() -> None:
     async def main() -> None:
         steps: list[str] = []

@@ -71,6 +71,13 @@ class Revocations:
         kept[name] = revocation
         return True
 
+    def knows(self, revocation: Revocation) -> bool:
+        """Whether everybody whom `revocation` concerns is concerned already."""
+        if revocation.user is None:
+            return revocation.token_id in self._tokens
+        known = self._users.get(revocation.user)
+        return known is not None and known.at >= revocation.at
+
     def concern(self, identity: Identity) -> bool:
         """Whether `identity` is proved by something that has been revoked."""
         if not self._users and not self._tokens:

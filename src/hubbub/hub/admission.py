@@ -12,6 +12,7 @@ from msgspec import Struct
 from hubbub import audit
 from hubbub.core.tickets import LIFE
 from hubbub.errors import Reject
+from hubbub.hub.commands import CROWDED
 from hubbub.hub.door import screen
 from hubbub.hub.formats import CODECS, subprotocol_of
 from hubbub.hub.hooks import Hooks
@@ -156,9 +157,7 @@ def _no_place(node: Node, handshake: Handshake) -> Refuse | None:
     if node.counts.full():
         return Refuse(status=503, code=ErrorCode.UNAVAILABLE, message="the server is full", retry_after=10)
     if node.counts.opening_full():
-        return Refuse(
-            status=503, code=ErrorCode.UNAVAILABLE, message="too many are being let in: wait a little", retry_after=1
-        )
+        return Refuse(status=503, code=ErrorCode.UNAVAILABLE, message=CROWDED, retry_after=1)
     if node.counts.ip_full(handshake.ip):
         return Refuse(
             status=429,

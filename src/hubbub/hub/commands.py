@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from hubbub.hub.session import Session
 
 __all__ = [
+    "CROWDED",
     "HANDLERS",
     "Command",
     "acknowledge",
@@ -70,6 +71,9 @@ __all__ = [
 log = logging.getLogger("hubbub.hub")
 
 R = TypeVar("R", bound=Request)
+
+CROWDED: Final = "too many are being let in: wait a little"
+"""What is said to who comes while too many sessions are on their way to their `welcome`."""
 
 Command = Callable[["Node", "Session", Any], Coroutine[Any, Any, None]]
 
@@ -157,6 +161,9 @@ def _open(node: Node, session: Session) -> None:
     # Others of this user may have come in since the handshake was looked at.
     if node.counts.user_full(session.user):
         raise Reject(ErrorCode.RATE_LIMITED, "this user has too many connections", retry_after=10)
+    # And others at all: of those who came in one moment, every handshake found a place.
+    if node.counts.opening_full():
+        raise Unavailable(CROWDED)
     node.counts.opens(session.id)
     session.open()
 

@@ -13,9 +13,10 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.core.log import Retention
+from hubbub.errors import Unavailable
 from hubbub.hub.commands import kick_out
 from hubbub.hub.presence import give_up_place, is_kept
-from hubbub.hub.revocation import keep_out
+from hubbub.hub.revocation import TOO_MANY, keep_out
 from hubbub.protocol.codes import CloseCode
 from hubbub.types import Publication, inbox_channel, room_channel
 
@@ -57,21 +58,24 @@ _decode = msgspec.json.Decoder(Disconnect | Kick)
 async def disconnect(node: Node, user: str, reason: str) -> int:
     """End every session of `user`, and keep out the tokens they came with; how many, on all nodes.
 
-    At once on this node, whatever the engine says; raises `Unavailable` where the others could not be told.
+    At once on this node, whatever the engine says. Raises `Reject` where it is not known that the others will hear of
+    it: as a rule `Unavailable`, also where not all tokens can be remembered here.
     """
     # Those too that are still on their way in: they have a user, and listen to nothing yet.
     here = [session for session in node.sessions.values() if session.user == user and not session.ending]
     for session in here:
         session.close(CloseCode.DISCONNECTED, reason)
     # Before anything else is asked: their tokens are out on this node, though the engine be away.
-    await keep_out(node, here)
+    kept_out = keep_out(node, here)
     places = await node.engine.places(inbox_channel(user), user)
     await _tell(node, Disconnect(user, reason, node.now_ms()))
+    if not kept_out:
+        raise Unavailable(TOO_MANY, retry_after=60)
     return len({session.id for session in here} | {place.session for place in places if not is_kept(place.session)})
 
 
 async def kick(node: Node, user: str, room: str) -> int:
-    """Take every session of `user` out of `room`; how many. Raises `Unavailable` where not everybody could be told."""
+    """Take every session of `user` out of `room`; how many. Raises `Reject` as `disconnect` does."""
     places = await node.engine.places(room_channel(room), user)
     await _tell(node, Kick(user, room))
     return len(places)
@@ -94,10 +98,10 @@ def hear_control(node: Node, publication: Publication) -> None:
     if isinstance(control, Kick):
         _kick(node, control)
     else:
-        node.run(_disconnect(node, control))
+        _disconnect(node, control)
 
 
-async def _disconnect(node: Node, control: Disconnect) -> None:
+def _disconnect(node: Node, control: Disconnect) -> None:
     concerned = [
         session
         for session in node.sessions.values()
@@ -106,7 +110,8 @@ async def _disconnect(node: Node, control: Disconnect) -> None:
     ]
     for session in concerned:
         session.close(CloseCode.DISCONNECTED, control.reason)
-    await keep_out(node, concerned)
+    if not keep_out(node, concerned):
+        log.error("too many tokens are revoked: one of a user who was disconnected is not kept out here")
 
 
 def _kick(node: Node, control: Kick) -> None:

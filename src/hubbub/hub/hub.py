@@ -309,8 +309,9 @@ class Hub:
         """End every session of `user`, on all nodes, with 4504, which clients do not come back from; returns how many.
 
         The tokens that they came with stay out until they would have expired; with a new one the user may come
-        back. Raises `Unavailable` where that could not be told to everybody; the sessions on this node have ended all
-        the same.
+        back. Raises `Unavailable` where that could not be told to everybody, or a token not be remembered, and another
+        `Reject` where an answer of the engine was lost: call again then. The sessions on this node have ended all the
+        same.
         """
         _check("name", user, 128)
         return await disconnect(self._running, user, reason)
@@ -319,7 +320,8 @@ class Hub:
         """Take every session of `user` out of `room`, on all nodes; returns how many were in it.
 
         They are told, with a `left` whose code is `forbidden`; whether they may come back is for policies and hooks
-        to say. Raises `Unavailable` where that could not be told to everybody.
+        to say. Raises `Unavailable` where that could not be told to everybody, and another `Reject` where an answer of
+        the engine was lost: call again then.
         """
         _check("name", user, 128)
         _check("name", room, 128)
@@ -330,8 +332,8 @@ class Hub:
 
         Their sessions are closed with 4501, and the tokens stay out until they would have expired. A user whose
         tokens your own authenticate hook knows is kept out by the hook alone: let it forget them first. Raises
-        `Unavailable` where that could not be told to everybody, or not be remembered; the sessions on this node
-        have ended all the same.
+        `Unavailable` where that could not be told to everybody, or not be remembered, and another `Reject` where an
+        answer of the engine was lost: call again then. The sessions on this node have ended all the same.
         """
         node = self._running
         if (user is None) == (token is None):

@@ -41,6 +41,7 @@ from hubbub.hub.records import INTERVAL, Records
 from hubbub.hub.recovery import fan_out_large
 from hubbub.hub.revocation import (
     REVOCATIONS,
+    Revoking,
     hear_revocation,
     learn_revocations,
     restore_revocations,
@@ -125,6 +126,7 @@ class Node:
         # What may be done, which proofs are good no more, and which tickets are out.
         self.policies = Policies(options.roles)
         self.revocations = Revocations()
+        self.revoking = Revoking()
         self.tickets = Tickets()
 
         # What strangers do, in the audit.
@@ -259,7 +261,7 @@ class Node:
         """
         log.error("a part of a log is lost: whoever listens to the channel on this node is asked to resume")
         if channel == REVOCATIONS:
-            self.spawn(restore_revocations(self))
+            restore_revocations(self)
         concerned = [outbox.owner for outbox in self.channels.get(channel, ()) if outbox.owner.full]
         # Everybody listens to `all`: not everybody comes back in the same second.
         over = spread(len(concerned))

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from hubbub.eager import in_task
-from hubbub.errors import Unavailable
+from hubbub.errors import Reject, Unavailable
 from hubbub.protocol.envelope import Online
 from hubbub.types import Publication, inbox_channel, room_channel
 
@@ -66,11 +66,12 @@ async def take_out(node: Node, user: str, session: str, room: str) -> None:
     """A session is a member no more; the others are told where it was the last of its user's."""
     try:
         last = await node.engine.leave(room_channel(room), user, session)
-        if last:
-            await tell_members(node, room, user, "member-left", session)
     except Unavailable:
         # The engine takes it out when it can, and says so then.
         log.warning("a member has left a room while the engine was away: it is told later")
+        return
+    if last:
+        await tell_change(node, room, user, "member-left", session)
 
 
 async def keep_place(node: Node, session: Session, room: str) -> None:
@@ -109,12 +110,13 @@ async def tell_members(node: Node, room: str, user: str, event: str, session: st
         await node.engine.publish(room_channel(room), told, volatile=True, origin=session)
 
 
-async def tell_change(node: Node, room: str, user: str, event: str) -> None:
-    """Tell of a change that the engine has found by itself; where it is away again, nobody can be told."""
+async def tell_change(node: Node, room: str, user: str, event: str, session: str | None = None) -> None:
+    """`tell_members` of what has been done already: where the engine is away in this moment, nobody can be told."""
     try:
-        await tell_members(node, room, user, event)
-    except Unavailable:
-        log.warning("members are not told who has come or gone with another node: the engine is away")
+        await tell_members(node, room, user, event, session)
+    except Reject:
+        # Also where its answer was lost, and they may have been told.
+        log.warning("members may not have been told who has come or gone: the engine is away")
 
 
 # ---------------------------------------------------------------------------------------------------- users

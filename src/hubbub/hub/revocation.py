@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from hubbub import audit
-from hubbub.core.revocations import Revocation
-from hubbub.errors import Unavailable
+from hubbub.core.revocations import CAPACITY, Revocation, Revocations
+from hubbub.errors import HubbubError, Unavailable
 from hubbub.protocol.codes import CloseCode
 from hubbub.types import Identity, Publication
 
@@ -27,6 +27,8 @@ __all__ = [
     "LOG_SIZE",
     "MARGIN",
     "REVOCATIONS",
+    "TOO_MANY",
+    "Revoking",
     "hear_revocation",
     "keep_out",
     "learn_revocations",
@@ -47,7 +49,7 @@ LOG_SIZE: Final = 1_000_000
 # Publications that one read of the log takes.
 _PAGE: Final = 500
 
-# Seconds until it is tried again to bring what was revoked back into a log that was lost.
+# Seconds until it is tried again to bring into the log what it lacks.
 _AGAIN: Final = 1.0
 
 # Seconds between two looks at what has ended.
@@ -56,7 +58,26 @@ _SWEEP: Final = 60.0
 MARGIN: Final = 600_000
 """Milliseconds that a token may be good for beyond its end, where clocks differ: twice the most that may be set."""
 
+TOO_MANY: Final = "too many tokens are revoked at once: let tokens live less long"
+"""What is said where no more can be remembered."""
+
 _decode = msgspec.json.Decoder(Revocation)
+
+
+class Revoking:
+    """What a node has still to do about revocations."""
+
+    def __init__(self) -> None:
+        # Heard in this turn of the loop; when it ends, whoever lives by one of them is ended.
+        self.heard: list[Revocation] = []
+
+        # What the log may lack; bounded by `CAPACITY`, beyond which no more is taken. And whether the log is another
+        # one, so that it may lack anything.
+        self.unsaid: dict[Revocation, None] = {}
+        self.log_lost = False
+
+        # Whether somebody is seeing to that.
+        self.busy = False
 
 
 async def learn_revocations(node: Node) -> set[Revocation]:
@@ -69,22 +90,62 @@ async def learn_revocations(node: Node) -> set[Revocation]:
             found |= hear_revocation(node, publication)
         if not page.more or not page.publications:
             return found
+        # Those whom this page concerns are ended before the next, and others have their turn.
+        await asyncio.sleep(0)
 
 
-async def restore_revocations(node: Node) -> None:
+def restore_revocations(node: Node) -> None:
     """The log is another one: learn what is in it, and say again what it lacks, for nodes that come up later.
 
-    Every node does, as many times as it takes; the log knows a second time for one.
+    Every node does; the log knows a second time for one.
     """
-    while True:
-        try:
-            found = await learn_revocations(node)
-            for revocation in [one for one in node.revocations if one not in found]:
-                await _publish(node, revocation)
-        except Unavailable:
-            await asyncio.sleep(_AGAIN)
-        else:
+    node.revoking.log_lost = True
+    # Not on the spot: the engine is in the middle of telling.
+    node.spawn(_see_to_it(node))
+
+
+async def _see_to_it(node: Node) -> None:
+    """Bring into the log what it lacks, as many times as it takes; one does so at a time."""
+    work, told = node.revoking, False
+    if work.busy:
+        return
+    work.busy = True
+    try:
+        while work.log_lost or work.unsaid:
+            try:
+                if work.log_lost:
+                    await _compare(node)
+                for revocation in list(work.unsaid):
+                    await _publish(node, revocation)
+                    del work.unsaid[revocation]
+            except HubbubError as error:
+                # Whatever it is: a token that is good elsewhere is worse than one more try.
+                if not told:
+                    log.warning("the other nodes cannot be told what is revoked, and will be: %s", error)
+                    told = True
+                await asyncio.sleep(_AGAIN)
+    finally:
+        work.busy = False
+
+
+async def _compare(node: Node) -> None:
+    # Before: it may be lost once more meanwhile.
+    node.revoking.log_lost = False
+    try:
+        found = await learn_revocations(node)
+    except BaseException:
+        node.revoking.log_lost = True
+        raise
+    _say_later(node, [one for one in node.revocations if one not in found])
+
+
+def _say_later(node: Node, revocations: Iterable[Revocation]) -> None:
+    unsaid = node.revoking.unsaid
+    for revocation in revocations:
+        if len(unsaid) >= CAPACITY:
+            log.error("too many tokens are revoked while the engine is away: one that was is good on other nodes")
             return
+        unsaid[revocation] = None
 
 
 def sweep_revocations(node: Node) -> None:
@@ -94,32 +155,52 @@ def sweep_revocations(node: Node) -> None:
 
 
 def hear_revocation(node: Node, publication: Publication) -> set[Revocation]:
-    """Something has been revoked, here or elsewhere: remember it, end whoever lives by it, and return it."""
+    """Something has been revoked, here or elsewhere: remember it, and return it.
+
+    Whoever lives by it is ended when this turn of the loop is over.
+    """
     try:
         revocation = _decode.decode(publication.content)
     except msgspec.DecodeError:
         # Of a newer node, perhaps: nothing here may fail because of it.
         log.error("a revocation could not be read, and is ignored")
         return set()
+    known = node.revocations.knows(revocation)
     if not node.revocations.add(revocation, node.now_ms()):
         log.error("too many tokens are revoked: one that was is not kept out, but for who is here")
-    _end(node, revocation)
+    # What is known has ended whom it concerns: what this node has said itself, or reads again.
+    if not known:
+        if not node.revoking.heard:
+            node.loop.call_soon(_end_heard, node)
+        node.revoking.heard.append(revocation)
     return {revocation}
 
 
-def _end(node: Node, revocation: Revocation, *, here: bool = False) -> int:
-    """End the sessions that live by what is revoked; how many. `here`: it was this node that was asked, just now."""
+def _end_heard(node: Node) -> None:
+    heard, node.revoking.heard = node.revoking.heard, []
+    _end(node, heard)
+
+
+def _end(node: Node, revocations: Collection[Revocation], *, here: bool = False) -> int:
+    """End the sessions that live by what is revoked; how many. `here`: it was this node that was asked, just now.
+
+    All of them together: there may be many sessions, and they are walked over once.
+    """
+    revoked = Revocations(len(revocations))
+    for revocation in revocations:
+        revoked.add(revocation, 0)
+    users = {revocation.user for revocation in revocations if revocation.user is not None}
     concerned = [
         session
         for session in node.sessions.values()
         if session.identity is not None
         # Who is here now came before, whatever the clock of whoever made the token says.
-        and (revocation.concerns(session.identity) or (here and session.user == revocation.user))
+        and (revoked.concern(session.identity) or (here and session.user in users))
         and not session.ending
     ]
     for session in concerned:
         identity = session.identity
-        if revocation.user is not None and identity is not None and identity.token_id:
+        if session.user in users and identity is not None and identity.token_id:
             # Where the application vouches for tokens, it does so anew each time: this one is known to be older.
             node.revocations.add(_of_token(node, identity.token_id, identity), node.now_ms())
         session.close(CloseCode.UNAUTHORIZED, "the token has been revoked")
@@ -141,8 +222,8 @@ def _age(node: Node) -> int:
 async def revoke_user(node: Node, user: str) -> int:
     """Revoke every token of `user` that was made until now; how many sessions that ends.
 
-    At once on this node, whatever the engine says; raises `Unavailable` where the others could not be told, or
-    where no more can be remembered.
+    At once on this node, whatever the engine says. Raises `Reject` where it is not known that the others will hear of
+    it: as a rule `Unavailable`, also where no more can be remembered.
     """
     now = node.now_ms()
     return await _revoke(node, [Revocation(at=now, until=now + _age(node) + MARGIN, user=user)])
@@ -153,18 +234,38 @@ async def revoke_token(node: Node, names: Iterable[str]) -> int:
     return await _revoke(node, [_of_token(node, name, None) for name in names])
 
 
-async def keep_out(node: Node, sessions: Iterable[Session]) -> None:
-    """Revoke the tokens that `sessions` came with; raises `Unavailable` as `revoke_user` does."""
+def keep_out(node: Node, sessions: Iterable[Session]) -> bool:
+    """Revoke the tokens that `sessions` came with: here at once, elsewhere as soon as the engine takes it.
+
+    False where no more can be remembered here.
+    """
     identities = [session.identity for session in sessions if session.identity is not None]
-    await _revoke(node, [_of_token(node, one.token_id, one) for one in identities if one.token_id])
+    revocations = [_of_token(node, one.token_id, one) for one in identities if one.token_id]
+    if not revocations:
+        return True
+    remembered = _remember(node, revocations)
+    _end(node, revocations)
+    for revocation in revocations:
+        audit.record("revocation", user=revocation.user, token=revocation.token_id)
+    # Nobody could ask for it again: the sessions by which the tokens are known are gone.
+    _say_later(node, revocations)
+    node.run(_see_to_it(node))
+    return remembered
+
+
+def _remember(node: Node, revocations: Iterable[Revocation]) -> bool:
+    now = node.now_ms()
+    # Each, whatever becomes of the others.
+    remembered = [node.revocations.add(revocation, now) for revocation in revocations]
+    return all(remembered)
 
 
 async def _revoke(node: Node, revocations: list[Revocation]) -> int:
     # All of them here before anything waits.
-    remembered = [node.revocations.add(revocation, node.now_ms()) for revocation in revocations]
-    ended = sum(_end(node, revocation, here=True) for revocation in revocations)
-    if not all(remembered):
-        raise Unavailable("too many tokens are revoked at once: let tokens live less long", retry_after=60)
+    remembered = _remember(node, revocations)
+    ended = _end(node, revocations, here=True)
+    if not remembered:
+        raise Unavailable(TOO_MANY, retry_after=60)
     for revocation in revocations:
         audit.record("revocation", user=revocation.user, token=revocation.token_id)
         await _publish(node, revocation)

@@ -48,6 +48,8 @@ export class HubbubClient extends EventTarget {
   #timer = 0;
   #ackTimer = 0;
   #attempt = 0;
+  // Seconds that the server wants it to stay away, where it said so instead of `welcome`.
+  #wait;
   #onlineSince = 0;
   #heardAt = 0;
 
@@ -69,7 +71,8 @@ export class HubbubClient extends EventTarget {
     this.#socket = new WebSocket(this.#url, [SUBPROTOCOL]);
     this.#socket.onopen = () => this.#write({ type: "hello", client: CLIENT, resume: this.#positions.resume() });
     this.#socket.onmessage = (event) => this.#receive(JSON.parse(event.data));
-    this.#socket.onclose = (event) => this.#lost(event.code, event.reason);
+    this.#socket.onclose = (event) => this.#lost(event.code, event.reason, this.#wait);
+    this.#wait = undefined;
     this.#timer = setTimeout(() => this.#lost(4001, "The server did not answer."), CONNECT_TIMEOUT);
     this.#enter("connecting");
   }
@@ -234,6 +237,7 @@ export class HubbubClient extends EventTarget {
   }
 
   #erred(error) {
+    if (this.state === "connecting") this.#wait = error.retry_after; // It says why the connection closes next.
     if (error.code === "rate_limited" && this.#line.refuse(error.id, error.retry_after)) return;
     const waiting = this.#outgoing.get(error.id);
     const request = this.#settle(error.id);
@@ -274,7 +278,7 @@ export class HubbubClient extends EventTarget {
     this.#drop();
     if (isFinal(code)) return this.#enter("stopped", { code, reason });
     this.#attempt = steady ? 0 : this.#attempt + 1;
-    const delay = wait === undefined ? backoff(this.#attempt) : wait * 1000;
+    const delay = Math.max(backoff(this.#attempt), (wait ?? 0) * 1000);
     this.#timer = setTimeout(() => this.connect(), delay);
     this.#enter("waiting", { retryAt: Date.now() + delay, code, reason });
   }

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,8 +16,8 @@ from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.nats.engine import NatsEngine
 from hubbub.engines.nats.places import Places
 from hubbub.engines.nats.publishing import Publishing
-from hubbub.engines.nats.room import Entry, Room
-from hubbub.engines.nats.watching import Watched
+from hubbub.engines.nats.room import Entry, Room, encode_entry
+from hubbub.engines.nats.watching import Watched, Watching
 from hubbub.errors import RoomFull, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
@@ -222,6 +225,127 @@ def test_coming_back_is_tried_until_it_succeeds(tmp_path: Path) -> None:
                     await failed.wait()
                 for each in (engine, other):
                     await rooms_are(each, [Member("alice", 1, 1)])
+
+    run(main())
+
+
+async def abandoned(asked: Coroutine[Any, Any, bool]) -> None:
+    """Whoever asks gives up when it is on its way to NATS."""
+    asking = asyncio.ensure_future(asked)
+    # As far as it goes without an answer.
+    await asyncio.sleep(0)
+    asking.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asking
+
+
+class Held:
+    """Whoever asks for a room as it is at this moment waits until `go` is set."""
+
+    def __init__(self, watching: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waiting = 0
+        self.go = asyncio.Event()
+        self._current = watching.current
+        monkeypatch.setattr(watching, "current", self.current)
+
+    async def current(self, watched: Watched) -> Room:
+        self.waiting += 1
+        await self.go.wait()
+        return await self._current(watched)
+
+
+def test_much_that_was_not_answered_is_put_in_order_a_part_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow NATS is, nothing is begun twice: there is one task, and of each user it is told once."""
+    users = [f"u{number}" for number in range(250)]
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear):
+                await asyncio.gather(*(engine.enter(LOBBY, user, user, 1, 1_000) for user in users))
+                assert engine._parts is not None
+                rooms = engine._parts.rooms
+                held = Held(rooms._watching, monkeypatch)
+                await asyncio.gather(*(abandoned(engine.leave(LOBBY, user, user)) for user in users))
+                await eventually(lambda: held.waiting == 200)
+                for _ in range(3):
+                    rooms._tidied = 0.0
+                    rooms._tidy(asyncio.get_running_loop().time())
+                await asyncio.sleep(0)
+
+                assert (len(rooms._tasks), held.waiting) == (1, 200)
+
+                held.go.set()
+                await eventually(lambda: not rooms._ghosts)
+
+                assert sorted(ear.departed) == sorted((LOBBY, user) for user in users)
+                assert await engine.members(LOBBY, 1) == ([], 0)
+
+    run(main())
+
+
+def test_who_gives_up_while_an_earlier_place_is_left_is_not_in(tmp_path: Path) -> None:
+    """Two enterings of one session that nobody waited for are two places to leave."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _):
+                assert engine._parts is not None
+                rooms = engine._parts.rooms
+                await engine.members(LOBBY, 1)
+                with pytest.MonkeyPatch.context() as patch:
+                    held = Held(rooms._watching, patch)
+                    await abandoned(engine.enter(LOBBY, "alice", "s1", 1, 10))
+                    await eventually(lambda: held.waiting == 1)
+                    await abandoned(engine.enter(LOBBY, "alice", "s1", 1, 10))
+                    held.go.set()
+                    await eventually(lambda: not rooms._ghosts)
+
+                assert await engine.members(LOBBY, 1) == ([], 0)
+
+    run(main())
+
+
+def test_who_leaves_comes_and_gives_up_is_not_in(tmp_path: Path) -> None:
+    """The answer to the leaving says nothing of the entering that came after it."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _):
+                assert engine._parts is not None
+                rooms = engine._parts.rooms
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                leaving = asyncio.ensure_future(engine.leave(LOBBY, "alice", "s1"))
+                await asyncio.sleep(0)
+                await abandoned(engine.enter(LOBBY, "alice", "s1", 2, 10))
+                await leaving
+                await eventually(lambda: not rooms._ghosts)
+
+                assert await engine.members(LOBBY, 1) == ([], 0)
+
+    run(main())
+
+
+def test_what_arrives_when_it_has_been_given_up_is_left(tmp_path: Path) -> None:
+    """A packet is late, after its connection has ended: nobody is in a room for ever whom no node holds."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear):
+                assert engine._parts is not None
+                rooms = engine._parts.rooms
+                await engine.enter(LOBBY, "bob", "s2", 1, 10)
+                # One is heard, the other read.
+                for channel in (LOBBY, DEN):
+                    late = rooms._entry(channel, "alice", "s1", since=2, came=2, capacity=10)
+                    nats.ask(rooms._watching._of(late), encode_entry(late))
+                    await engine.members(channel, 10)
+                    await eventually(lambda: not rooms._ghosts)
+
+                assert await engine.members(LOBBY, 10) == ([Member("bob", 1, 1)], 1)
+                assert await engine.members(DEN, 10) == ([], 0)
+                assert ear.departed == ear.returned == []
 
     run(main())
 

@@ -53,6 +53,18 @@ def test_of_two_each_the_later_counts() -> None:
     assert revocations.concern(Identity(user="alice", issued=NOW + 100))
 
 
+def test_it_knows_what_concerns_nobody_else() -> None:
+    """A token by its name, a user up to a moment: whoever is concerned by more than that is still there."""
+    revocations = Revocations()
+    revocations.add(of_user(), NOW)
+    revocations.add(Revocation(at=NOW, until=NOW + 5_000, token_id="t1"), NOW)
+
+    assert revocations.knows(of_user(NOW - 1)) and revocations.knows(of_user(until=NOW + 9_000))
+    assert revocations.knows(Revocation(at=NOW + 1, until=NOW + 9_000, token_id="t1"))
+    assert not revocations.knows(of_user(NOW + 1)) and not revocations.knows(of_user(user="bob"))
+    assert not revocations.knows(Revocation(at=NOW, until=NOW + 5_000, token_id="t2"))
+
+
 def test_what_has_ended_is_forgotten() -> None:
     revocations = Revocations()
     revocations.add(of_user(), NOW)

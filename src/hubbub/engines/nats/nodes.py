@@ -63,10 +63,11 @@ class Nodes:
         self._lease = lease
 
         # Told of a node that has died, and up to where that counts; that it was this node itself, and all that it has
-        # left is cleared away; that it is for this node to do that, and whether to say who has gone with it.
+        # left is cleared away; that it is for this node to do that: of what was entered from one place in the stream up
+        # to another, and whether to say who has gone with it.
         self.died: Callable[[str, int], None] = lambda node, bar: None
         self.revived: Callable[[], None] = lambda: None
-        self.clear: Callable[[str, int, bool], None] = lambda node, bar, tell: None
+        self.clear: Callable[[str, int, int, bool], None] = lambda node, begin, bar, tell: None
 
         self._nodes: dict[str, _Node] = {}
         # What this node entered before that place is over.
@@ -76,7 +77,7 @@ class Nodes:
         self._beaten = 0.0
         # When it heard itself last: as long as it does not, it cannot know whether the others live.
         self._echoed = 0.0
-        # Those that are being declared dead; none before this node has been started.
+        # Those that are being declared dead, or cleared away here; none before this node has been started.
         self._trying: set[str] = set()
         self.judges = False
 
@@ -84,6 +85,11 @@ class Nodes:
         """What `node` entered before that place is over."""
         found = self._nodes.get(node)
         return found.bar if found is not None else 0
+
+    @property
+    def clearing(self) -> bool:
+        """Whether this node was taken for dead, and it is not yet said who has gone with it."""
+        return self._clearing is not None
 
     def listen(self) -> None:
         """Hear of the others from now on."""
@@ -95,10 +101,21 @@ class Nodes:
         for answer in part.answers:
             self._heard(answer.head, answer.body)
         self._forgive()
+        await self._look_for_itself()
+
+    async def _look_for_itself(self) -> None:
+        """What this node has said stands in the stream, or what another has said of it."""
+        own, epoch = self._nodes.get(self.node), self._stream.epoch
+        if own is not None and own.seq:
+            seq, _ = await self._gets.last(self._stream, self._subject + token(self.node))
+            if not seq and epoch == self._stream.epoch:
+                # It was taken for dead so long ago that nobody says so any more.
+                self._revive()
 
     def begin_anew(self, bar: int) -> None:
         """The stream is another one, or an older copy: what this node has entered before `bar` is over."""
         self._nodes.clear()
+        self._trying.clear()
         self._bar, self._clearing = bar, None
         self._nodes[self.node] = _Node("alive", 0, self._link.loop.time(), bar)
         self.beat()
@@ -140,22 +157,25 @@ class Nodes:
             node.heard = now
 
     def cleared(self, name: str, bar: int) -> None:
-        """Nothing is left of it."""
-        self._say(_Beat(name, "cleared", bar), b"Nats-TTL: 120s\r\n", lambda answer: None)
+        """Nothing is left of it of before `bar`."""
+        self._trying.discard(name)
+        # Or another has found it dead since then, and says so.
+        if bar >= self.bar(name):
+            self._say(_Beat(name, "cleared", bar), b"Nats-TTL: 120s\r\n", lambda answer: None)
 
     def _declare(self, name: str, node: _Node, *, tell: bool) -> None:
         self._trying.add(name)
 
         def answered(answer: Answer | Exception) -> None:
-            self._trying.discard(name)
             if isinstance(answer, Answer) and not answer.status:
                 ack = ack_of(answer.body)
                 if ack.error is None:
                     log.warning(
                         "the node %s has not been heard for %d seconds: it is out of all rooms", name, self._lease
                     )
-                    self.clear(name, ack.seq, tell)
+                    self.clear(name, node.bar, ack.seq, tell)
                     return
+            self._trying.discard(name)
             # It lives, or another was faster: that will be heard.
             node.heard = self._link.loop.time()
 
@@ -199,6 +219,9 @@ class Nodes:
             log.warning("this node was taken for dead: it was not heard for %d seconds", self._lease)
             self.beat()
             self._clearing = now + self._lease
+            if beat.state == "cleared":
+                # That has been done while this node heard nothing.
+                self._revive()
         elif beat.node == self.node and beat.state == "cleared" and self._clearing is not None and bar >= self._bar:
             self._revive()
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from hubbub.engines.base import Listener
+from hubbub.engines.nats.acks import ack_of
 from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.nodes import Nodes
@@ -23,7 +25,7 @@ from hubbub.engines.nats.places import token
 from hubbub.engines.nats.room import ANY, UNKNOWN, Entry, Room
 from hubbub.engines.nats.streams import Stream, Streams
 from hubbub.engines.nats.watching import Watched, Watching
-from hubbub.errors import HubbubError, RoomFull
+from hubbub.errors import HubbubError, RoomFull, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.types import Place, inbox_channel
 
@@ -33,18 +35,43 @@ log = logging.getLogger("hubbub.engines.nats")
 
 # How long it is known when somebody was seen last.
 _SEEN: Final = b"NATS/1.0\r\nNats-TTL: 1h\r\n\r\n"
-# Entries that are made, or looked at, at once.
-_AT_ONCE: Final = 200
+# Entries that are made, or looked at, together where many have to be.
+_TOGETHER: Final = 200
 
 
-class _Lost(Struct):
+class _Ghost(Struct, eq=False):
+    """A place that may still be taken, though it should not, because the answer was lost."""
+
+    # Where the entry stands that is over, or `UNKNOWN`: nobody was told of who came by it.
+    ends: int
+    # Whoever leaves waits for the answer, and tells of it.
+    asked: bool = False
+
+
+class _Lost(Struct, eq=False):
     """A place that this node has to enter again."""
 
-    # It is on its way back, and whether it was before, and nobody heard what became of that.
-    busy: bool = False
-    tried: bool = False
     # Its user was told gone, where that was the last.
     told: bool = False
+    # It was entered before, and nobody heard what became of that.
+    tried: bool = False
+
+
+class _Dead(Struct, eq=False):
+    """A node that this one has found dead and clears away."""
+
+    node: str
+    # It is about what it had entered from one place in the stream up to another.
+    begin: int
+    bar: int
+    # Whether to say who has gone with it; and who may have, and it was not said yet: None until that has been read.
+    tell: bool
+    users: list[tuple[str, str]] | None = None
+
+    def held(self, entry: Entry) -> bool:
+        """Whether a place of the node's was taken until then."""
+        place = entry.ends or entry.seq
+        return max(self.begin, UNKNOWN + 1) <= place < self.bar and (entry.seq > self.bar or not entry.ends)
 
 
 class Rooms:
@@ -70,15 +97,17 @@ class Rooms:
 
         # What this node has entered: by channel, user and session.
         self._mine: dict[str, dict[tuple[str, str], Entry]] = {}
-        # Places that may still be taken, though they should not: the answer was lost. They are left with the next beat.
-        # With what each of them ends, or `UNKNOWN`; who has come and gone so is told of then.
-        self._ghosts: dict[tuple[str, str, str], int] = {}
+        # By channel, user and session; each is left with the next tidying, and who has come and gone is told of then.
+        self._ghosts: dict[tuple[str, str, str], _Ghost] = {}
         # What this node has entered and is in no room any more.
         self._lost: dict[tuple[str, str, str], _Lost] = {}
-        # What goes on behind the back of whoever asks, a few of each at once.
+        # What goes on behind the back of whoever asks; among it, once at most, all that has to be put in order.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._few = asyncio.Semaphore(_AT_ONCE)
+        self._tidying: asyncio.Task[None] | None = None
         self._tidied = 0.0
+        # What this node clears away, one after the other, until it is done.
+        self._dead: list[_Dead] = []
+        self._clearing: asyncio.Task[None] | None = None
         # Whether the nodes have to be read, as the stream is another one.
         self._strange = False
 
@@ -86,7 +115,7 @@ class Rooms:
         self._nodes = Nodes(link, gets, self._stream, prefix, node, lease)
         self._watching = Watching(link, gets, self._stream, self._nodes, prefix, self._mine.__contains__)
         self._nodes.died, self._nodes.revived, self._nodes.clear = self._watching.died, self._revived, self._clear
-        self._watching.known = self._known
+        self._watching.known, self._watching.unasked = self._known, self._unasked
 
     def __len__(self) -> int:
         """How many rooms this node has somebody in."""
@@ -122,14 +151,15 @@ class Rooms:
                 if self._full(watched.room, user, capacity):
                     raise RoomFull
             # Or its removal would undo this. Of an entering that was not answered nobody was told.
-            unheard = self._ghosts.pop((channel, user, session), None) == UNKNOWN
+            ghost = self._ghosts.pop((channel, user, session), None)
+            unheard = ghost is not None and ghost.ends == UNKNOWN
             while True:
                 came = watched.room.came(user, now)
                 entry = self._entry(channel, user, session, since=now, came=came, capacity=capacity)
                 news, seq = await self._say(watched, entry)
                 if news is None:
-                    self._ghosts[channel, user, session] = UNKNOWN
-                    self._do(self._lay((channel, user, session)))
+                    full = self._ghosts[channel, user, session] = _Ghost(UNKNOWN)
+                    self._do(self._lay((channel, user, session), full))
                     raise RoomFull
                 if seq >= self._nodes.bar(self._node):
                     break
@@ -146,13 +176,16 @@ class Rooms:
         entry = mine.pop((user, session), None)
         if not mine:
             self._mine.pop(channel, None)
-        if entry is None and (channel, user, session) not in self._ghosts:
+        key = (channel, user, session)
+        ghost = self._ghosts.get(key) if entry is None else _Ghost(entry.seq, asked=True)
+        if ghost is None:
             return False
+        self._ghosts[key] = ghost
         if seen and channel == inbox_channel(user) and self._link.serves:
             # Ahead of it, in the same stream: who finds the user gone finds this, too. It is no harm if it is lost.
             self._link.ask(self._seen(user), str(seen).encode(), lambda answer: None, headers=_SEEN)
-        ends = entry.seq if entry is not None else self._ghosts[channel, user, session]
-        return await self._leave(channel, user, session, ends)
+        # For the second time: what became of the first is not known.
+        return await (self._leave(key, ghost) if entry is not None else self._laid(key, ghost))
 
     async def members(self, channel: str, limit: int) -> tuple[list[Member], int]:
         """See `Engine.members`."""
@@ -188,14 +221,27 @@ class Rooms:
         return self._nodes.tick, self._watching.tick, self._tidy
 
     def _tidy(self, now: float) -> None:
-        if self._link.serves and now - self._tidied > 1.0:
+        if not self._link.serves or now - self._tidied < 1.0:
+            return
+        if self._tidying is None or self._tidying.done():
             self._tidied = now
-            if self._strange:
-                self._do(self.look())
-            for ghost in list(self._ghosts):
-                self._do(self._lay(ghost))
-            for key in list(self._lost):
-                self._bring_back(key)
+            self._tidying = self._do(self._put_in_order())
+            self._go_on_clearing()
+
+    async def _put_in_order(self) -> None:
+        """Do what has to be done; what fails is done the next time."""
+        if self._strange:
+            await self.look()
+        if not self._nodes.clearing:
+            # Or who has gone with this node would be told gone when they are back.
+            await self._together(self._enter_again(key, lost) for key, lost in list(self._lost.items()))
+        await self._together(self._lay(key, ghost) for key, ghost in list(self._ghosts.items()) if not ghost.asked)
+
+    async def _together(self, many: Iterable[Coroutine[Any, Any, None]]) -> None:
+        """Do `many` things, a bounded number of them at a time, as long as there is a connection."""
+        waiting = iter(many)
+        while self._link.serves and (some := list(islice(waiting, _TOGETHER))):
+            await asyncio.gather(*(self._quietly(one) for one in some))
 
     async def look(self) -> None:
         """NATS is back: what has been heard of the nodes meanwhile? Raises `Unavailable`."""
@@ -218,6 +264,7 @@ class Rooms:
             self._strange = True
             self._tidied = 0.0
             self._nodes.begin_anew(stream.seen + 1)
+            self._dead.clear()
             self._watching.again()
             self._come_back(told=False)
 
@@ -230,9 +277,22 @@ class Rooms:
 
     def _known(self, channel: str, room: Room) -> None:
         """A room has been read: is everybody in it whom this node has entered?"""
+        if self._nodes.clearing:
+            # They come back when it is said who has gone.
+            return
         for user, session in list(self._mine.get(channel, ())):
             if not room.has(self._node, user, session):
-                self._bring_back((channel, user, session))
+                self._lost.setdefault((channel, user, session), _Lost())
+                self._tidied = 0.0
+
+    def _unasked(self, watched: Watched, entry: Entry) -> None:
+        """What this node has entered may arrive when nobody waits for it any more, and it has been left before."""
+        user, session = entry.user, entry.session
+        if (user, session) in self._mine.get(entry.channel, ()) or not watched.room.has(self._node, user, session):
+            return
+        # Or whoever is entering in this moment would be taken out.
+        if not watched.asks(user, session):
+            self._ghosts.setdefault((entry.channel, user, session), _Ghost(UNKNOWN))
 
     def _revived(self) -> None:
         """This node was taken for dead."""
@@ -240,36 +300,27 @@ class Rooms:
 
     def _come_back(self, *, told: bool) -> None:
         """What this node has entered is over; `told`: who has gone by that was told gone."""
-        for channel, entries in list(self._mine.items()):
-            for user, session in list(entries):
-                key = (channel, user, session)
-                self._lost.setdefault(key, _Lost()).told = told
-                self._bring_back(key)
-
-    def _bring_back(self, key: tuple[str, str, str]) -> None:
-        """Enter again what was lost: now, and where that fails with the next beats."""
-        lost = self._lost.setdefault(key, _Lost())
-        if not lost.busy:
-            lost.busy = True
-            self._do(self._enter_again(key, lost))
+        for channel, entries in self._mine.items():
+            for user, session in entries:
+                self._lost[channel, user, session] = _Lost(told)
+        self._tidied = 0.0
 
     async def _enter_again(self, key: tuple[str, str, str], lost: _Lost) -> None:
         """Whatever the capacity: who was in a room before that was lost comes back."""
+        if self._nodes.clearing:
+            return
         channel, user, session = key
         back = news = False
+        watched = await self._watching.enter(channel)
         try:
-            async with self._few:
-                watched = await self._watching.enter(channel)
-                try:
-                    entry = self._mine.get(channel, {}).get((user, session))
-                    if entry is not None:
-                        tried, lost.tried = lost.tried, True
-                        back, news = await self._again(watched, entry, tried)
-                finally:
-                    self._watching.done(watched)
+            entry = self._mine.get(channel, {}).get((user, session))
+            if entry is not None:
+                tried, lost.tried = lost.tried, True
+                back, news = await self._again(watched, entry, tried)
         finally:
-            lost.busy = False
-            if back or (user, session) not in self._mine.get(channel, ()):
+            self._watching.done(watched)
+            # It may be lost once more.
+            if self._lost.get(key) is lost and (back or (user, session) not in self._mine.get(channel, ())):
                 del self._lost[key]
         if news and lost.told:
             self._came(channel, user)
@@ -282,85 +333,133 @@ class Rooms:
             news, seq = await self._watching.say(watched, again)
         finally:
             mine = self._mine.get(channel, {})
-            if (user, session) not in mine:
-                # It has left meanwhile, and may be in again.
-                self._ghosts[channel, user, session] = UNKNOWN
+            if (user, session) not in mine and not watched.asks(user, session):
+                # It has left meanwhile.
+                self._ghosts.setdefault((channel, user, session), _Ghost(UNKNOWN))
         if (user, session) in mine:
             mine[user, session] = msgspec.structs.replace(again, seq=seq)
         counts = seq >= self._nodes.bar(self._node)
         return counts, counts and bool(news or (tried and watched.room.brought(self._node, user, session)))
 
-    async def _lay(self, ghost: tuple[str, str, str]) -> None:
-        channel, user, session = ghost
-        async with self._few:
-            watched = await self._watching.enter(channel)
-            try:
-                ends = self._ghosts.get(ghost)
-                if ends is None or (user, session) in self._mine.get(channel, ()):
-                    # It is in again meanwhile.
-                    self._ghosts.pop(ghost, None)
-                    return
-                brought = watched.room.brought(self._node, user, session)
-                last, _ = await self._watching.say(watched, self._entry(channel, user, session, ends=ends))
-                room = await self._watching.current(watched)
-            finally:
-                self._watching.done(watched)
-            if self._ghosts.get(ghost) == ends:
-                del self._ghosts[ghost]
-        if ends == UNKNOWN:
+    async def _lay(self, key: tuple[str, str, str], ghost: _Ghost) -> None:
+        if await self._laid(key, ghost):
+            channel, user, _ = key
+            self._gone(channel, user)
+
+    async def _laid(self, key: tuple[str, str, str], ghost: _Ghost) -> bool:
+        """Leave what should have been left; whether its user has gone so, now or the first time."""
+        channel, user, session = key
+        watched = await self._watching.enter(channel)
+        try:
+            if self._ghosts.get(key) is not ghost:
+                # It is in again meanwhile, or has been left.
+                return False
+            brought = watched.room.brought(self._node, user, session)
+            last, _ = await self._watching.say(watched, self._entry(channel, user, session, ends=ghost.ends))
+            room = await self._watching.current(watched)
+        finally:
+            self._watching.done(watched)
+        if self._ghosts.get(key) is not ghost:
+            # So there is another who tells of it.
+            return False
+        self._off_the_list(key, room)
+        if ghost.ends == UNKNOWN:
             # Nobody was told of who came by it; nor of who came later, and stays.
             if brought and not last and user in room:
                 self._came(channel, user)
-        # It may have been done the first time, and nobody have heard so; others tell who goes with a dead node.
-        elif ends >= self._nodes.bar(self._node) and (last or user not in room):
-            self._gone(channel, user)
+            return False
+        # Others tell who goes with a dead node.
+        return ghost.ends >= self._nodes.bar(self._node) and bool(last or user not in room)
 
-    async def _leave(self, channel: str, user: str, session: str, ends: int) -> bool:
-        self._ghosts[channel, user, session] = ends
-        watched = await self._watching.enter(channel)
+    async def _leave(self, key: tuple[str, str, str], ghost: _Ghost) -> bool:
+        channel, user, session = key
         try:
-            last, _ = await self._watching.say(watched, self._entry(channel, user, session, ends=ends))
+            watched = await self._watching.enter(channel)
+            try:
+                if self._ghosts.get(key) is not ghost:
+                    # It is in again meanwhile.
+                    return False
+                last, _ = await self._watching.say(watched, self._entry(channel, user, session, ends=ghost.ends))
+            finally:
+                self._watching.done(watched)
         finally:
-            self._watching.done(watched)
-        self._ghosts.pop((channel, user, session), None)
+            ghost.asked = False
+        if self._ghosts.get(key) is ghost:
+            self._off_the_list(key, watched.room)
         return bool(last)
+
+    def _off_the_list(self, key: tuple[str, str, str], room: Room) -> None:
+        del self._ghosts[key]
+        if room.has(self._node, *key[1:]):
+            # What had entered it has arrived only now, behind what left it.
+            self._ghosts[key] = _Ghost(UNKNOWN)
 
     async def _say(self, watched: Watched, entry: Entry) -> tuple[bool | None, int]:
         try:
             return await self._watching.say(watched, entry)
         except BaseException:
-            self._ghosts.setdefault((entry.channel, entry.user, entry.session), UNKNOWN)
+            self._ghosts.setdefault((entry.channel, entry.user, entry.session), _Ghost(UNKNOWN))
             raise
 
     # ------------------------------------------------------------------------------------------- the dead
 
-    def _clear(self, node: str, bar: int, tell: bool) -> None:
-        self._do(self._clear_away(node, bar, tell))
+    def _clear(self, node: str, begin: int, bar: int, tell: bool) -> None:
+        self._dead.append(_Dead(node, begin, bar, tell))
+        self._go_on_clearing()
 
-    async def _clear_away(self, node: str, bar: int, tell: bool) -> None:
+    def _go_on_clearing(self) -> None:
+        if self._dead and (self._clearing is None or self._clearing.done()):
+            self._clearing = self._do(self._clear_away())
+
+    async def _clear_away(self) -> None:
+        """Do so with all that are dead; where NATS is away meanwhile, it goes on where it was."""
+        while self._dead:
+            await self._clear_one(self._dead[0])
+
+    async def _clear_one(self, dead: _Dead) -> None:
         """Say who has gone with a dead node, and take away what it has left."""
-        subjects = f"{self._prefix}.places.*.{token(node)}.>"
-        if tell:
-            left = [entry for entry in await self._watching.entries(subjects) if entry.seq < bar and not entry.ends]
-            users = list({(entry.channel, entry.user): None for entry in left})
-            for begin in range(0, len(users), _AT_ONCE):
-                part = users[begin : begin + _AT_ONCE]
-                stays = await asyncio.gather(*(self._stays(channel, user, node, bar) for channel, user in part))
-                for (channel, user), stay in zip(part, stays, strict=True):
-                    if not stay:
-                        self._gone(channel, user)
-        purge = msgspec.json.encode({"filter": subjects, "seq": bar})
-        await self._link.call(f"$JS.API.STREAM.PURGE.{self._stream.name}", purge)
-        self._nodes.cleared(node, bar)
+        subjects = f"{self._prefix}.places.*.{token(dead.node)}.>"
+        if dead.tell:
+            await self._tell_gone(dead, subjects)
+        purge = msgspec.json.encode({"filter": subjects, "seq": dead.bar})
+        answer = await self._link.call(f"$JS.API.STREAM.PURGE.{self._stream.name}", purge)
+        if answer.status or ack_of(answer.body).error is not None:
+            raise Unavailable("JetStream cannot take it")
+        # Or the stream was lost meanwhile, and what was known of it is nothing in the new one.
+        if dead in self._dead:
+            self._dead.remove(dead)
+            self._nodes.cleared(dead.node, dead.bar)
+
+    async def _tell_gone(self, dead: _Dead, subjects: str) -> None:
+        if dead.users is None:
+            left = await self._watching.entries(subjects)
+            # Also who has left by it since then: it was in nobody's room any more.
+            dead.users = list({(one.channel, one.user): None for one in left if dead.held(one)})
+        while part := dead.users[:_TOGETHER]:
+            asked = (self._stays(channel, user, dead.node, dead.bar) for channel, user in part)
+            stays = await asyncio.gather(*asked, return_exceptions=True)
+            for failed in stays:
+                if isinstance(failed, BaseException):
+                    raise failed
+            # In one turn: nobody is told twice.
+            del dead.users[:_TOGETHER]
+            for (channel, user), stay in zip(part, stays, strict=True):
+                if not stay:
+                    self._gone(channel, user)
 
     async def _stays(self, channel: str, user: str, node: str, bar: int) -> bool:
-        """Whether the user was in the room by another node, too, in the moment in which this one was declared dead."""
+        """Whether the user was in the room by another node, too, in the moment in which this one was declared dead.
+
+        Or is in again by this one: it does not wait for ever to be cleared away.
+        """
         subjects = f"{self._prefix}.places.{token(channel)}.*.{token(user)}.>"
         return any(
             # Who has left since then was told so, by its own node.
             (entry.ends or entry.seq) < bar and (entry.seq > bar or not entry.ends)
+            if entry.node != node
+            else entry.seq > bar and not entry.ends
             for entry in await self._watching.entries(subjects)
-            if entry.node != node and entry.seq >= self._nodes.bar(entry.node)
+            if entry.seq >= self._nodes.bar(entry.node)
         )
 
     # -------------------------------------------------------------------------------------- small questions
@@ -374,16 +473,17 @@ class Rooms:
     def _entry(self, channel: str, user: str, session: str, **more: int) -> Entry:
         return Entry(channel, self._node, user, session, call=self._watching.number(), **more)
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        async def quietly() -> None:
-            try:
-                await work
-            except (HubbubError, TimeoutError):
-                # It is tried again, or there is nothing to be done.
-                pass
-            except Exception:
-                log.exception("a room could not be put in order")
-
-        task = self._link.loop.create_task(quietly())
+    def _do(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._link.loop.create_task(self._quietly(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except (HubbubError, TimeoutError):
+            # It is tried again, or there is nothing to be done.
+            pass
+        except Exception:
+            log.exception("a room could not be put in order")

@@ -86,6 +86,10 @@ class Watched:
         self.asking = 0
         self.idle = 0.0
 
+    def asks(self, user: str, session: str) -> bool:
+        """Whether this session of this node's is entering, or leaving, in this moment."""
+        return any((call.entry.user, call.entry.session) == (user, session) for call in self.calls.values())
+
 
 class Watching:
     """All rooms that this node hears of."""
@@ -104,6 +108,8 @@ class Watching:
         self._loop = asyncio.get_running_loop()
         # Told when a room has been read.
         self.known: Callable[[str, Room], None] = lambda channel, room: None
+        # Told of what this node has entered, and did not wait for when it was heard or read.
+        self.unasked: Callable[[Watched, Entry], None] = lambda watched, entry: None
 
         # What came, or was read, and was no entry.
         self.garbage = 0
@@ -315,9 +321,12 @@ class Watching:
     def _answer(self, watched: Watched, entry: Entry, outcome: bool | None) -> None:
         if outcome is None:
             self._full.setdefault(watched, self._loop.time())
-        call = watched.calls.get(entry.call) if entry.node == self._nodes.node else None
-        if call is not None:
-            settle(call.heard, (outcome, entry.seq))
+        if entry.node == self._nodes.node:
+            call = watched.calls.get(entry.call)
+            if call is not None:
+                settle(call.heard, (outcome, entry.seq))
+            elif not entry.ends:
+                self.unasked(watched, entry)
 
     def _release(self, watched: Watched) -> None:
         waits, watched.waits = watched.waits, []
