@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from msgspec import Raw
+from msgspec import Raw, structs
 
 from hubbub.engines.base import Accepted
 from hubbub.engines.nats.live import Live
-from hubbub.engines.nats.notes import Note
+from hubbub.engines.nats.notes import Note, seconds
 from hubbub.engines.nats.reading import Ends, Found
 from hubbub.engines.nats.streams import Stream
 from hubbub.engines.shared.live import Ears, Submission
@@ -133,3 +133,31 @@ def test_what_was_read_of_the_log_before_is_read_again() -> None:
 
     assert line.live.epoch == "e2" and not line.live.behind
     assert line.heard == ["lost"]
+
+
+def test_what_was_kept_aside_is_not_taken_for_the_next_logs() -> None:
+    """It has the places of a log that was, where something else stands in the one that is."""
+    line = Line()
+    line.live.heard(note(1, 1))
+    # While it is read, what does not follow is kept aside; and then the log is another one.
+    line.live.heard(note(64, 2, prev=63))
+    line.live.begin_anew("e2")
+    new = structs.replace(note(63, 3, prev=0), stamp=b"2026-01-01T00:00:01Z")
+    line.live.filled(Found("e2", [new], complete=True, more=False))
+
+    assert line.heard == ["1", "lost", "63"]
+    assert line.live.told == 63
+
+
+def test_what_is_older_than_its_stream_is_of_another() -> None:
+    """Heard since the subscription, and before it was asked where the log ends: that is another one's end."""
+    line = Line()
+    line.stream.created = seconds(STAMP) + 1
+    live = Live("room:lobby", line.stream, RUN, line.live._ears)
+    live.heard(note(64, 2, prev=30))
+    live.open(Ends(EPOCH, 30, 30), 0.0)
+    # Which is looked at once more: by another clock it may be of this one.
+    assert live._reading
+    live.filled(Found(EPOCH, [], complete=True, more=False))
+
+    assert line.heard == [] and live.told == 30

@@ -107,6 +107,8 @@ class Live(LiveChannel[Note, int]):
             self._lose()
             self.epoch, self.told, self.newest, self._anew = epoch, 0, 0, True
             self._from = 0
+            # What was kept aside is of the log that was: its places would be taken for such of this one.
+            self._kept = deque(maxlen=self._kept.maxlen) if self._kept is not None else None
             self.fill()
 
     def follows(self, epoch: str, seq: int) -> bool:
@@ -183,12 +185,19 @@ class Live(LiveChannel[Note, int]):
 
     def _go_on(self) -> None:
         """Nothing is missing any more: what was kept aside follows."""
-        kept, self._kept = deque(self._kept or ()), None
+        came, self._kept = self._kept or (), None
+        # What is older than the stream was told by the one before it, which has been deleted meanwhile.
+        kept = deque(note for note in came if note.seq is None or seconds(note.stamp) >= self.stream.created)
+        strange = len(kept) < len(came)
         while kept:
             if not self._take(kept.popleft()):
                 for later in kept:
                     self.heard(later)
                 return
+        if strange:
+            # By another clock it may be of this one all the same; then it is in the log.
+            self.fill()
+            return
         self._release()
         # Whatever the bus has not brought by now it has lost.
         self._let_go()

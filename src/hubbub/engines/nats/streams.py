@@ -19,7 +19,7 @@ from msgspec import Struct, field
 from hubbub.core.log import HistoryLimits, Retention
 from hubbub.engines.nats.acks import Error
 from hubbub.engines.nats.link import Link
-from hubbub.engines.nats.notes import stamp_of
+from hubbub.engines.nats.notes import seconds, stamp_of
 from hubbub.errors import ConfigError, Unavailable
 
 __all__ = ["EPOCH", "Stream", "Streams"]
@@ -55,12 +55,26 @@ class _Stream(Struct, frozen=True):
     error: Error | None = None
     config: dict[str, Any] = field(default_factory=dict)
     state: _State = field(default_factory=_State)
+    created: str = ""
 
 
 class Stream:
     """One stream as this node knows it."""
 
-    __slots__ = ("config", "doubted", "epoch", "heard", "kind", "mark", "name", "resized", "seen", "stamp", "turn")
+    __slots__ = (
+        "config",
+        "created",
+        "doubted",
+        "epoch",
+        "heard",
+        "kind",
+        "mark",
+        "name",
+        "resized",
+        "seen",
+        "stamp",
+        "turn",
+    )
 
     def __init__(self, kind: str, name: str, config: dict[str, Any]) -> None:
         self.kind = kind
@@ -68,6 +82,8 @@ class Stream:
         self.config = config
         # Empty while it is not known whether the stream is there.
         self.epoch = ""
+        # When it was made, in seconds of the Unix epoch by the clock of NATS.
+        self.created = 0.0
         # The newest message that this node knows of; the newest that the stream itself has told of, which it does in
         # order; and the newest of which it is known when JetStream took it.
         self.seen = 0
@@ -218,6 +234,7 @@ class Streams:
             log.error("NATS has lost messages of the stream %s: it goes on in another epoch", stream.name)
             epoch = await self._change(stream, epoch)
         before, stream.epoch = stream.epoch, epoch
+        stream.created = seconds(found.created.encode()) if found.created else 0.0
         stream.doubted = False
         if before and before != epoch:
             stream.seen = stream.heard = stream.mark = 0
