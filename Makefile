@@ -53,7 +53,7 @@ lint: dev       ## style, types, layers, and whether generated files are fresh
 	$(BIN)/python tools/options.py --check
 	$(BIN)/python tools/schema.py --check
 
-bench: setup    ## measure beside a server in bare C; needs a C compiler and Linux
+bench: dev      ## measure beside a server in bare C; needs a C compiler and Linux
 	$(BIN)/python bench/run.py $(BENCH)
 
 bench-codecs: dev  ## what JSON, MessagePack and Protobuf cost, in bytes and CPU

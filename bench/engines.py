@@ -28,7 +28,9 @@ class Shared:
 
 
 def shared() -> Iterator[Shared]:
-    """Those whose server and extra are installed."""
+    """Those whose server is installed; raises `MeasurementError` where none is."""
+    if _redis_server() is None and _nats_server() is None:
+        raise MeasurementError("no server that nodes could share is installed: run `make dev`")
     if _redis_server() is not None:
         yield Shared("Redis", _redis, _make_redis)
     if _nats_server() is not None:

@@ -58,7 +58,7 @@ def test_nothing_is_lost_on_several_nodes(tmp_path: Path, engine: str, forgets: 
         engine=engine,
         forgets=forgets,
         nodes=3,
-        seconds=8 if forgets else 14,
+        seconds=10 if forgets else 20,
         rate=300,
         clients=60,
         rooms=6,

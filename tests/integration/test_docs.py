@@ -44,7 +44,7 @@ from support.server import Child, command, get
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Whose blocks are tested. Those in spec/ and bench/ have tests of their own.
+# Whose blocks are tested. Those in spec/ have tests of their own; those of bench/ take minutes.
 PAGES = sorted(
     path
     for where in ("*.md", "docs/**/*.md", "examples/*/README.md", "deploy/*/README.md")

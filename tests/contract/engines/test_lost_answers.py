@@ -13,6 +13,7 @@ import pytest
 from hubbub.engines.base import Engine
 from hubbub.engines.nats.engine import NatsEngine
 from hubbub.engines.redis.engine import RedisEngine
+from hubbub.engines.shared.canary import is_canary
 from hubbub.errors import Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
@@ -180,6 +181,23 @@ def test_whoever_has_gone_is_told_gone_once(tmp_path: Path, kind: str) -> None:
             assert node.ear.departed == [(LOBBY, "alice")]
 
     run(main(), logs_errors=kind == "redis")
+
+
+def test_a_node_that_hears_nothing_is_not_ready(tmp_path: Path, kind: str) -> None:
+    """Though it is answered: what others say does not reach its clients."""
+
+    async def main() -> None:
+        async with lossy(tmp_path, kind) as node:
+            await node.engine.check()
+            live = next(live for live in node.part("listening")._live.values() if is_canary(live.name))
+            if kind == "nats":
+                node.part("link").unsubscribe(live.sid)
+            else:
+                node.part("bus").unsubscribe([live.bus])
+            with pytest.raises(Unavailable, match="not heard here"):
+                await node.engine.check()
+
+    run(main())
 
 
 def in_a_while(asked: Coroutine[Any, Any, Any], done: Callable[[Any], object]) -> None:
