@@ -29,7 +29,7 @@ from hubbub.core.tickets import Tickets
 from hubbub.core.wheel import Wheel
 from hubbub.eager import step
 from hubbub.engines.base import Accepted, Engine
-from hubbub.errors import ConfigError, HubbubError, Unavailable
+from hubbub.errors import ConfigError, HubbubError, Reject, Unavailable
 from hubbub.hub.arrivals import Arrivals
 from hubbub.hub.control import CONTROL, hear_control
 from hubbub.hub.formats import Framed
@@ -359,6 +359,9 @@ class Node:
     def _gave_receipt(self, receipt: Publication, outcome: Accepted | Exception) -> None:
         if isinstance(outcome, Unavailable):
             self._receipts_owed.append(receipt)
+        elif isinstance(outcome, Reject):
+            # The answer was lost, and it may have been given; a second one would be one too many.
+            log.warning("a receipt may not have been given: the engine did not answer")
         elif isinstance(outcome, Exception):
             log.error("a receipt could not be given", exc_info=outcome)
 
