@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from hubbub import Acknowledged, AckTimeout, Hub, HubbubError, Message, Unavailable
+from hubbub import Acknowledged, AckTimeout, Hub, HubbubError, Message, Reject, Unavailable
 from hubbub.engines.base import Accepted
 from hubbub.engines.memory import MemoryEngine
+from hubbub.protocol.codes import ErrorCode
 from hubbub.server import Server
 from hubbub.types import Publication
 from support.client import connect
@@ -452,5 +453,22 @@ def test_a_receipt_that_the_engine_refuses_comes_later(monkeypatch: pytest.Monke
             acknowledged = await hub.send_with_ack("bob", "order", 1, timeout=PATIENCE)
 
             assert acknowledged.time is not None
+
+    run(main())
+
+
+@pytest.mark.memory
+def test_a_receipt_whose_answer_was_lost_is_not_given_again() -> None:
+    """It may have been given; and that the engine did not answer is no fault of the server's."""
+
+    async def main() -> None:
+        async with serving() as server:
+            node = server.hub._running
+            receipt = Publication("receipt", "bob", to="alice", id="o1")
+            node._gave_receipt(receipt, Reject(ErrorCode.INTERNAL, "the engine did not answer"))
+            lost = len(node._receipts_owed)
+            node._gave_receipt(receipt, Unavailable())
+
+            assert (lost, len(node._receipts_owed)) == (0, 1)
 
     run(main())
