@@ -247,10 +247,9 @@ class Rooms:
     ) -> Coroutine[Any, Any, list[Any]]:
         """`entered`: the call by which it was entered, where nobody was told of that."""
         channel, user, session = key
-        room = f"{self._places.root}{channel}:"
         if channel != inbox_channel(user):
             seen = 0
-        keys = (self._mine, room + "seen", f"{room}left:{self._node.name}.{call}")
+        keys = (self._mine, self._seen(channel), f"{self._places.root}{channel}:left:{self._node.name}.{call}")
         return self._call(LEAVE, channel, call, keys, user, session, channel, seen, _SEEN, entered)
 
     def _call(
