@@ -27,7 +27,7 @@ from hubbub.supervisor.store import Store
 from support.client import connect
 from support.crowd import Crowd
 from support.loop import PATIENCE, eventually, run
-from support.processes import arguments_of, children, gone, named
+from support.processes import arguments_of, children, gone, kill_with_children, named
 from support.server import Child, command, get
 
 
@@ -101,9 +101,7 @@ def test_what_was_acknowledged_is_there_after_a_restart(tmp_path: Path) -> None:
                 status, _, errors = await command("serve", "--dev", "--port", "0", "--workers", count, "--data", data)
                 said = "in use by another hubbub" if count == "2" else "--workers 2 or more"
                 assert (status, errors.count(said), errors.count("\n")) == (2, 1, 1)
-            mine = children(child.process.pid)
-            for pid in (child.process.pid, *mine):
-                os.kill(pid, signal.SIGKILL)
+            kill_with_children(child.process.pid)
             await child.exit_status()
         async with workers("--data", data) as child, connect(child.address, "bob", full=True) as bob:
             joined = await bob.join("lobby", last=50)
@@ -129,9 +127,7 @@ def test_an_end_that_may_be_lost(tmp_path: Path) -> None:
         words = ("--data", str(data), "--durability", "normal")
         async with workers(*words) as child, connect(child.address, "alice", full=True) as alice:
             position = (await alice.join("lobby"))["position"]
-            mine = children(child.process.pid)
-            for pid in (child.process.pid, *mine):
-                os.kill(pid, signal.SIGKILL)
+            kill_with_children(child.process.pid)
             await child.exit_status()
         as_of_another_boot(data / "nats.mark", "normal")
         hello = {"resume": {"rooms": {"lobby": position}}}

@@ -180,16 +180,19 @@ def test_it_hangs_and_goes_on(shared: Shared) -> None:
                 shared.signal(signal.SIGCONT)
             await until_ready(one)
             await until_ready(other)
-            # No ack has stood for it: so she hears it herself, and sees no hole.
-            await alice.expect("chat", content="lost?")
-            again = await alice.ask("chat", content="lost?", room="lobby", id="a1", echo=False)
+            # What the engine had not read when the connection was given up went with it, so both may be. But once.
+            await alice.send({"type": "chat", "content": "lost?", "room": "lobby", "id": "a1", "echo": False})
+            again = await alice.expect("ack", id="a1")
             await alice.ask("chat", content="after", room="lobby")
             await bob.expect("chat", content="after")
+            if again.get("duplicate"):
+                # No ack has stood for it: so she hears it herself, and sees no hole.
+                await alice.expect("chat", content="lost?")
 
             assert (answer["type"], answer["code"]) == ("error", "internal")
             assert (at_once["type"], at_once["code"]) == ("error", "unavailable") and at_once["retry_after"] > 0
-            assert (again["type"], again["duplicate"]) == ("ack", True)
-            assert said(alice) == said(bob) == ["lost?", "after"]
+            assert said(bob) == ["lost?", "after"]
+            assert said(alice) == (["lost?", "after"] if again.get("duplicate") else ["after"])
 
     run(main(), logs_errors=True)
 

@@ -1,11 +1,13 @@
-"""The processes that a server has started."""
+"""A server and the processes that it has started."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 
-__all__ = ["arguments_of", "children", "gone", "named"]
+__all__ = ["arguments_of", "children", "gone", "kill_with_children", "named"]
 
 
 def _family(pid: int) -> dict[int, str]:
@@ -38,3 +40,10 @@ def gone(pid: int) -> bool:
     except ProcessLookupError:
         return True
     return False
+
+
+def kill_with_children(pid: int) -> None:
+    """Kill a process and those that it has started, as a machine that goes away does."""
+    for one in (pid, *children(pid)):
+        with contextlib.suppress(ProcessLookupError):  # It has seen that its supervisor is gone, and left by itself.
+            os.kill(one, signal.SIGKILL)
