@@ -38,8 +38,7 @@ KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
 # What is applied to a cluster, by kind.
 MANIFESTS: dict[str, dict[str, Any]] = {
     manifest["kind"]: manifest
-    for name in KUSTOMIZATION["resources"]
-    for manifest in yaml.safe_load_all((FOLDER / name).read_text())
+    for manifest in (yaml.safe_load((FOLDER / name).read_text()) for name in KUSTOMIZATION["resources"])
 }
 DEPLOYMENT = MANIFESTS["Deployment"]["spec"]
 POD = DEPLOYMENT["template"]["spec"]
@@ -106,12 +105,11 @@ def test_kubernetes_knows_every_field(version: str) -> None:
 
 
 def test_no_file_is_forgotten() -> None:
-    """Whatever lies there is applied, but for what is another program's."""
-    assert {file.name for file in FOLDER.glob("*.yaml")} == {
-        *KUSTOMIZATION["resources"],
-        "kustomization.yaml",
-        "adapter.yaml",
-    }
+    """Whatever lies there is applied, but for what is another program's; and all of it is tested here."""
+    applied = KUSTOMIZATION["resources"]
+
+    assert {file.name for file in FOLDER.glob("*.yaml")} == {*applied, "kustomization.yaml", "adapter.yaml"}
+    assert len(MANIFESTS) == len(applied)
 
 
 def test_kustomize_makes_of_it_what_is_tested_here() -> None:
@@ -205,48 +203,44 @@ def test_the_numbers_are_those_that_were_measured() -> None:
     most, least = AUTOSCALER["maxReplicas"], AUTOSCALER["minReplicas"]
     limit = config.hub.limits.connections
 
-    # In two rooms each; twice what is aimed at, of which a third comes when one of three pods dies.
+    # Bytes of as many sessions as a pod may have, each in two rooms.
     session = (COSTS.shared_session + 2 * COSTS.membership + COSTS.socket) * 2**10
     taken = COSTS.process * 2**20 + limit * session
+    large = config.hub.transfers.transfer_bytes + config.transport.unfinished_size
+    # The part of a core of one pod, where there are as many as may be, and rooms of twenty are on all of them.
+    others = messages * (most - 1)
+    busy = messages * (COSTS.shared_publish + 20 * COSTS.deliver) + others * COSTS.hear + connections * COSTS.idle
+    engine = messages * most * (ENGINES["redis"].publication + ENGINES["redis"].node * (most - 1))
+
+    # One of the fewest may die.
     assert connections * least / (least - 1) < limit == 2 * connections
     assert taken < quantity(resources["requests"]["memory"])
-    assert taken + config.hub.transfers.transfer_bytes + 2**26 < quantity(resources["limits"]["memory"])
-
-    # One of the most that there may be, in rooms of twenty that are on all of them: in µs of each second.
-    busy = (
-        messages * COSTS.shared_publish
-        + messages * (most - 1) * COSTS.hear
-        + messages * 20 * COSTS.deliver
-        + connections * COSTS.idle
-    )
+    assert taken + large < quantity(resources["limits"]["memory"])
     assert busy / 1e6 < wanted["cpu"] == quantity(resources["requests"]["cpu"]) == 0.5
-    engine = ENGINES["redis"]
-    assert messages * most * (engine.publication + engine.node * (most - 1)) / 1e6 <= 0.8
+    assert engine / 1e6 <= 0.8
 
 
 def test_the_autoscaler_counts_what_is_counted() -> None:
     """Each of its metrics is made by a rule of the adapter's, out of what a running server really says."""
 
-    def made(rule: dict[str, Any], series: str) -> str:
-        name = rule.get("name", {"matches": ".*", "as": "$0"})
-        return re.sub(f"^{name['matches'].strip('^$')}$", re.sub(r"\$\{?(\d)\}?", r"\\g<\1>", name["as"]), series)
+    def made(series: str, matches: str = "^(.*)$", **new: str) -> str:
+        # ${1} is \1 to Python.
+        return re.sub(matches, re.sub(r"\$\{(\d)\}", r"\\\1", new.get("as", "${1}")), series)
 
     async def main() -> None:
         path = DEPLOYMENT["template"]["metadata"]["annotations"]["prometheus.io/path"]
         async with serving() as server:
             said = (await get(server.address, path)).body.decode()
-        found = {}
-        for rule in RULES:
-            series = rule["seriesQuery"].partition("{")[0]
-            found[made(rule, series)] = series
-            # The labels by which it finds the pod again are those that it asked for.
-            for label in rule["resources"]["overrides"]:
-                assert f'{label}!=""' in rule["seriesQuery"]
-            # Only what grows has a rate.
-            assert ("rate(" in rule["metricsQuery"]) == (f"# TYPE {series} counter" in said)
+        queried = {rule["seriesQuery"].partition("{")[0]: rule for rule in RULES}
+        rates = {series for series, rule in queried.items() if "rate(" in rule["metricsQuery"]}
+        labels = [(rule["seriesQuery"], label) for rule in RULES for label in rule["resources"]["overrides"]]
 
-        assert found.keys() == per_pod().keys() - {"cpu"}
-        assert [series for series in found.values() if not re.search(rf"^{series}(\{{.*\}})? \d", said, re.M)] == []
+        assert {made(series, **rule.get("name", {})) for series, rule in queried.items()} == per_pod().keys() - {"cpu"}
+        assert [series for series in queried if not re.search(rf"^{series}(\{{.*\}})? \d", said, re.MULTILINE)] == []
+        # Only what grows has a rate.
+        assert rates == {series for series in queried if f"# TYPE {series} counter" in said}
+        # The labels by which it finds a pod are those that it has asked for.
+        assert [(query, label) for query, label in labels if f'{label}!=""' not in query] == []
 
     run(main())
 
