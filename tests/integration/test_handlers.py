@@ -253,6 +253,28 @@ def test_an_exception_costs_its_sender_an_error_and_nobody_else_anything() -> No
     run(main(), logs_errors=True)
 
 
+@pytest.mark.memory
+def test_codes_without_end_are_counted_together() -> None:
+    """An application may make up a new one for each message: its metrics do not grow with that."""
+
+    async def main() -> None:
+        hub = Hub()
+
+        @hub.on("order")
+        async def order(message: Message[int]) -> None:
+            raise Reject(f"no_table_{message.content}")
+
+        async with serving(hub) as server, connect(server.address, "alice") as alice:
+            for number in range(220):
+                await alice.ask("order", content=number % 210)
+            errors = server.hub.statistics().errors
+
+            assert len(errors) == 201
+            assert (errors["no_table_0"], errors["no_table_199"], errors["other"]) == (2, 1, 10)
+
+    run(main())
+
+
 def test_messages_of_a_session_stay_in_order_while_a_handler_waits() -> None:
     """What comes behind a waiting message of the same session waits; other sessions do not."""
 
