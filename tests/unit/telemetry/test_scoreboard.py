@@ -11,8 +11,11 @@ import pytest
 from hubbub.telemetry.scoreboard import LARGEST, Roster, Scoreboard
 
 
-@pytest.fixture
-def supervisor() -> Iterator[Scoreboard]:
+@pytest.fixture(params=["in memory", "on disk"])
+def supervisor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scoreboard]:
+    """On disk where the system has no files in memory."""
+    if request.param == "on disk":
+        monkeypatch.delattr(os, "memfd_create", raising=False)
     scoreboard = Scoreboard.made()
     yield scoreboard
     scoreboard.close()
