@@ -368,7 +368,9 @@ def test_blocking_handlers_run_in_threads_and_their_queue_is_bounded() -> None:
             try:
                 for client in (a, b, c):
                     await client.send({"type": "block", "id": client.user})
-                await eventually(lambda: server.hub.statistics().messages_in == 3)
+                threads = hub._hooks.pipeline.threads
+                assert threads is not None
+                await eventually(lambda: threads._taken == 3)
                 error = await d.ask("block")
 
                 assert (error["type"], error["code"]) == ("error", "unavailable")

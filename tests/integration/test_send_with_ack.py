@@ -144,7 +144,7 @@ def test_a_retry_waits_on_and_sends_nothing_twice() -> None:
             await eventually(lambda: waits(hub) == 1)
             await bob.send({"type": "ack", "seq": 1})
             second = await asked
-            third = await hub.send_with_ack("bob", "order", 1, timeout=SOON, id=missed.value.id)
+            third = await hub.send_with_ack("bob", "order", 1, timeout=PATIENCE, id=missed.value.id)
 
             assert second.time is not None
             assert third == Acknowledged("bob", 1, second.epoch, None)
@@ -295,7 +295,7 @@ def test_the_receipt_may_be_here_before_the_engine_answers(monkeypatch: pytest.M
     async def main() -> None:
         hub = Hub()
         async with serving(hub) as server, connect(server.address, "bob"):
-            acknowledged = await hub.send_with_ack("bob", "order", 1, timeout=SOON)
+            acknowledged = await hub.send_with_ack("bob", "order", 1, timeout=PATIENCE)
 
             assert acknowledged.time is not None
 
