@@ -25,6 +25,8 @@ from hubbub.engines.sqlite.engine import SqliteEngine
 from hubbub.errors import ConfigError
 from hubbub.hub import Hub, stuck_threads
 from hubbub.telemetry.logs import set_up
+from hubbub.telemetry.metrics import Metrics
+from hubbub.telemetry.scoreboard import Scoreboard
 from hubbub.transports.base import Accept, Admit, Handshake, Refuse
 from hubbub.transports.echo import admit_echo
 from hubbub.transports.http import Http
@@ -46,6 +48,8 @@ log = logging.getLogger("hubbub.server")
 
 # Seconds between two sweeps of what the engine no longer needs.
 _SWEEP_INTERVAL = 10.0
+# Seconds between two times that a worker lets the others know what it has counted.
+_POST_INTERVAL = 1.0
 
 
 class Server:
@@ -58,6 +62,7 @@ class Server:
         self.hub = hub
         self.config = config
         self._worker = worker
+        self._metrics = Metrics(hub, None if worker is None else Scoreboard(worker.scoreboard, worker.place))
         self._engine = _engine(hub, config)
         self._authenticator = _authenticator(config)
         self._port: Port | None = None
@@ -96,6 +101,8 @@ class Server:
                 raise ConfigError(why_not(error, config)) from error
             raise
         self._sweep()
+        if self._worker is not None:
+            self._post()
 
     async def _open(self, tls: ssl.SSLContext | None) -> None:
         """Put together what comes before the hub, and listen."""
@@ -105,7 +112,7 @@ class Server:
         wheel = self.hub.wheel
         self._websocket = WebSocket(config.transport, wheel, config.compression)
         proxies = config.server.trusted_proxies
-        app = Forwarded(make_app(self.hub, dev=config.hub.dev), proxies)
+        app = Forwarded(make_app(self.hub, self._metrics, dev=config.hub.dev), proxies)
         self._http = Http(app, config.transport, wheel)
         paths: dict[str, Admit] = {"/ws": self.hub.admit}
         if config.hub.dev:
@@ -150,6 +157,10 @@ class Server:
     def _sweep(self) -> None:
         self._engine.sweep()
         self.hub.wheel.after(_SWEEP_INTERVAL, self._sweep)
+
+    def _post(self) -> None:
+        self.hub.wheel.after(_POST_INTERVAL, self._post)
+        self._metrics.post()
 
     def show_life(self, worker: Worker) -> None:
         """Give the supervisor of this worker signs of life, for as long as the hub's clock ticks."""

@@ -1,4 +1,4 @@
-"""What a worker has from its supervisor: a number, the sockets to listen on, and two pipes."""
+"""What a worker has from its supervisor: a number, the sockets to listen on, two pipes and a scoreboard."""
 
 from __future__ import annotations
 
@@ -39,6 +39,9 @@ class Worker(Struct, frozen=True, kw_only=True):
     status: int
     # Ends when the supervisor does.
     lifeline: int
+    # Where it writes what it has counted, and in which place there.
+    scoreboard: int
+    place: int
     # The URL of what the workers share, where the configuration names none.
     engine: str = ""
     # Seconds between two signs of life; 0: nobody waits for them.
@@ -51,9 +54,14 @@ class Worker(Struct, frozen=True, kw_only=True):
         if text is None:
             return None
         worker = msgspec.json.decode(text, type=cls)
-        for file in (*worker.sockets, worker.status, worker.lifeline):
+        for file in worker.files:
             os.set_inheritable(file, False)
         return worker
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        """All that it is given, open."""
+        return (*self.sockets, self.status, self.lifeline, self.scoreboard)
 
     def encode(self) -> str:
         """The value of the variable."""

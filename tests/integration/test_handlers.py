@@ -253,6 +253,28 @@ def test_an_exception_costs_its_sender_an_error_and_nobody_else_anything() -> No
     run(main(), logs_errors=True)
 
 
+@pytest.mark.memory
+def test_codes_without_end_are_counted_together() -> None:
+    """An application may make up a new one for each message: its metrics do not grow with that."""
+
+    async def main() -> None:
+        hub = Hub()
+
+        @hub.on("order")
+        async def order(message: Message[int]) -> None:
+            raise Reject(f"no_table_{message.content}" if message.content else "There is no such table. " * 3)
+
+        async with serving(hub) as server, connect(server.address, "alice") as alice:
+            for number in range(120):
+                await alice.ask("order", content=number % 110)
+            errors = server.hub.statistics().errors
+
+            # The text, twice, and the last ten, of which each came once.
+            assert (len(errors), errors["no_table_1"], errors["other"]) == (100, 2, 2 + 10)
+
+    run(main())
+
+
 def test_messages_of_a_session_stay_in_order_while_a_handler_waits() -> None:
     """What comes behind a waiting message of the same session waits; other sessions do not."""
 

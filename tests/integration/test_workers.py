@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
-from asyncio.subprocess import DEVNULL
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -20,35 +18,8 @@ from support.crowd import Crowd
 from support.loop import PATIENCE, eventually, run
 from support.processes import children, gone
 from support.redis import Redis
-from support.server import Child, command, get
-
-
-@contextlib.asynccontextmanager
-async def workers(
-    redis: Redis, *arguments: str, count: int = 3, cwd: Path | None = None, stdin: int = DEVNULL, **variables: str
-) -> AsyncIterator[Child]:
-    """So many workers; none of them is left."""
-    words = ("--workers", str(count), *(arguments or ("--dev",)))
-    prefix = f"workers{os.getpid()}.{id(words)}:"
-    variables |= {"HUBBUB_ENGINE": redis.url, "HUBBUB_REDIS_PREFIX": prefix, "HUBBUB_HANDSHAKE_RATE_IP": "off"}
-    async with Child.spawned(*words, cwd=cwd, stdin=stdin, **variables) as child:
-        mine = children(child.process.pid)
-        try:
-            yield child
-        finally:
-            mine += children(child.process.pid)
-            if child.process.returncode is None:
-                child.signal(signal.SIGTERM)
-                await child.exit_status()
-            for pid in mine:
-                await eventually(lambda pid=pid: gone(pid))  # type: ignore[misc]  # mypy sees no type of it
-
-
-def by_worker(child: Child) -> Counter[str]:
-    """How many connections each worker has taken."""
-    return Counter(
-        line.partition("[")[2].partition("]")[0] for line in child.logged().splitlines() if '"event":"connect"' in line
-    )
+from support.server import command, get
+from support.workers import by_worker, workers
 
 
 def test_all_take_their_share(redis: Redis) -> None:

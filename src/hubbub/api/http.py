@@ -44,9 +44,8 @@ _ASK_FIRST = {
 }
 
 
-def make_app(hub: Hub, *, dev: bool) -> Starlette:
+def make_app(hub: Hub, metrics: Metrics, *, dev: bool) -> Starlette:
     """The ASGI application for one hub; the chat page only in dev mode."""
-    metrics = Metrics(hub)
 
     async def health(request: Request) -> Response:
         """The process is alive: restarting it would help nobody."""

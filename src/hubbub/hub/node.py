@@ -64,6 +64,9 @@ log = logging.getLogger("hubbub.hub")
 
 # Seconds after which another try is not worth remembering it.
 _NOT_SOON = 10
+# Codes that are counted each by itself, and their characters: ours are fewer than fifty, the others an application's.
+_MOST_CODES = 100
+_LONGEST_CODE = 64
 
 
 def jitter(spread: float) -> float:
@@ -560,5 +563,7 @@ class Node:
         task.add_done_callback(ended)
 
     def count_error(self, code: str) -> None:
-        """Count an error or refusal by its code."""
+        """Count an error or refusal by its code; where an application makes up ever new ones, or texts, as `other`."""
+        if code not in self.errors and (len(self.errors) >= _MOST_CODES or len(code) > _LONGEST_CODE):
+            code = "other"
         self.errors[code] = self.errors.get(code, 0) + 1

@@ -24,6 +24,7 @@ from hubbub.supervisor.pace import Pace
 from hubbub.supervisor.process import Child, Voice, how
 from hubbub.supervisor.store import Store
 from hubbub.telemetry.logs import set_up
+from hubbub.telemetry.scoreboard import Roster, Scoreboard
 from hubbub.worker import LEAVE, VARIABLE, Worker
 
 __all__ = ["count", "supervise"]
@@ -66,8 +67,19 @@ class _Slot:
         self.child: Child | None = None
         # The voice of that.
         self.voice: Voice | None = None
+        # Its predecessor, from when it is ready; that drains.
+        self.previous: Child | None = None
+        # How often one has ended by itself, or hung.
+        self.restarts = 0
+        # That of the child on the scoreboard: one of two, for its predecessor has the other.
+        self.place = 2 * number
         # Held by whoever starts one: there is one at a time.
         self.starting = asyncio.Lock()
+
+    @property
+    def next_place(self) -> int:
+        """The place of whoever comes after the child."""
+        return self.place ^ 1
 
     async def turn_away(self, host: str) -> None:
         """Let the kernel give what comes to the others until a worker listens again: nobody takes it here (Linux).
@@ -95,6 +107,8 @@ class _Supervisor:
         self._beat = min(_BEAT, config.server.worker_timeout / 4)
         # Held open as long as this process lives.
         self._lifeline = os.pipe()
+        # Where each worker says what it has counted, and we say whose is what.
+        self._scoreboard = Scoreboard.made()
         self._stopping = asyncio.Event()
         # All workers that live: those that start, those in their slots, and those that drain for a successor.
         self._children: set[Child] = set()
@@ -113,6 +127,7 @@ class _Supervisor:
             loop.add_signal_handler(signal.SIGINT, self._interrupted)
             loop.add_signal_handler(signal.SIGHUP, self._stopping.set)
             await self._bind()
+            self._post()
             if self._store is not None:
                 self._engine = await self._store.start()
             status = await self._begin()
@@ -184,6 +199,8 @@ class _Supervisor:
             sockets=tuple(sock.fileno() for sock in slot.sockets),
             status=status,
             lifeline=self._lifeline[0],
+            scoreboard=self._scoreboard.file,
+            place=slot.next_place,
             engine=self._engine,
             beat=self._beat,
         )
@@ -191,7 +208,7 @@ class _Supervisor:
             child = await Child.start(
                 self._command,
                 {**self._environment, VARIABLE: worker.encode()},
-                (*worker.sockets, worker.status, worker.lifeline),
+                worker.files,
             )
         except BaseException:
             os.close(theirs)
@@ -214,10 +231,12 @@ class _Supervisor:
             await asyncio.gather(reading, stopping, return_exceptions=True)
         if address:
             self._address = address
-            previous, slot.child, slot.voice = slot.child, child, voice
-            if previous is not None:
-                previous.signal(LEAVE)
-                await previous.end(self._config.server.drain_timeout + _LONGER)
+            slot.previous, slot.child, slot.voice, slot.place = slot.child, child, voice, slot.next_place
+            child.ended.add_done_callback(lambda _: self._post())
+            self._post()
+            if slot.previous is not None:
+                slot.previous.signal(LEAVE)
+                await slot.previous.end(self._config.server.drain_timeout + _LONGER)
             return 0
         child.signal(signal.SIGTERM)
         ended = await child.end(_LONGER)
@@ -229,6 +248,19 @@ class _Supervisor:
             # Who ends by itself says why.
             log.error("worker %d has ended (%s) before it was ready", slot.number, how(ended))
         return max(ended, 1)
+
+    def _post(self) -> None:
+        """Let the workers know who of them lives, and where each writes what it has counted."""
+        slots = self._slots
+        self._scoreboard.write(
+            Roster(
+                restarts={slot.number: slot.restarts for slot in slots},
+                serving={slot.number: slot.place for slot in slots if slot.child is not None and slot.child.lives},
+                leaving={
+                    slot.number: slot.next_place for slot in slots if slot.previous is not None and slot.previous.lives
+                },
+            )
+        )
 
     async def _keep(self, slot: _Slot) -> None:
         """Start the worker again whenever it has ended by itself."""
@@ -244,6 +276,8 @@ class _Supervisor:
                 if child is not None:
                     log.error("worker %d %s: another is started", slot.number, trouble)
                     slot.child = None
+                    slot.restarts += 1
+                    self._post()
                 await asyncio.sleep(slot.pace.wait(lived))
                 if await self._start(slot):
                     log.error("worker %d does not start: the others go on, and it is tried again", slot.number)
@@ -310,6 +344,7 @@ class _Supervisor:
             sock.close()
         for file in self._lifeline:
             os.close(file)
+        self._scoreboard.close()
 
 
 def _has_terminal() -> bool:
