@@ -162,8 +162,8 @@ def _fewest_machines(load: Load, machine: Machine, least: int, workers: int) -> 
         ):
             return machines, running
     raise ConfigError(
-        f"{max(least, _MANY):,} machines with {machine.cores} cores, {machine.memory:g} GiB and {machine.network:g} Gbit/s are not "
-        "enough: take larger ones"
+        f"{max(least, _MANY):,} machines with {machine.cores} cores, {machine.memory:g} GiB and "
+        f"{machine.network:g} Gbit/s are not enough: take larger ones"
     )
 
 
