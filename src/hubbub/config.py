@@ -259,7 +259,9 @@ def _convert(option: Option, value: Any, spelled: str) -> Any:
         # Such as "Expected `int` <= 65535".
         shown = "what it is" if option.secret else repr(value)
         # Where in a table or a list says nothing to who wrote it.
-        said = str(error).lower().removesuffix(" - at `$[...]`")
+        said = str(error).removesuffix(" - at `$[...]`")
+        # Only how it begins: a pattern in it is not to be changed.
+        said = said[:1].lower() + said[1:]
         if said.startswith("expected `bool`"):
             said = "write true or false"
         raise ConfigError(f"{spelled} cannot be {shown}: {said} ({option.description})") from None

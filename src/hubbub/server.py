@@ -204,6 +204,12 @@ def _engine(hub: Hub, config: Config) -> MemoryEngine | SqliteEngine | RedisEngi
 
         prefix, replicas = config.nats.nats_prefix, config.nats.nats_replicas
         return NatsEngine(url, history, prefix=prefix, replicas=replicas, retention=retention)
+    if url and not url.startswith("redis"):
+        # Not by the engine on Redis: who has misspelt NATS need not install anything.
+        raise ConfigError(
+            "there is no engine of this kind: begin its URL with nats://, tls://, redis://, redis+sentinel:// or "
+            "redis+cluster://, or leave it out, and channels are in this process, or in data"
+        )
     if url:
         # Here: hiredis is an extra.
         from hubbub.engines.redis.engine import RedisEngine

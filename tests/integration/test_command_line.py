@@ -71,6 +71,8 @@ def test_an_address_that_is_not_ours_is_said_with_the_remedy() -> None:
         (("--no-such-option", "1"), "--no-such-option"),
         (("--prot", "9000"), "did you mean --port? (`hubbub serve --help`"),
         (("--prot=9000",), "there is no option --prot:"),
+        (("--engine", "mysql://hub:secret@localhost"), "there is no engine of this kind: begin its URL with nats://"),
+        (("--nats-prefix", "a b"), "'^[A-Za-z0-9_-]{1,32}$'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -72,6 +72,8 @@ def _run(parsed: argparse.Namespace) -> int:
         size=_number(parsed, "size", least=0),
         tls=parsed.tls,
     )
+    if load.rooms and load.rooms_each > load.rooms:
+        raise ConfigError("--rooms-each is more than there are rooms: say with --rooms how many there are")
     if load.rate and not load.rooms:
         raise ConfigError("--rate is of messages into rooms: say with --rooms how many there are, or take --direct")
     machine = Machine(
@@ -156,10 +158,13 @@ def _chapters(found: Plan) -> list[tuple[str, list[str]]]:
             ],
         ),
     ]
-    if found.lost > _PORTS and not found.load.tls:
-        addresses = -(-found.lost // _MOST_PORTS)
+    # Those of a machine that has died come to the others.
+    to_each = math.ceil(found.load.connections / max(1, found.machines - 1))
+    if to_each > _PORTS and not found.load.tls:
+        addresses = -(-to_each // _MOST_PORTS)
         few = f"{addresses} addresses" if addresses > 1 else "one address"
-        chapters.append(("proxies", [f"{found.lost:,} connections to a machine: ports for so many, from {few}"]))
+        when = " when another has died" if several else ""
+        chapters.append(("proxies", [f"{to_each:,} connections to a machine{when}: ports for so many, from {few}"]))
     chapters += [
         ("engine", _engine(found.engine, found.history)),
         ("return", _return(found)),

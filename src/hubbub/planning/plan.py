@@ -149,7 +149,7 @@ def _fewest_workers(load: Load) -> int:
 
 def _fewest_machines(load: Load, machine: Machine, least: int, workers: int) -> tuple[int, int]:
     """So many that the others have room for its clients when one of them dies; and the workers on all of them."""
-    for machines in range(max(least, math.ceil(workers / machine.cores)), _MANY):
+    for machines in range(max(least, math.ceil(workers / machine.cores)), max(least + 1, _MANY)):
         running = workers if machines == 1 else machines * machine.cores
         left = max(1, machines - 1)
         on_each = running // machines
@@ -162,8 +162,8 @@ def _fewest_machines(load: Load, machine: Machine, least: int, workers: int) -> 
         ):
             return machines, running
     raise ConfigError(
-        f"{_MANY:,} machines with {machine.cores} cores, {machine.memory:g} GiB and {machine.network:g} Gbit/s are not "
-        "enough: take larger ones"
+        f"{max(least, _MANY):,} machines with {machine.cores} cores, {machine.memory:g} GiB and "
+        f"{machine.network:g} Gbit/s are not enough: take larger ones"
     )
 
 

@@ -148,7 +148,7 @@ def test_one_primary_is_away(tmp_path: Path) -> None:
     async def main() -> None:
         with serving_cluster(tmp_path, "--cluster-require-full-coverage", "no") as cluster:
             for one in cluster.members:
-                assert one.command("ACL", "SETUSER", "hub", "on", ">secret", "resetchannels", *user) == b"+OK\r\n"
+                assert one.command("ACL", "SETUSER", "hub", "on", ">secret", *user) == b"+OK\r\n"
             url = cluster.url.replace("://", "://hub:secret@")
             async with node(url) as (engine, ear):
                 away = elsewhere_than(engine, cluster, LOBBY)

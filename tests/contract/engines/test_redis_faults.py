@@ -150,9 +150,7 @@ def test_no_more_rights_than_the_documentation_says(tmp_path: Path) -> None:
 
     async def main() -> None:
         with serving_redis(tmp_path) as redis:
-            assert (
-                redis.command("ACL", "SETUSER", "hub", "on", ">secret", "resetchannels", *rights.split()) == b"+OK\r\n"
-            )
+            assert redis.command("ACL", "SETUSER", "hub", "on", ">secret", *rights.split()) == b"+OK\r\n"
             engine, ear = RedisEngine(f"redis://hub:secret@127.0.0.1:{redis.port}/0"), Ear()
             await engine.start(ear, a_node())
             await engine.listen([LOBBY])

@@ -53,6 +53,7 @@ def test_the_servers_own_configuration_counts(
         (("--connections", "5", "--rooms", "-1"), "--rooms must be a whole number, 0 or more"),
         (("--connections", "5", "--direct", "5"), "--direct must be a number of messages by time, such as 2000/s"),
         (("--connections", "5", "--rate", "5/s"), "--rate is of messages into rooms: say with --rooms how many"),
+        (("--connections", "5", "--rooms", "2", "--rooms-each", "3"), "--rooms-each is more than there are rooms"),
         (("--connections", "100k", "--broadcast", "30k/s"), "no number of workers is enough"),
     ],
 )
@@ -71,3 +72,12 @@ def test_every_chapter_is_there(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert chapters == ["workers", "machine", "proxies", "engine", "return", "wall"]
     assert max(map(len, text.splitlines()[1:])) <= 110
+
+
+def test_there_are_ports_for_those_of_a_machine_that_has_died(capsys: pytest.CaptureFixture[str]) -> None:
+    """They come to the others, by the same proxies."""
+    text = said(capsys, "--connections", "100k", "--machines", "2")
+
+    assert "100,000 connections to a machine when another has died: ports for so many, from 2 addresses" in text
+    assert "\nproxies" not in said(capsys, "--connections", "28k", "--machines", "2")
+    assert "\nproxies" in said(capsys, "--connections", "40k", "--machines", "2")

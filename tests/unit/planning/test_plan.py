@@ -77,6 +77,7 @@ def test_a_machine_too_few_is_more_than_the_plan() -> None:
     found = plan(Load(connections=10_000), Machine(cores=2), machines=3)
 
     assert (found.machines, found.workers, found.lost) == (3, 6, 3_334)
+    assert plan(Load(connections=10_000_000), machines=20_000).machines == 20_000
 
 
 def test_what_is_kept_is_bounded_as_it_is_configured() -> None:
