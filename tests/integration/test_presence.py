@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -168,9 +169,9 @@ def test_users_says_who_is_online() -> None:
     async def main() -> None:
         async with serving(presence_grace=0) as server, connect(server.address, "alice") as alice:
 
-            async def ask() -> dict[str, dict[str, object]]:
+            async def ask() -> dict[str, dict[str, Any]]:
                 answer = await alice.ask("users", ids=["alice", "bob", "nobody"])
-                users: dict[str, dict[str, object]] = answer["users"]
+                users: dict[str, dict[str, Any]] = answer["users"]
                 return users
 
             assert (await ask())["bob"] == {"online": False}
@@ -179,6 +180,11 @@ def test_users_says_who_is_online() -> None:
 
                 assert told["bob"]["online"] is True and told["alice"]["online"] is True
                 assert told["bob"].keys() == {"online", "since", "last_seen"}
+                # Also where the clock that notes when something comes is behind.
+                for session in server.hub.local_sessions("bob"):
+                    session.last_seen -= 60
+                late = (await ask())["bob"]
+                assert late["last_seen"] >= late["since"]
                 phone.cut()
                 await eventually(lambda: len(server.hub.local_sessions("bob")) == 1)
                 assert (await ask())["bob"]["online"] is True

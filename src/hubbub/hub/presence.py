@@ -221,7 +221,8 @@ async def user_online(node: Node, user: str) -> Online:
 
 def _seen(node: Node, session: Session) -> int:
     """When something last came by the session, in milliseconds since the Unix epoch."""
-    return node.now_ms() - int((node.wheel.now - session.last_seen) * 1000)
+    # The wheel's clock may be a tick behind, and so before the session has begun.
+    return max(session.since, node.now_ms() - int((node.wheel.now - session.last_seen) * 1000))
 
 
 def _tell(node: Node, user: str, online: bool, seen: int = 0) -> None:
