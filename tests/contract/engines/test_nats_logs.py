@@ -270,3 +270,32 @@ def test_a_listen_that_is_given_up_leaves_nothing_behind(tmp_path: Path) -> None
                         await asyncio.sleep(0.01)
 
     run(main())
+
+
+@pytest.mark.parametrize("way", ["after", "before"])
+def test_a_page_is_of_one_log(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stream becomes another one between two questions: no place in the old one is taken for one in the new."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _):
+                old = [await engine.publish(DEN, a_publication(str(number))) for number in range(5)]
+                assert engine._parts is not None
+                streams, read = engine._parts.streams, getattr(engine._parts.reader, way)
+
+                async def meanwhile(*asked: Any) -> Any:
+                    monkeypatch.undo()
+                    # Where the old one ends is known when this has its answer.
+                    await read(*asked)
+                    nats.empty()
+                    await streams.look_at_all()
+                    await engine.publish(DEN, a_publication("new"))
+                    return await read(*asked)
+
+                monkeypatch.setattr(engine._parts.reader, way, meanwhile)
+                page = await (engine.after(DEN, 0, 10) if way == "after" else engine.before(DEN, None, 10))
+
+                assert page.position.epoch != old[0].epoch
+                assert (contents(page.publications), page.position.seq) == (["new"], 1)
+
+    run(main(), logs_errors=True)
