@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final
 
 import msgspec
@@ -37,6 +37,10 @@ log = logging.getLogger("hubbub.engines.nats")
 _SEEN: Final = b"NATS/1.0\r\nNats-TTL: 1h\r\n\r\n"
 # Entries that are made, or looked at, together where many have to be.
 _TOGETHER: Final = 200
+# Seconds for which what was given up may be under way in a network (RFC 9293 §4, MSL), and rooms in which it is waited
+# for; beyond, it is found when the room is read.
+_UNDER_WAY: Final = 120.0
+_LATE: Final = 10_000
 
 
 class _Ghost(Struct, eq=False):
@@ -46,6 +50,8 @@ class _Ghost(Struct, eq=False):
     ends: int
     # Whoever leaves waits for the answer, and tells of it.
     asked: bool = False
+    # What enters it may still be under way.
+    late: bool = False
 
 
 class _Lost(Struct, eq=False):
@@ -101,6 +107,8 @@ class Rooms:
         self._ghosts: dict[tuple[str, str, str], _Ghost] = {}
         # What this node has entered and is in no room any more.
         self._lost: dict[tuple[str, str, str], _Lost] = {}
+        # Rooms in which something may arrive that was given up, and until when (the loop's clock); in that order.
+        self._late: dict[str, float] = {}
         # What goes on behind the back of whoever asks; among it, once at most, all that has to be put in order.
         self._tasks: set[asyncio.Task[None]] = set()
         self._tidying: asyncio.Task[None] | None = None
@@ -113,7 +121,7 @@ class Rooms:
 
         self._stream = streams.keyed("places", told=True)
         self._nodes = Nodes(link, gets, self._stream, prefix, node, lease)
-        self._watching = Watching(link, gets, self._stream, self._nodes, prefix, self._mine.__contains__)
+        self._watching = Watching(link, gets, self._stream, self._nodes, prefix, self._needed)
         self._nodes.died, self._nodes.revived, self._nodes.clear = self._watching.died, self._revived, self._clear
         self._watching.known, self._watching.unasked = self._known, self._unasked
 
@@ -236,6 +244,9 @@ class Rooms:
             # Or who has gone with this node would be told gone when they are back.
             await self._together(self._enter_again(key, lost) for key, lost in list(self._lost.items()))
         await self._together(self._lay(key, ghost) for key, ghost in list(self._ghosts.items()) if not ghost.asked)
+        now = self._link.loop.time()
+        over = list(takewhile(lambda late: late[1] < now, self._late.items()))
+        await self._together(self._look_once(channel, until) for channel, until in over)
 
     async def _together(self, many: Iterable[Coroutine[Any, Any, None]]) -> None:
         """Do `many` things, a bounded number of them at a time, as long as there is a connection."""
@@ -286,13 +297,44 @@ class Rooms:
                 self._tidied = 0.0
 
     def _unasked(self, watched: Watched, entry: Entry) -> None:
-        """What this node has entered may arrive when nobody waits for it any more, and it has been left before."""
-        user, session = entry.user, entry.session
-        if (user, session) in self._mine.get(entry.channel, ()) or not watched.room.has(self._node, user, session):
+        """What this node has said may arrive when nobody waits for it any more, and something else has been said since.
+
+        Whom it has entered and does not hold has been left before; whom it holds and has taken out has come again.
+        """
+        key = channel, user, session = entry.channel, entry.user, entry.session
+        mine = (user, session) in self._mine.get(channel, ())
+        # Or whoever is entering or leaving in this moment would be taken for such.
+        if mine == watched.room.has(self._node, user, session) or watched.asks(user, session):
             return
-        # Or whoever is entering in this moment would be taken out.
-        if not watched.asks(user, session):
-            self._ghosts.setdefault((entry.channel, user, session), _Ghost(UNKNOWN))
+        if not mine:
+            self._ghosts.setdefault(key, _Ghost(UNKNOWN))
+        elif not self._nodes.clearing:
+            self._lost.setdefault(key, _Lost())
+            self._tidied = 0.0
+
+    def _needed(self, channel: str) -> bool:
+        """Whether this node has to hear who comes into a room, and goes."""
+        return channel in self._mine or channel in self._late
+
+    def _give_up(self, key: tuple[str, str, str]) -> None:
+        """Nobody waits any more for what enters a place: it is left, now and whenever it arrives."""
+        self._ghosts.setdefault(key, _Ghost(UNKNOWN, late=True))
+        self._wait_for(key[0])
+
+    def _wait_for(self, channel: str) -> None:
+        """Hear of a room for as long as something may be under way to it."""
+        if self._late.pop(channel, None) or len(self._late) < _LATE:
+            self._late[channel] = self._link.loop.time() + _UNDER_WAY
+
+    async def _look_once(self, channel: str, until: float) -> None:
+        """Nothing is under way to a room any more: has something arrived that the bus has lost?"""
+        watched = await self._watching.enter(channel)
+        try:
+            await self._watching.current(watched)
+            if self._late[channel] == until:
+                del self._late[channel]
+        finally:
+            self._watching.done(watched)
 
     def _revived(self) -> None:
         """This node was taken for dead."""
@@ -335,7 +377,7 @@ class Rooms:
             mine = self._mine.get(channel, {})
             if (user, session) not in mine and not watched.asks(user, session):
                 # It has left meanwhile.
-                self._ghosts.setdefault((channel, user, session), _Ghost(UNKNOWN))
+                self._give_up((channel, user, session))
         if (user, session) in mine:
             mine[user, session] = msgspec.structs.replace(again, seq=seq)
         counts = seq >= self._nodes.bar(self._node)
@@ -363,6 +405,9 @@ class Rooms:
             # So there is another who tells of it.
             return False
         self._off_the_list(key, room)
+        if ghost.late:
+            # Longer, the longer that took.
+            self._wait_for(channel)
         if ghost.ends == UNKNOWN:
             # Nobody was told of who came by it; nor of who came later, and stays.
             if brought and not last and user in room:
@@ -398,7 +443,7 @@ class Rooms:
         try:
             return await self._watching.say(watched, entry)
         except BaseException:
-            self._ghosts.setdefault((entry.channel, entry.user, entry.session), _Ghost(UNKNOWN))
+            self._give_up((entry.channel, entry.user, entry.session))
             raise
 
     # ------------------------------------------------------------------------------------------- the dead
