@@ -220,7 +220,7 @@ def test_coming_back_is_tried_until_it_succeeds(tmp_path: Path) -> None:
 
                 rooms._watching.say = refused  # type: ignore[method-assign]  # as a JetStream without a leader
                 others = other._parts.rooms._nodes
-                others._declare("node.1", others._nodes["node.1"], tell=False)
+                others._declare("node.1", others._nodes["node.1"])
                 async with asyncio.timeout(PATIENCE):
                     await failed.wait()
                 for each in (engine, other):

@@ -90,8 +90,8 @@ class Reader:
     async def of_one_log(self, channel: str, read: Callable[[], Awaitable[T]]) -> T:
         """What `read` finds in several steps, all of it of one log; raises `Unavailable`.
 
-        Where the stream turns out to be another one meanwhile, or may be, it is read again: whoever was given a place in
-        the old one as a position in the new would miss what is before it there.
+        Where the stream turns out to be another one meanwhile, or may be, it is read again: whoever was given a place
+        in the old one as a position in the new would miss what is before it there.
         """
         while True:
             stream, _ = await self.stream(channel)

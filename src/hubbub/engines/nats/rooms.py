@@ -70,9 +70,8 @@ class _Dead(Struct, eq=False):
     # It is about what it had entered from one place in the stream up to another.
     begin: int
     bar: int
-    # Whether to say who has gone with it; and who may have, and it was not said yet: None until that has been read.
-    tell: bool
-    users: list[tuple[str, str]] | None = None
+    # Who has gone with it, and it was not said yet, with where each was last: in that order; None until it is read.
+    users: list[tuple[str, str, int]] | None = None
 
     def held(self, entry: Entry) -> bool:
         """Whether a place of the node's was taken until then."""
@@ -122,7 +121,7 @@ class Rooms:
         self._stream = streams.keyed("places", told=True)
         self._nodes = Nodes(link, gets, self._stream, prefix, node, lease)
         self._watching = Watching(link, gets, self._stream, self._nodes, prefix, self._needed)
-        self._nodes.died, self._nodes.revived, self._nodes.clear = self._watching.died, self._revived, self._clear
+        self._nodes.died, self._nodes.revived, self._nodes.clear = self._died, self._revived, self._clear
         self._watching.known, self._watching.unasked = self._known, self._unasked
 
     def __len__(self) -> int:
@@ -448,8 +447,14 @@ class Rooms:
 
     # ------------------------------------------------------------------------------------------- the dead
 
-    def _clear(self, node: str, begin: int, bar: int, tell: bool) -> None:
-        self._dead.append(_Dead(node, begin, bar, tell))
+    def _died(self, node: str, bar: int) -> None:
+        self._watching.died(node, bar)
+        if node == self._node:
+            # Others do what this node was to do.
+            self._dead.clear()
+
+    def _clear(self, node: str, begin: int, bar: int) -> None:
+        self._dead.append(_Dead(node, begin, bar))
         self._go_on_clearing()
 
     def _go_on_clearing(self) -> None:
@@ -462,47 +467,55 @@ class Rooms:
             await self._clear_one(self._dead[0])
 
     async def _clear_one(self, dead: _Dead) -> None:
-        """Say who has gone with a dead node, and take away what it has left."""
-        subjects = f"{self._prefix}.places.*.{token(dead.node)}.>"
-        if dead.tell:
-            await self._tell_gone(dead, subjects)
-        purge = msgspec.json.encode({"filter": subjects, "seq": dead.bar})
-        answer = await self._link.call(f"$JS.API.STREAM.PURGE.{self._stream.name}", purge)
-        if answer.status or ack_of(answer.body).error is not None:
-            raise Unavailable("JetStream cannot take it")
-        # Or the stream was lost meanwhile, and what was known of it is nothing in the new one.
-        if dead in self._dead:
-            self._dead.remove(dead)
-            self._nodes.cleared(dead.node, dead.bar)
+        """Say who has gone with a dead node, and take away what it has left.
 
-    async def _tell_gone(self, dead: _Dead, subjects: str) -> None:
+        Part by part, so that whoever has to go on with it finds nobody but those of whom it was not said; and those of
+        the last part, where that was said and not taken away any more.
+        """
+        subjects = f"{self._prefix}.places.*.{token(dead.node)}.>"
         if dead.users is None:
-            left = await self._watching.entries(subjects)
             # Also who has left by it since then: it was in nobody's room any more.
-            dead.users = list({(one.channel, one.user): None for one in left if dead.held(one)})
+            held = [one for one in await self._watching.entries(subjects) if dead.held(one)]
+            last = {(one.channel, one.user): one.seq for one in held}
+            dead.users = sorted(((*who, seq) for who, seq in last.items()), key=lambda one: one[2])
         while part := dead.users[:_TOGETHER]:
-            asked = (self._stays(channel, user, dead.node, dead.bar) for channel, user in part)
+            asked = (self._stays(channel, user, dead.node, dead.bar) for channel, user, _ in part)
             stays = await asyncio.gather(*asked, return_exceptions=True)
             for failed in stays:
                 if isinstance(failed, BaseException):
                     raise failed
+            if dead not in self._dead:
+                # The stream was lost meanwhile, or this node was taken for dead.
+                return
             # In one turn: nobody is told twice.
             del dead.users[:_TOGETHER]
-            for (channel, user), stay in zip(part, stays, strict=True):
+            for (channel, user, _), stay in zip(part, stays, strict=True):
                 if not stay:
                     self._gone(channel, user)
+            if dead.users:
+                await self._take_away(subjects, min(part[-1][2] + 1, dead.bar))
+        await self._take_away(subjects, dead.bar)
+        if dead in self._dead:
+            self._dead.remove(dead)
+            self._nodes.cleared(dead.node, dead.bar)
+
+    async def _take_away(self, subjects: str, before: int) -> None:
+        """Take from the stream what stands in it before a place; raises `Unavailable`."""
+        purge = msgspec.json.encode({"filter": subjects, "seq": before})
+        answer = await self._link.call(f"$JS.API.STREAM.PURGE.{self._stream.name}", purge)
+        if answer.status or ack_of(answer.body).error is not None:
+            raise Unavailable("JetStream cannot take it")
 
     async def _stays(self, channel: str, user: str, node: str, bar: int) -> bool:
         """Whether the user was in the room by another node, too, in the moment in which this one was declared dead.
 
-        Or is in again by this one: it does not wait for ever to be cleared away.
+        Or has come by another one since: that was told, and is the last word. Or is in again by this one: it does not
+        wait for ever to be cleared away.
         """
         subjects = f"{self._prefix}.places.{token(channel)}.*.{token(user)}.>"
         return any(
             # Who has left since then was told so, by its own node.
-            (entry.ends or entry.seq) < bar and (entry.seq > bar or not entry.ends)
-            if entry.node != node
-            else entry.seq > bar and not entry.ends
+            entry.seq > bar or not entry.ends if entry.node != node else entry.seq > bar and not entry.ends
             for entry in await self._watching.entries(subjects)
             if entry.seq >= self._nodes.bar(entry.node)
         )
