@@ -238,7 +238,8 @@ def test_whoever_is_the_next_to_clear_a_node_away_goes_on(
                 await dead.start(Ear(), "node.2")
                 await asyncio.gather(*(dead.enter(LOBBY, user, user, 1, 1_000) for user in users))
                 await dead.stop()
-                stay = rooms._stays
+                clearing = rooms._clearing
+                stay = clearing._stays
 
                 async def dying(channel: str, user: str, *which: Any) -> bool:
                     if len(ear.departed) == told:
@@ -246,7 +247,7 @@ def test_whoever_is_the_next_to_clear_a_node_away_goes_on(
                         await go.wait()
                     return await stay(channel, user, *which)
 
-                monkeypatch.setattr(rooms, "_stays", dying)
+                monkeypatch.setattr(clearing, "_stays", dying)
                 async with asyncio.timeout(PATIENCE):
                     await stuck.wait()
                 back = users[-1]
@@ -259,7 +260,7 @@ def test_whoever_is_the_next_to_clear_a_node_away_goes_on(
                 rooms._nodes._beaten = asyncio.get_running_loop().time() + 1.0
                 await eventually(lambda: nodes._nodes["node.2"].state == "cleared")
                 go.set()
-                await eventually(lambda: rooms._clearing is None or rooms._clearing.done())
+                await eventually(lambda: clearing._task is None or clearing._task.done())
 
                 assert sorted(ear.departed + next_ear.departed) == [(LOBBY, user) for user in users if user != back]
                 await rooms_are(third, [Member(back, 1, 2)])

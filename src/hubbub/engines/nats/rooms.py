@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from hubbub.engines.base import Listener
-from hubbub.engines.nats.acks import ack_of
+from hubbub.engines.nats.clearing import Clearing
 from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.nodes import Nodes
@@ -25,7 +25,7 @@ from hubbub.engines.nats.places import token
 from hubbub.engines.nats.room import ANY, UNKNOWN, Entry, Room
 from hubbub.engines.nats.streams import Stream, Streams
 from hubbub.engines.nats.watching import Watched, Watching
-from hubbub.errors import HubbubError, RoomFull, Unavailable
+from hubbub.errors import HubbubError, RoomFull
 from hubbub.protocol.envelope import Member
 from hubbub.types import Place, inbox_channel
 
@@ -63,22 +63,6 @@ class _Lost(Struct, eq=False):
     tried: bool = False
 
 
-class _Dead(Struct, eq=False):
-    """A node that this one has found dead and clears away."""
-
-    node: str
-    # It is about what it had entered from one place in the stream up to another.
-    begin: int
-    bar: int
-    # Who has gone with it, and it was not said yet, with where each was last: in that order; None until it is read.
-    users: list[tuple[str, str, int]] | None = None
-
-    def held(self, entry: Entry) -> bool:
-        """Whether a place of the node's was taken until then."""
-        place = entry.ends or entry.seq
-        return max(self.begin, UNKNOWN + 1) <= place < self.bar and (entry.seq > self.bar or not entry.ends)
-
-
 class Rooms:
     """The rooms as this node sees and holds them."""
 
@@ -112,16 +96,14 @@ class Rooms:
         self._tasks: set[asyncio.Task[None]] = set()
         self._tidying: asyncio.Task[None] | None = None
         self._tidied = 0.0
-        # What this node clears away, one after the other, until it is done.
-        self._dead: list[_Dead] = []
-        self._clearing: asyncio.Task[None] | None = None
         # Whether the nodes have to be read, as the stream is another one.
         self._strange = False
 
         self._stream = streams.keyed("places", told=True)
         self._nodes = Nodes(link, gets, self._stream, prefix, node, lease)
         self._watching = Watching(link, gets, self._stream, self._nodes, prefix, self._needed)
-        self._nodes.died, self._nodes.revived, self._nodes.clear = self._died, self._revived, self._clear
+        self._clearing = Clearing(link, self._stream, self._nodes, self._watching, prefix, self._gone, self._do)
+        self._nodes.died, self._nodes.revived, self._nodes.clear = self._died, self._revived, self._clearing.clear
         self._watching.known, self._watching.unasked = self._known, self._unasked
 
     def __len__(self) -> int:
@@ -233,7 +215,7 @@ class Rooms:
         if self._tidying is None or self._tidying.done():
             self._tidied = now
             self._tidying = self._do(self._put_in_order())
-            self._go_on_clearing()
+            self._clearing.go_on()
 
     async def _put_in_order(self) -> None:
         """Do what has to be done; what fails is done the next time."""
@@ -274,7 +256,7 @@ class Rooms:
             self._strange = True
             self._tidied = 0.0
             self._nodes.begin_anew(stream.seen + 1)
-            self._dead.clear()
+            self._clearing.drop()
             self._watching.again()
             self._come_back(told=False)
 
@@ -334,6 +316,12 @@ class Rooms:
                 del self._late[channel]
         finally:
             self._watching.done(watched)
+
+    def _died(self, node: str, bar: int) -> None:
+        self._watching.died(node, bar)
+        if node == self._node:
+            # Others do what this node was to do.
+            self._clearing.drop()
 
     def _revived(self) -> None:
         """This node was taken for dead."""
@@ -444,81 +432,6 @@ class Rooms:
         except BaseException:
             self._give_up((entry.channel, entry.user, entry.session))
             raise
-
-    # ------------------------------------------------------------------------------------------- the dead
-
-    def _died(self, node: str, bar: int) -> None:
-        self._watching.died(node, bar)
-        if node == self._node:
-            # Others do what this node was to do.
-            self._dead.clear()
-
-    def _clear(self, node: str, begin: int, bar: int) -> None:
-        self._dead.append(_Dead(node, begin, bar))
-        self._go_on_clearing()
-
-    def _go_on_clearing(self) -> None:
-        if self._dead and (self._clearing is None or self._clearing.done()):
-            self._clearing = self._do(self._clear_away())
-
-    async def _clear_away(self) -> None:
-        """Do so with all that are dead; where NATS is away meanwhile, it goes on where it was."""
-        while self._dead:
-            await self._clear_one(self._dead[0])
-
-    async def _clear_one(self, dead: _Dead) -> None:
-        """Say who has gone with a dead node, and take away what it has left.
-
-        Part by part, so that whoever has to go on with it finds nobody but those of whom it was not said; and those of
-        the last part, where that was said and not taken away any more.
-        """
-        subjects = f"{self._prefix}.places.*.{token(dead.node)}.>"
-        if dead.users is None:
-            # Also who has left by it since then: it was in nobody's room any more.
-            held = [one for one in await self._watching.entries(subjects) if dead.held(one)]
-            last = {(one.channel, one.user): one.seq for one in held}
-            dead.users = sorted(((*who, seq) for who, seq in last.items()), key=lambda one: one[2])
-        while part := dead.users[:_TOGETHER]:
-            asked = (self._stays(channel, user, dead.node, dead.bar) for channel, user, _ in part)
-            stays = await asyncio.gather(*asked, return_exceptions=True)
-            for failed in stays:
-                if isinstance(failed, BaseException):
-                    raise failed
-            if dead not in self._dead:
-                # The stream was lost meanwhile, or this node was taken for dead.
-                return
-            # In one turn: nobody is told twice.
-            del dead.users[:_TOGETHER]
-            for (channel, user, _), stay in zip(part, stays, strict=True):
-                if not stay:
-                    self._gone(channel, user)
-            if dead.users:
-                await self._take_away(subjects, min(part[-1][2] + 1, dead.bar))
-        await self._take_away(subjects, dead.bar)
-        if dead in self._dead:
-            self._dead.remove(dead)
-            self._nodes.cleared(dead.node, dead.bar)
-
-    async def _take_away(self, subjects: str, before: int) -> None:
-        """Take from the stream what stands in it before a place; raises `Unavailable`."""
-        purge = msgspec.json.encode({"filter": subjects, "seq": before})
-        answer = await self._link.call(f"$JS.API.STREAM.PURGE.{self._stream.name}", purge)
-        if answer.status or ack_of(answer.body).error is not None:
-            raise Unavailable("JetStream cannot take it")
-
-    async def _stays(self, channel: str, user: str, node: str, bar: int) -> bool:
-        """Whether the user was in the room by another node, too, in the moment in which this one was declared dead.
-
-        Or has come by another one since: that was told, and is the last word. Or is in again by this one: it does not
-        wait for ever to be cleared away.
-        """
-        subjects = f"{self._prefix}.places.{token(channel)}.*.{token(user)}.>"
-        return any(
-            # Who has left since then was told so, by its own node.
-            entry.seq > bar or not entry.ends if entry.node != node else entry.seq > bar and not entry.ends
-            for entry in await self._watching.entries(subjects)
-            if entry.seq >= self._nodes.bar(entry.node)
-        )
 
     # -------------------------------------------------------------------------------------- small questions
 
