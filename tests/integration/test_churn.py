@@ -104,5 +104,5 @@ def check(seen: list[Message], said: dict[int, object]) -> None:
                 assert message["content"] == said[message["seq"]]
                 position += 1
             case _:
-                assert message["type"] in ("welcome", "member-joined", "member-left", "pong")
+                assert message["type"] in ("welcome", "member-joined", "member-left", "ping", "pong")
     assert joins >= CYCLES

@@ -119,13 +119,15 @@ class Redis:
         return False
 
     def command(self, *words: str, password: str = "") -> bytes:
-        """Give it one command, and return what it says in its own protocol; for short answers."""
+        """Give it one command, and return what it says in its own protocol; for short answers.
+
+        Raises `OSError` where it ends the connection, as a server does that is made a primary.
+        """
         with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as line:
             if password:
-                line.sendall(_packed("AUTH", password))
-                assert line.recv(100) == b"+OK\r\n", "the Redis of a test has another password"
-            line.sendall(_packed(*words))
-            return line.recv(65_536)
+                said = _ask(line, "AUTH", password)
+                assert said == b"+OK\r\n", f"the Redis of a test does not know its password: {said!r}"
+            return _ask(line, *words)
 
     def about(self, name: str, password: str = "") -> str:
         """What it says about itself, by a name out of INFO; nothing while it ends connections, as a failover does."""
@@ -286,6 +288,14 @@ def _wait(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the Redis of a test does not come to what it should be"
         time.sleep(0.01)
+
+
+def _ask(line: socket.socket, *words: str) -> bytes:
+    line.sendall(_packed(*words))
+    said = line.recv(65_536)
+    if not said:
+        raise ConnectionResetError("it has ended the connection")
+    return said
 
 
 def _packed(*words: str) -> bytes:

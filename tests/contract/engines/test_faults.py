@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from hubbub.engines.base import Accepted, Engine
 from hubbub.engines.nats.engine import NatsEngine
 from hubbub.engines.redis.engine import RedisEngine
+from hubbub.engines.shared.clock import TICK
 from hubbub.errors import HubbubError, Reject, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
@@ -270,6 +272,28 @@ def test_it_hangs(tmp_path: Path, kind: str) -> None:
                 assert ear.texts() == contents((await engine.after(LOBBY, 0, 10)).publications)
 
     run(main(), logs_errors=True)
+
+
+@on_each
+def test_it_is_the_node_that_hangs(tmp_path: Path, kind: str) -> None:
+    """And not the server, which nobody has asked anything meanwhile."""
+
+    async def main() -> None:
+        with serving(tmp_path, kind) as server:
+            async with server.node() as (engine, ear):
+                await engine.publish(LOBBY, a_publication("before"))
+                await ear.hear("before")
+                # A handler of somebody's holds everything up, for longer than a server may be silent.
+                time.sleep(3.5)  # noqa: ASYNC251 - this is what is tested
+                # The clock looks, and looks again.
+                await asyncio.sleep(3 * TICK)
+                await engine.publish(LOBBY, a_publication("after"))
+                await ear.hear("after")
+
+                assert ear.texts() == ["before", "after"]
+                assert ear.lost_channels == []
+
+    run(main())
 
 
 @pytest.mark.parametrize(("kind", "many", "least"), [("redis", 25_000, 5_000), ("nats", 12_000, 4_000)])

@@ -74,11 +74,12 @@ def test_a_primary_is_lost_with_what_its_replica_never_got(tmp_path: Path) -> No
     run(main(), logs_errors=True)
 
 
-def test_a_failover_by_hand_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["redis-system", "valkey"])
+def test_a_failover_by_hand_loses_nothing(tmp_path: Path, kind: str) -> None:
     """Under load: everything is told once and in order, in the same epoch."""
 
     async def main() -> None:
-        with serving_cluster(tmp_path, replicas=True) as cluster:
+        with serving_cluster(tmp_path, replicas=True, kind=kind) as cluster:
             async with node(cluster.url) as (engine, ear), node(cluster.url) as (_, others):
                 at = slot(engine)
                 async with Publisher(engine) as publisher:

@@ -32,6 +32,7 @@ from hubbub.engines.nats.rooms import Rooms
 from hubbub.engines.nats.streams import Stream, Streams
 from hubbub.engines.shared.answers import settle
 from hubbub.engines.shared.canary import canary
+from hubbub.engines.shared.clock import TICK, tick
 from hubbub.errors import ConfigError, HubbubError, Reject, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.types import Place, Position, Publication
@@ -40,8 +41,7 @@ __all__ = ["NatsEngine", "NatsStatistics"]
 
 log = logging.getLogger("hubbub.engines.nats")
 
-# Seconds between two looks at everything that has a deadline, and between two at the streams.
-_TICK: Final = 0.05
+# Seconds between two looks at the streams.
 _LOOK: Final = 5.0
 # Readings of a copy that is behind.
 _TRIES: Final = 20
@@ -103,7 +103,7 @@ class NatsEngine:
         self._runs = True
         try:
             await parts.link.open()
-            self._ticking = asyncio.get_running_loop().create_task(self._tick(parts))
+            self._ticking = asyncio.get_running_loop().create_task(tick(self._looks(parts), log))
             # What is wrong with them is wrong with the options: better said now.
             await asyncio.gather(
                 *(parts.streams.look(parts.streams.of(kind, kept)) for kind, kept in self._places.usual())
@@ -209,7 +209,7 @@ class NatsEngine:
             if found.more or newest >= end.last or found.epoch != end.epoch:
                 break
             # Of a copy that is behind.
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(TICK)
             found = await parts.reader.after(channel, seq, limit)
         if seq > end.seq and seq > await parts.reader.extent(channel):
             return await self._page(parts, channel, Found(end.epoch, [], complete=False, more=False), end)
@@ -285,25 +285,15 @@ class NatsEngine:
 
     # ----------------------------------------------------------------------------------------- housekeeping
 
-    async def _tick(self, parts: _Parts) -> None:
-        loop = asyncio.get_running_loop()
-        self._looked = loop.time()
-        ticks: tuple[Callable[[float], None], ...] = (
+    def _looks(self, parts: _Parts) -> tuple[Callable[[float], None], ...]:
+        self._looked = asyncio.get_running_loop().time()
+        return (
             parts.link.tick,
             parts.publishing.tick,
             parts.listening.tick,
             *parts.rooms.ticks,
             partial(self._look, parts),
         )
-        while True:
-            await asyncio.sleep(_TICK)
-            now = loop.time()
-            for tick in ticks:
-                try:
-                    tick(now)
-                except Exception:
-                    # A fault of ours, in one part: the others, and the next look, must come.
-                    log.exception("the engine's clock failed")
 
     def _look(self, parts: _Parts, now: float) -> None:
         due = now - self._looked > _LOOK or parts.streams.doubted

@@ -36,8 +36,6 @@ _TIMEOUT: Final = 2.0
 # Seconds of silence after which the server is asked for a sign of life, and more after which it counts as away.
 _QUIET: Final = 1.0
 _SILENT: Final = 2.0
-# Seconds between two looks at the clock after which it was this process that stood still, and not the server.
-_ASLEEP: Final = 0.5
 
 
 class Answer(Struct, frozen=True, gc=False):
@@ -82,7 +80,6 @@ class Link(Supervised):
         # Whether everybody may use the connection; before that, `look` does.
         self.serves = False
         self._prepares = False
-        self._ticked = 0.0
 
         self._inbox = f"_INBOX.{run}.".encode()
         self._numbers = itertools.count(1)
@@ -210,10 +207,6 @@ class Link(Supervised):
 
     def tick(self, now: float) -> None:
         """Called several times a second: who does not answer is given up, and a server that is silent, too."""
-        slept, self._ticked = now - self._ticked > _ASLEEP, now
-        if slept:
-            # What is due may have come and not been read.
-            return
         connection = self.connection
         if connection is not None:
             if connection.pinged and now - connection.pinged > _SILENT:

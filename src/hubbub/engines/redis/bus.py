@@ -30,9 +30,9 @@ log = logging.getLogger("hubbub.engines.redis")
 
 # Channels in one command.
 _MANY: Final = 1_000
-# Seconds of silence after which the server is asked for a sign of life, and after which it counts as away.
+# Seconds of silence after which the server is asked for a sign of life, and more after which it counts as away.
 _QUIET: Final = 1.0
-_SILENT: Final = 3.0
+_SILENT: Final = 2.0
 # Seconds for a subscription.
 _TIMEOUT: Final = 2.0
 
@@ -96,7 +96,8 @@ class Bus(Supervised):
 
         # When something last came, and whether a sign of life has been asked for since.
         self._last = 0.0
-        self._asked = False
+        # When it was asked for a sign of life that has not come.
+        self._asked = 0.0
 
     async def subscribe(self, names: Iterable[str]) -> None:
         """Hear `names`; returns when that is so. Raises `Unavailable`, and then the names are not wanted."""
@@ -140,16 +141,16 @@ class Bus(Supervised):
                 settle(wait, Unavailable("Redis does not answer"))
         if self.connection is None:
             return
-        if now - self._last > _SILENT:
+        if self._asked and now - self._asked > _SILENT:
             self.connection.abort("it is silent", silent=True)
-        elif now - self._last > _QUIET and not self._asked:
-            self._asked = True
+        elif not self._asked and now - self._last > _QUIET:
+            self._asked = now
             self.connection.write(pack("PING"))
 
     def begin(self, connection: Connection) -> None:
         """See `Supervised.begin`."""
         connection.receive = self._receive
-        self._last, self._asked = self._loop.time(), False
+        self._last, self._asked = self._loop.time(), 0.0
         self._missing = set(self._wanted)
         self._send(self._places.subscribe, self._wanted)
         self._look_whole()
@@ -168,7 +169,7 @@ class Bus(Supervised):
             self.connection.write(pack(what, *part))
 
     def _receive(self, reply: Any) -> None:
-        self._last, self._asked = self._loop.time(), False
+        self._last, self._asked = self._loop.time(), 0.0
         if isinstance(reply, Refused):
             assert self.connection is not None
             self.connection.abort(f"it refuses to be listened to: {reply}")

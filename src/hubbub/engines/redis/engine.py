@@ -13,7 +13,6 @@ import math
 import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
 from zlib import crc32
 
 from msgspec import Struct
@@ -28,6 +27,7 @@ from hubbub.engines.redis.partition import Partition
 from hubbub.engines.redis.places import all_places
 from hubbub.engines.redis.scripts import ACCEPTED, ACKNOWLEDGE
 from hubbub.engines.shared.answers import settle
+from hubbub.engines.shared.clock import tick
 from hubbub.errors import ConfigError, Unavailable
 from hubbub.protocol.envelope import Member
 from hubbub.types import Place, Position, Publication, inbox_channel
@@ -35,9 +35,6 @@ from hubbub.types import Place, Position, Publication, inbox_channel
 __all__ = ["RedisEngine", "RedisStatistics"]
 
 log = logging.getLogger("hubbub.engines.redis")
-
-# Seconds between two looks at everything that has a deadline.
-_TICK: Final = 0.05
 
 
 class RedisStatistics(Struct, frozen=True):
@@ -92,7 +89,7 @@ class RedisEngine:
         this = Node(node, self._lease, str(self._address), self._inspect, listener)
         self._partitions = [Partition(self._address, places, self._limits, this) for places in self._places]
         self._load = this.load
-        self._ticking = asyncio.get_running_loop().create_task(self._tick())
+        self._ticking = asyncio.get_running_loop().create_task(tick((self._look,), log))
         try:
             opened = await asyncio.gather(*(one.open() for one in self._partitions), return_exceptions=True)
             for failed in opened:
@@ -279,16 +276,6 @@ class RedisEngine:
         return due
 
     # ----------------------------------------------------------------------------------------- housekeeping
-
-    async def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(_TICK)
-            try:
-                self._look(loop.time())
-            except Exception:
-                # A fault of ours, in one look: the next one must come.
-                log.exception("the engine's clock failed")
 
     def _look(self, now: float) -> None:
         for one in self._partitions:
