@@ -66,7 +66,8 @@ class Listener(Protocol):
         """The last session of `user` in `channel` has been taken out, and nobody was answered so.
 
         It came by a node that has died, or the engine was away when it left. One of the nodes that live is told, and
-        not before its `start` has returned.
+        not before its `start` has returned; where that one dies over many of them, another is told of the rest, and of
+        the last that were told perhaps once more.
         """
 
     def came(self, channel: str, user: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -50,22 +51,40 @@ def test_what_is_large_hides_nothing_behind_it(tmp_path: Path) -> None:
 
 
 def test_many_may_read_what_is_large(tmp_path: Path) -> None:
-    """NATS cuts off whoever has asked for more than it keeps for one connection."""
+    """NATS cuts off whoever has asked for more than it keeps for one connection; who has read nothing large, too."""
 
     async def main() -> None:
         with serving_nats(tmp_path) as nats:
-            async with node(nats) as (engine, _):
-                rooms = [f"room:{number}" for number in range(12)]
+            async with node(nats) as (engine, _), node(nats, "node.2") as (other, _):
+                rooms = [f"room:{number}" for number in range(6)]
+                await asyncio.gather(*(other.after(room, 0, 10) for room in rooms * 20))
                 for room in rooms:
                     await engine.publish(room, a_publication("x" * 12_000_000))
-                assert engine._parts is not None
-                connection = engine._parts.link.connection
-                # The first says how large what is there may be.
-                await engine.after(rooms[0], 0, 10)
-                pages = await asyncio.gather(*(engine.after(room, 0, 10) for room in rooms))
+                assert other._parts is not None
+                connection = other._parts.link.connection
+                pages = await asyncio.gather(*(other.after(room, 0, 10) for room in rooms))
 
                 assert all(len(page.publications) == 1 for page in pages)
-                assert engine._parts.link.connection is connection
+                assert other._parts.link.connection is connection
+
+    run(main())
+
+
+def test_a_stream_takes_what_is_large_when_it_comes(tmp_path: Path) -> None:
+    """Behind what came before it; also where somebody else has changed that since."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear):
+                await asyncio.gather(*(engine.publish(LOBBY, a_publication(text)) for text in ("a", LARGE, "b")))
+                found = json.loads(nats.ask("$JS.API.STREAM.INFO.hubbub-rooms").partition(b"\r\n")[2])
+                changed = {**found["config"], "max_msg_size": 262_144}
+                nats.ask("$JS.API.STREAM.UPDATE.hubbub-rooms", json.dumps(changed).encode())
+                with pytest.raises(Unavailable):
+                    await engine.publish(LOBBY, a_publication(LARGE))
+                await engine.publish(LOBBY, a_publication(LARGE))
+
+                assert ear.texts() == ["a", LARGE, "b", LARGE]
 
     run(main())
 
@@ -270,3 +289,32 @@ def test_a_listen_that_is_given_up_leaves_nothing_behind(tmp_path: Path) -> None
                         await asyncio.sleep(0.01)
 
     run(main())
+
+
+@pytest.mark.parametrize("way", ["after", "before"])
+def test_a_page_is_of_one_log(tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its stream becomes another one between two questions: no place in the old one is taken for one in the new."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, _):
+                old = [await engine.publish(DEN, a_publication(str(number))) for number in range(5)]
+                assert engine._parts is not None
+                streams, read = engine._parts.streams, getattr(engine._parts.reader, way)
+
+                async def meanwhile(*asked: Any) -> Any:
+                    monkeypatch.undo()
+                    # Where the old one ends is known when this has its answer.
+                    await read(*asked)
+                    nats.empty()
+                    await streams.look_at_all()
+                    await engine.publish(DEN, a_publication("new"))
+                    return await read(*asked)
+
+                monkeypatch.setattr(engine._parts.reader, way, meanwhile)
+                page = await (engine.after(DEN, 0, 10) if way == "after" else engine.before(DEN, None, 10))
+
+                assert page.position.epoch != old[0].epoch
+                assert (contents(page.publications), page.position.seq) == (["new"], 1)
+
+    run(main(), logs_errors=True)

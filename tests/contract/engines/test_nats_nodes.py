@@ -19,7 +19,7 @@ from hubbub.protocol.envelope import Member
 from hubbub.testing.engines import Ear
 from hubbub.testing.engines.ear import LOBBY
 from support.link import Link
-from support.loop import eventually, run
+from support.loop import PATIENCE, eventually, run
 from support.nats import Nats, serving_nats
 from support.nats_nodes import node
 from support.publisher import rooms_are, usable
@@ -213,7 +213,57 @@ def test_whoever_clears_a_node_away_goes_on_after_an_interruption(
                 await dead.stop()
                 await eventually(lambda: rooms._nodes._nodes["node.2"].state == "cleared")
 
-                assert steps == ["list", "users", "purge"]
+                assert sorted(steps) == ["list", "purge", "users"]
                 assert sorted(clears.ear.departed) == sorted((LOBBY, user) for user in users)
+
+    run(main())
+
+
+@pytest.mark.parametrize(("told", "dies"), [(0, True), (200, True), (200, False)], ids=["first", "middle", "asleep"])
+def test_whoever_is_the_next_to_clear_a_node_away_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: int, dies: bool
+) -> None:
+    """The first one dies or is taken for dead: all are told gone once, but who has come by another node meanwhile."""
+    users = [f"u{number:03}" for number in range(450)]
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            first, ear, stuck, go = NatsEngine(nats.url, lease=1.0), Ear(), asyncio.Event(), asyncio.Event()
+            await first.start(ear, "node.1")
+            async with node(nats, "node.3", lease=1.0) as (third, next_ear):
+                assert first._parts is not None and third._parts is not None
+                nodes, rooms = third._parts.rooms._nodes, first._parts.rooms
+                nodes.judges = False
+                dead = NatsEngine(nats.url, lease=1.0)
+                await dead.start(Ear(), "node.2")
+                await asyncio.gather(*(dead.enter(LOBBY, user, user, 1, 1_000) for user in users))
+                await dead.stop()
+                clearing = rooms._clearing
+                stay = clearing._stays
+
+                async def dying(channel: str, user: str, *which: Any) -> bool:
+                    if len(ear.departed) == told:
+                        stuck.set()
+                        await go.wait()
+                    return await stay(channel, user, *which)
+
+                monkeypatch.setattr(clearing, "_stays", dying)
+                async with asyncio.timeout(PATIENCE):
+                    await stuck.wait()
+                back = users[-1]
+
+                assert await third.enter(LOBBY, back, "again", 2, 1_000)
+
+                if dies:
+                    await first.stop()
+                nodes.judges = True
+                rooms._nodes._beaten = asyncio.get_running_loop().time() + 1.0
+                await eventually(lambda: nodes._nodes["node.2"].state == "cleared")
+                go.set()
+                await eventually(lambda: clearing._task is None or clearing._task.done())
+
+                assert sorted(ear.departed + next_ear.departed) == [(LOBBY, user) for user in users if user != back]
+                await rooms_are(third, [Member(back, 1, 2)])
+            await first.stop()
 
     run(main())

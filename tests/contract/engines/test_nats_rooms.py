@@ -220,7 +220,7 @@ def test_coming_back_is_tried_until_it_succeeds(tmp_path: Path) -> None:
 
                 rooms._watching.say = refused  # type: ignore[method-assign]  # as a JetStream without a leader
                 others = other._parts.rooms._nodes
-                others._declare("node.1", others._nodes["node.1"], tell=False)
+                others._declare("node.1", others._nodes["node.1"])
                 async with asyncio.timeout(PATIENCE):
                     await failed.wait()
                 for each in (engine, other):
@@ -345,6 +345,54 @@ def test_what_arrives_when_it_has_been_given_up_is_left(tmp_path: Path) -> None:
 
                 assert await engine.members(LOBBY, 10) == ([Member("bob", 1, 1)], 1)
                 assert await engine.members(DEN, 10) == ([], 0)
+                assert ear.departed == ear.returned == []
+
+    run(main())
+
+
+def test_what_arrives_late_in_a_room_that_nobody_needs_is_left(tmp_path: Path) -> None:
+    """It is waited for as long as it may be on its way, and the room is looked at once more when that is over."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear), node(nats, "node.2") as (other, _):
+                assert engine._parts is not None
+                rooms = engine._parts.rooms
+                watched = rooms._watching._watched
+                late = rooms._entry(LOBBY, "alice", "s1", since=2, came=2, capacity=10)
+                await engine.members(LOBBY, 1)
+                await abandoned(engine.enter(LOBBY, "alice", "s1", 1, 10))
+                await eventually(lambda: not rooms._ghosts)
+                # Nobody has asked for long.
+                rooms._watching.tick(asyncio.get_running_loop().time() + 60.0)
+                nats.ask(rooms._watching._of(late), encode_entry(late))
+                await rooms_are(other, [])
+                # Once more, and this time the bus loses it.
+                engine._parts.link._heard.pop(watched[LOBBY].sid)
+                nats.ask(rooms._watching._of(late), encode_entry(late))
+                rooms._late[LOBBY] = 0.0
+                await rooms_are(other, [])
+                await eventually(lambda: not rooms._needed(LOBBY))
+
+                assert ear.departed == ear.returned == []
+
+    run(main())
+
+
+def test_a_leaving_that_arrives_late_takes_nobody_out(tmp_path: Path) -> None:
+    """Its packet is behind that by which the session has come again."""
+
+    async def main() -> None:
+        with serving_nats(tmp_path) as nats:
+            async with node(nats) as (engine, ear), node(nats, "node.2") as (other, _):
+                assert engine._parts is not None
+                rooms = engine._parts.rooms
+                await engine.enter(LOBBY, "alice", "s1", 1, 10)
+                late = rooms._entry(LOBBY, "alice", "s1", ends=2)
+                nats.ask(rooms._watching._of(late), encode_entry(late))
+                for each in (engine, other):
+                    await rooms_are(each, [Member("alice", 1, 1)])
+
                 assert ear.departed == ear.returned == []
 
     run(main())

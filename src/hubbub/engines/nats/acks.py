@@ -7,10 +7,13 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-__all__ = ["IN_PROCESS", "UNKNOWN_ID", "WRONG_LAST", "Ack", "Error", "ack_of"]
+__all__ = ["IN_PROCESS", "TOO_LARGE", "UNKNOWN_ID", "WRONG_LAST", "Ack", "Error", "ack_of"]
 
 IN_PROCESS: Final = 10158
 """Another message with the same id is being stored in this moment, on most of a cluster's servers."""
+
+TOO_LARGE: Final = 10054
+"""The stream takes no messages as large as that."""
 
 UNKNOWN_ID: Final = 10070
 """The newest id in the stream is not the one that was expected."""

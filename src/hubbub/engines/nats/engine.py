@@ -200,9 +200,13 @@ class NatsEngine:
     async def after(self, channel: str, seq: int, limit: int) -> Page:
         """See `Engine.after`."""
         parts = self._running()
+        return await parts.reader.of_one_log(channel, partial(self._after, parts, channel, seq, limit))
+
+    async def _after(self, parts: _Parts, channel: str, seq: int, limit: int) -> Page:
         end, found = await asyncio.gather(parts.reader.end(channel), parts.reader.after(channel, seq, limit))
         for _ in range(_TRIES):
-            if found.more or not end.last or (found.notes[-1].seq or 0 if found.notes else seq) >= end.last:
+            newest = (found.notes[-1].seq or 0) if found.notes else seq
+            if found.more or newest >= end.last or found.epoch != end.epoch:
                 break
             # Of a copy that is behind.
             await asyncio.sleep(TICK)
@@ -222,6 +226,9 @@ class NatsEngine:
     async def before(self, channel: str, seq: int | None, limit: int) -> Page:
         """See `Engine.before`."""
         parts = self._running()
+        return await parts.reader.of_one_log(channel, partial(self._before, parts, channel, seq, limit))
+
+    async def _before(self, parts: _Parts, channel: str, seq: int | None, limit: int) -> Page:
         end = await parts.reader.end(channel)
         # No more than there was then: the page and the position belong together.
         beyond = end.last + 1 if seq is None else min(seq, end.last + 1)

@@ -25,11 +25,13 @@ T = TypeVar("T")
 TOO_MANY: Final = 413
 """The status of a `Part` that was asked for the newest of more subjects than are answered at once."""
 
-# Questions that are on their way at once, and those that wait for their turn. NATS cuts off whoever has asked for more
-# than it can take (`max_pending`, 64 MB). However little is asked for, one message may be as large as the server takes,
-# and nobody knows before: so after a large answer, or an interruption, fewer are asked, and then more and more.
+# Questions that are on their way at once, and bytes of what may answer; and those that wait for their turn. NATS cuts
+# off whoever has asked for more than it keeps for one connection (`max_pending`, 64 MB), and the bus needs some of it.
+# Where it is less, fewer bytes are asked for after the interruption, and then more and more.
 _AT_ONCE: Final = 64
-_AT_ONCE_BYTES: Final = 33_554_432
+_AT_ONCE_BYTES: Final = 40_000_000
+# Bytes of a thousand entries about users, of which each is small.
+_ENTRIES: Final = 524_288
 _WAITING: Final = 50_000
 _NOTHING: Final = 404
 _END: Final = 204
@@ -60,6 +62,8 @@ class _Question(Struct):
 
     subject: str
     body: bytes
+    # Bytes that may answer: nobody knows before how large a message is, but for what its stream takes.
+    size: int
     # Whether any number of messages answer, and what they are for who asked; raises `Unavailable`.
     batch: bool
     read: Callable[[Any], Any]
@@ -88,14 +92,14 @@ class Gets:
         self._streams = streams
         # Any server that has a copy answers, and may be behind. Only the one that leads knows what is newest.
         self.copies = streams.replicas > 1
-        # How many may be on their way, how many are, and what waits for its turn.
-        self._most = _AT_ONCE
-        self._under_way = 0
+        # How many are on their way, how many bytes may answer them, and no more than that; and what waits for its turn.
+        self._under_way = self._bytes = 0
+        self._most_bytes = _AT_ONCE_BYTES
         self._turn: deque[_Question] = deque()
 
     async def one(self, stream: Stream, **asked: Any) -> Answer | None:
         """One message, or None: at `seq`; from there on the `next_by_subj`; or the `last_by_subj`."""
-        return await self._sure(stream, partial(self._ask, _subject(stream), asked, _one))
+        return await self._sure(stream, partial(self._ask, stream, asked, _one))
 
     async def last(self, stream: Stream, subjects: str) -> tuple[int, bytes]:
         """Where the newest message under `subjects` stands, and what is in it; 0 where there is none."""
@@ -103,15 +107,15 @@ class Gets:
             answer = await self.one(stream, last_by_subj=subjects)
             return (0, b"") if answer is None else (seq_of(answer.head), answer.body)
         await self._streams.ready(stream)
-        return await self._ask(f"$JS.API.STREAM.MSG.GET.{stream.name}", {"last_by_subj": subjects}, _newest)
+        return await self._ask(stream, {"last_by_subj": subjects}, _newest, leader=True)
 
     async def many(self, stream: Stream, **asked: Any) -> Part:
         """A `batch` of messages from `seq` on (`next_by_subj`), or the newest of each subject (`multi_last`)."""
-        return await self._sure(stream, partial(self._ask, _subject(stream), asked, _many, batch=True))
+        return await self._sure(stream, partial(self._ask, stream, asked, _many, batch=True))
 
     def away(self) -> None:
         """The connection has ended, perhaps because it could not take what was asked."""
-        self._most = max(1, self._most // 4)
+        self._most_bytes //= 4
 
     async def _sure(self, stream: Stream, ask: Callable[[], Awaitable[T]]) -> T:
         await self._streams.ready(stream)
@@ -123,18 +127,31 @@ class Gets:
             return await ask()
 
     def _ask(
-        self, subject: str, asked: dict[str, Any], read: Callable[[Any], T], *, batch: bool = False
+        self,
+        stream: Stream,
+        asked: dict[str, Any],
+        read: Callable[[Any], T],
+        *,
+        batch: bool = False,
+        leader: bool = False,
     ) -> asyncio.Future[T]:
         if len(self._turn) >= _WAITING:
             raise Unavailable("too much waits to be read")
         found: asyncio.Future[T] = self._link.loop.create_future()
-        self._turn.append(_Question(subject, msgspec.json.encode(asked), batch, read, found))
+        subject = f"$JS.API.{'STREAM.MSG' if leader else 'DIRECT'}.GET.{stream.name}"
+        largest = min(stream.largest, self._link.max_payload)
+        # The leader says it in base64; and of a batch, the message with which it gets too large is the last.
+        size = largest * 4 // 3 if leader else largest + asked.get("max_bytes", _ENTRIES if batch else 0)
+        self._turn.append(_Question(subject, msgspec.json.encode(asked), size, batch, read, found))
         self._go_on()
         return found
 
     def _go_on(self) -> None:
-        while self._turn and self._under_way < self._most:
-            question = self._turn.popleft()
+        while self._turn and self._under_way < _AT_ONCE:
+            question = self._turn[0]
+            if self._under_way and self._bytes + question.size > self._most_bytes and not question.found.done():
+                return
+            self._turn.popleft()
             if question.found.done():
                 # Nobody waits for it any more.
                 continue
@@ -145,23 +162,20 @@ class Gets:
                 settle(question.found, error)
             else:
                 self._under_way += 1
+                self._bytes += question.size
 
     def _answered(self, question: _Question, outcome: Any) -> None:
         self._under_way -= 1
+        self._bytes -= question.size
         if isinstance(outcome, Exception):
             settle(question.found, Unavailable("NATS does not answer"))
         else:
-            size = sum(len(one.body) for one in outcome) if isinstance(outcome, list) else len(outcome.body)
-            self._most = min(_AT_ONCE, self._most + 1, max(1, _AT_ONCE_BYTES // max(1, size)))
+            self._most_bytes = min(_AT_ONCE_BYTES, self._most_bytes + question.size)
             try:
                 settle(question.found, question.read(outcome))
             except Unavailable as error:
                 settle(question.found, error)
         self._go_on()
-
-
-def _subject(stream: Stream) -> str:
-    return f"$JS.API.DIRECT.GET.{stream.name}"
 
 
 def _one(answer: Answer) -> Answer | None:

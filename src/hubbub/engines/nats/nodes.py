@@ -2,7 +2,8 @@
 
 It stands in the same stream as the places that the nodes hold, so what a node had entered before its death is over, for
 everybody alike, and what it enters when it turns out to be alive is not. Whoever declares it does so on condition that
-nothing was heard of it meanwhile: one of all who try succeeds, and clears away what is left.
+nothing was heard of it meanwhile: one of all who try succeeds, and clears away what is left. Where that one dies in the
+middle the next one declares it again, and goes on with what it finds.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ __all__ = ["Nodes"]
 
 log = logging.getLogger("hubbub.engines.nats")
 
-# How long it stands in the stream that a node has died: longer than anybody needs to hear of it.
-_DEAD_FOR: Final = "1h"
+# How long it stands in the stream that nothing is left of a node: longer than anybody needs to hear of it.
+_CLEARED: Final = b"Nats-TTL: 120s\r\n"
 # Nodes of which is read.
 _MOST: Final = 10_000
 
@@ -38,8 +39,11 @@ class _Beat(Struct, frozen=True, gc=False):
     node: str
     # `alive`, `dead`, or `cleared`: dead, and nothing is left of it.
     state: str
-    # What it entered before that place is over.
+    # What it entered before that place is over; 0 of a dead one: where this stands.
     bar: int = 0
+    # Of a dead one: who clears away what is left of it, and from which place on that is.
+    by: str = ""
+    begin: int = 0
 
 
 class _Node(Struct):
@@ -48,6 +52,11 @@ class _Node(Struct):
     seq: int
     heard: float
     bar: int
+    # Of one that has died, until that is done: who clears away what it had entered, where that was said, and from which
+    # place on.
+    by: str = ""
+    said: int = 0
+    begin: int = 0
 
 
 class Nodes:
@@ -63,11 +72,11 @@ class Nodes:
         self._lease = lease
 
         # Told of a node that has died, and up to where that counts; that it was this node itself, and all that it has
-        # left is cleared away; that it is for this node to do that: of what was entered from one place in the stream up
-        # to another, and whether to say who has gone with it.
+        # left is cleared away; that it is for this node to do that, and to say who has gone with it: of what was
+        # entered from one place in the stream up to another.
         self.died: Callable[[str, int], None] = lambda node, bar: None
         self.revived: Callable[[], None] = lambda: None
-        self.clear: Callable[[str, int, int, bool], None] = lambda node, begin, bar, tell: None
+        self.clear: Callable[[str, int, int], None] = lambda node, begin, bar: None
 
         self._nodes: dict[str, _Node] = {}
         # What this node entered before that place is over.
@@ -139,13 +148,16 @@ class Nodes:
             # A little early: within the lease it has to be over.
             if not self._judges(now) or name == self.node or name in self._trying or silent < 0.9 * self._lease:
                 continue
-            if node.state == "alive":
-                self._declare(name, node, tell=True)
-            elif node.state == "dead" and silent > 2 * self._lease:
-                # Whoever declared it has died as well. Who has gone with it may have been told, and is not told twice.
-                self._declare(name, node, tell=False)
+            if node.state == "alive" or self._left(node):
+                self._declare(name, node)
             elif silent > 3_600:
                 del self._nodes[name]
+
+    def _left(self, node: _Node) -> bool:
+        """Whether something may be left of it that nobody clears away: whoever was to do so has died since."""
+        by = self._nodes.get(node.by)
+        done = node.state != "dead" and not node.by
+        return not done and (by is None or by.state != "alive" or by.bar > node.said)
 
     def _judges(self, now: float) -> bool:
         return self.judges and now - self._echoed < self._lease / 2
@@ -161,26 +173,25 @@ class Nodes:
         self._trying.discard(name)
         # Or another has found it dead since then, and says so.
         if bar >= self.bar(name):
-            self._say(_Beat(name, "cleared", bar), b"Nats-TTL: 120s\r\n", lambda answer: None)
+            self._say(_Beat(name, "cleared", bar), _CLEARED, lambda answer: None)
 
-    def _declare(self, name: str, node: _Node, *, tell: bool) -> None:
+    def _declare(self, name: str, node: _Node) -> None:
+        """Say that it is dead, or if that has been said: that it is for this node now to clear it away."""
         self._trying.add(name)
+        begin = node.begin if self._left(node) else node.bar
+        beat = _Beat(name, "dead", node.bar if node.state == "dead" else 0, self.node, begin)
 
         def answered(answer: Answer | Exception) -> None:
-            if isinstance(answer, Answer) and not answer.status:
-                ack = ack_of(answer.body)
-                if ack.error is None:
-                    log.warning(
-                        "the node %s has not been heard for %d seconds: it is out of all rooms", name, self._lease
-                    )
-                    self.clear(name, node.bar, ack.seq, tell)
-                    return
+            ack = ack_of(answer.body) if isinstance(answer, Answer) and not answer.status else None
+            if ack is not None and ack.error is None:
+                self._take(ack.seq, beat)
+                return
+            # It lives, or another was faster: that will be heard. So will this, where nobody knows whether it counts.
             self._trying.discard(name)
-            # It lives, or another was faster: that will be heard.
             node.heard = self._link.loop.time()
 
-        head = f"Nats-TTL: {_DEAD_FOR}\r\nNats-Expected-Last-Subject-Sequence: {node.seq}\r\n"
-        if not self._say(_Beat(name, "dead", node.bar), head.encode(), answered):
+        head = f"Nats-Expected-Last-Subject-Sequence: {node.seq}\r\n"
+        if not self._say(beat, head.encode(), answered):
             self._trying.discard(name)
 
     def _say(self, beat: _Beat, head: bytes, done: Callable[[Answer | Exception], None]) -> bool:
@@ -201,6 +212,10 @@ class Nodes:
             seq, beat = seq_of(head), msgspec.json.decode(body, type=_Beat)
         except (ValueError, msgspec.DecodeError):
             return
+        self._take(seq, beat)
+
+    def _take(self, seq: int, beat: _Beat) -> None:
+        """Take in what was said at `seq`."""
         node = self._nodes.get(beat.node)
         if node is not None and seq <= node.seq:
             return
@@ -209,14 +224,24 @@ class Nodes:
             if now - self._echoed > self._lease / 2:
                 self._forgive()
             self._echoed = now
-        bar = seq if beat.state == "dead" else beat.bar
         before = self.bar(beat.node)
-        self._nodes[beat.node] = _Node(beat.state, seq, now, max(bar, before))
+        bar = beat.bar or seq if beat.state == "dead" else beat.bar
+        found = self._nodes[beat.node] = _Node(beat.state, seq, now, max(bar, before))
+        if beat.state == "dead":
+            found.by, found.said, found.begin = beat.by, seq, beat.begin
+        elif node is not None and (beat.state == "alive" or bar < before):
+            found.by, found.said, found.begin = node.by, node.said, node.begin
         if bar > before:
             self.died(beat.node, bar)
+        if beat.state == "dead" and beat.by == self.node and seq > self._bar:
+            log.warning("the node %s has not been heard for %d seconds: it is out of all rooms", beat.node, self._lease)
+            self._trying.add(beat.node)
+            self.clear(beat.node, beat.begin, bar)
         if beat.node == self.node and beat.state != "alive" and bar > self._bar:
             self._bar = bar
             log.warning("this node was taken for dead: it was not heard for %d seconds", self._lease)
+            # What it was to clear away is another's to do.
+            self._trying.clear()
             self.beat()
             self._clearing = now + self._lease
             if beat.state == "cleared":

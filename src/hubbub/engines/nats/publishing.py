@@ -19,7 +19,7 @@ from typing import Final
 
 from hubbub.core import record
 from hubbub.engines.base import Accepted
-from hubbub.engines.nats.acks import IN_PROCESS, UNKNOWN_ID, ack_of
+from hubbub.engines.nats.acks import IN_PROCESS, TOO_LARGE, UNKNOWN_ID, ack_of
 from hubbub.engines.nats.link import Answer, Link
 from hubbub.engines.nats.listening import Listening
 from hubbub.engines.nats.live import Live
@@ -71,7 +71,7 @@ class Publishing:
         self._storing: dict[str, int] = {}
         self._queues: dict[str, deque[_Outgoing]] = {}
         self._queued = self._queued_bytes = 0
-        # By stream that is not known yet: the channels that wait for it.
+        # By stream that is not known yet, or takes no such large messages: the channels that wait for it.
         self._opening: dict[str, list[str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         # Volatile ones that are on their way back, in the order of sending.
@@ -161,14 +161,15 @@ class Publishing:
         channel, place = submission.channel, self._places.of(submission.channel)
         if not submission.volatile:
             stream = self._streams.of(place.kind, place.retention)
-            if not stream.sure:
-                self._open(stream, channel)
+            size = len(submission.body) + _HEADS
+            if not stream.sure or size > stream.largest:
+                self._open(stream, channel, size)
                 return True
             return False
         return channel in self._storing
 
-    def _open(self, stream: Stream, channel: str) -> None:
-        """Look for the stream; then the channel goes on."""
+    def _open(self, stream: Stream, channel: str, size: int) -> None:
+        """Look for the stream, and that it takes so many bytes; then the channel goes on."""
         channels = self._opening.get(stream.kind)
         if channels is not None:
             channels.append(channel)
@@ -179,6 +180,8 @@ class Publishing:
             error: Exception | None = None
             try:
                 await self._streams.ready(stream)
+                if size > stream.largest:
+                    await self._streams.make_room(stream, size)
             except HubbubError as raised:
                 log.warning("%s", raised)
                 error = Unavailable(str(raised))
@@ -297,6 +300,10 @@ class Publishing:
         if ack.error.err_code == IN_PROCESS:
             # By another node, which may fail yet.
             return unknown()
+        if ack.error.err_code == TOO_LARGE:
+            # Another node has changed it in the moment in which it was made to take that.
+            stream.doubted = True
+            return Unavailable("JetStream has to be made to take messages as large as that")
         if ack.error.code >= 500 or ack.error.code == 429:
             return Unavailable(f"JetStream cannot take it: {ack.error.description}")
         return HubbubError(f"JetStream does not take it: {ack.error.description}")

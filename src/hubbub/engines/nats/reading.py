@@ -77,32 +77,38 @@ class Reader:
 
     async def end(self, channel: str) -> Ends:
         """Where the channel ends; raises `Unavailable`."""
-        return await self._of_one_log(channel, self._end)
+        return await self.of_one_log(channel, partial(self._end, channel))
 
     async def after(self, channel: str, seq: int, limit: int) -> Found:
         """Up to `limit` messages that follow `seq`; raises `Unavailable`."""
-        return await self._of_one_log(channel, partial(self._after, seq=seq, limit=limit))
+        return await self.of_one_log(channel, partial(self._after, channel, seq, limit))
 
     async def before(self, channel: str, seq: int, limit: int) -> Found:
         """The last `limit` messages before `seq`; raises `Unavailable`."""
-        return await self._of_one_log(channel, partial(self._before, seq=seq, limit=limit))
+        return await self.of_one_log(channel, partial(self._before, channel, seq, limit))
 
-    async def _of_one_log(self, channel: str, read: Callable[[Stream, Place], Awaitable[T]]) -> T:
-        """What was read, unless the stream has turned out to be another one meanwhile: then it is read again."""
+    async def of_one_log(self, channel: str, read: Callable[[], Awaitable[T]]) -> T:
+        """What `read` finds in several steps, all of it of one log; raises `Unavailable`.
+
+        Where the stream turns out to be another one meanwhile, or may be, it is read again: whoever was given a place
+        in the old one as a position in the new would miss what is before it there.
+        """
         while True:
-            stream, place = await self.stream(channel)
+            stream, _ = await self.stream(channel)
             epoch = stream.epoch
-            found = await read(stream, place)
-            if stream.epoch == epoch:
+            found = await read()
+            if stream.sure and stream.epoch == epoch:
                 return found
 
-    async def _end(self, stream: Stream, place: Place) -> Ends:
+    async def _end(self, channel: str) -> Ends:
+        stream, place = await self.stream(channel)
         # Seen before it is asked: so where the channel has nothing, it has nothing up to there.
         epoch, seen = stream.epoch, stream.seen
         last, _ = await self._gets.last(stream, place.subject)
         return Ends(epoch, last, last or seen)
 
-    async def _after(self, stream: Stream, place: Place, *, seq: int, limit: int) -> Found:
+    async def _after(self, channel: str, seq: int, limit: int) -> Found:
+        stream, place = await self.stream(channel)
         epoch, size = stream.epoch, place.retention.size
         part = await self._part(stream, place, max(seq, 1), limit + 2)
         answers, before = part.answers, seq
@@ -131,7 +137,8 @@ class Reader:
             part = await self._part(stream, place, read + 1, limit + 1)
             answers, pending, before = part.answers, part.pending, read
 
-    async def _before(self, stream: Stream, place: Place, *, seq: int, limit: int) -> Found:
+    async def _before(self, channel: str, seq: int, limit: int) -> Found:
+        stream, place = await self.stream(channel)
         epoch = stream.epoch
         begin = await self._begin(stream, place, seq, limit + 1)
         answers, beyond = await self._between(stream, place, begin, seq)

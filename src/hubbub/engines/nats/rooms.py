@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from hubbub.engines.base import Listener
-from hubbub.engines.nats.acks import ack_of
+from hubbub.engines.nats.clearing import Clearing
 from hubbub.engines.nats.gets import Gets
 from hubbub.engines.nats.link import Link
 from hubbub.engines.nats.nodes import Nodes
@@ -25,7 +25,7 @@ from hubbub.engines.nats.places import token
 from hubbub.engines.nats.room import ANY, UNKNOWN, Entry, Room
 from hubbub.engines.nats.streams import Stream, Streams
 from hubbub.engines.nats.watching import Watched, Watching
-from hubbub.errors import HubbubError, RoomFull, Unavailable
+from hubbub.errors import HubbubError, RoomFull
 from hubbub.protocol.envelope import Member
 from hubbub.types import Place, inbox_channel
 
@@ -37,6 +37,10 @@ log = logging.getLogger("hubbub.engines.nats")
 _SEEN: Final = b"NATS/1.0\r\nNats-TTL: 1h\r\n\r\n"
 # Entries that are made, or looked at, together where many have to be.
 _TOGETHER: Final = 200
+# Seconds for which what was given up may be under way in a network (RFC 9293 §4, MSL), and rooms in which it is waited
+# for; beyond, it is found when the room is read.
+_UNDER_WAY: Final = 120.0
+_LATE: Final = 10_000
 
 
 class _Ghost(Struct, eq=False):
@@ -46,6 +50,8 @@ class _Ghost(Struct, eq=False):
     ends: int
     # Whoever leaves waits for the answer, and tells of it.
     asked: bool = False
+    # What enters it may still be under way.
+    late: bool = False
 
 
 class _Lost(Struct, eq=False):
@@ -55,23 +61,6 @@ class _Lost(Struct, eq=False):
     told: bool = False
     # It was entered before, and nobody heard what became of that.
     tried: bool = False
-
-
-class _Dead(Struct, eq=False):
-    """A node that this one has found dead and clears away."""
-
-    node: str
-    # It is about what it had entered from one place in the stream up to another.
-    begin: int
-    bar: int
-    # Whether to say who has gone with it; and who may have, and it was not said yet: None until that has been read.
-    tell: bool
-    users: list[tuple[str, str]] | None = None
-
-    def held(self, entry: Entry) -> bool:
-        """Whether a place of the node's was taken until then."""
-        place = entry.ends or entry.seq
-        return max(self.begin, UNKNOWN + 1) <= place < self.bar and (entry.seq > self.bar or not entry.ends)
 
 
 class Rooms:
@@ -101,20 +90,20 @@ class Rooms:
         self._ghosts: dict[tuple[str, str, str], _Ghost] = {}
         # What this node has entered and is in no room any more.
         self._lost: dict[tuple[str, str, str], _Lost] = {}
+        # Rooms in which something may arrive that was given up, and until when (the loop's clock); in that order.
+        self._late: dict[str, float] = {}
         # What goes on behind the back of whoever asks; among it, once at most, all that has to be put in order.
         self._tasks: set[asyncio.Task[None]] = set()
         self._tidying: asyncio.Task[None] | None = None
         self._tidied = 0.0
-        # What this node clears away, one after the other, until it is done.
-        self._dead: list[_Dead] = []
-        self._clearing: asyncio.Task[None] | None = None
         # Whether the nodes have to be read, as the stream is another one.
         self._strange = False
 
         self._stream = streams.keyed("places", told=True)
         self._nodes = Nodes(link, gets, self._stream, prefix, node, lease)
-        self._watching = Watching(link, gets, self._stream, self._nodes, prefix, self._mine.__contains__)
-        self._nodes.died, self._nodes.revived, self._nodes.clear = self._watching.died, self._revived, self._clear
+        self._watching = Watching(link, gets, self._stream, self._nodes, prefix, self._needed)
+        self._clearing = Clearing(link, self._stream, self._nodes, self._watching, prefix, self._gone, self._do)
+        self._nodes.died, self._nodes.revived, self._nodes.clear = self._died, self._revived, self._clearing.clear
         self._watching.known, self._watching.unasked = self._known, self._unasked
 
     def __len__(self) -> int:
@@ -226,7 +215,7 @@ class Rooms:
         if self._tidying is None or self._tidying.done():
             self._tidied = now
             self._tidying = self._do(self._put_in_order())
-            self._go_on_clearing()
+            self._clearing.go_on()
 
     async def _put_in_order(self) -> None:
         """Do what has to be done; what fails is done the next time."""
@@ -236,6 +225,9 @@ class Rooms:
             # Or who has gone with this node would be told gone when they are back.
             await self._together(self._enter_again(key, lost) for key, lost in list(self._lost.items()))
         await self._together(self._lay(key, ghost) for key, ghost in list(self._ghosts.items()) if not ghost.asked)
+        now = self._link.loop.time()
+        over = list(takewhile(lambda late: late[1] < now, self._late.items()))
+        await self._together(self._look_once(channel, until) for channel, until in over)
 
     async def _together(self, many: Iterable[Coroutine[Any, Any, None]]) -> None:
         """Do `many` things, a bounded number of them at a time, as long as there is a connection."""
@@ -264,7 +256,7 @@ class Rooms:
             self._strange = True
             self._tidied = 0.0
             self._nodes.begin_anew(stream.seen + 1)
-            self._dead.clear()
+            self._clearing.drop()
             self._watching.again()
             self._come_back(told=False)
 
@@ -286,13 +278,50 @@ class Rooms:
                 self._tidied = 0.0
 
     def _unasked(self, watched: Watched, entry: Entry) -> None:
-        """What this node has entered may arrive when nobody waits for it any more, and it has been left before."""
-        user, session = entry.user, entry.session
-        if (user, session) in self._mine.get(entry.channel, ()) or not watched.room.has(self._node, user, session):
+        """What this node has said may arrive when nobody waits for it any more, and something else has been said since.
+
+        Whom it has entered and does not hold has been left before; whom it holds and has taken out has come again.
+        """
+        key = channel, user, session = entry.channel, entry.user, entry.session
+        mine = (user, session) in self._mine.get(channel, ())
+        # Or whoever is entering or leaving in this moment would be taken for such.
+        if mine == watched.room.has(self._node, user, session) or watched.asks(user, session):
             return
-        # Or whoever is entering in this moment would be taken out.
-        if not watched.asks(user, session):
-            self._ghosts.setdefault((entry.channel, user, session), _Ghost(UNKNOWN))
+        if not mine:
+            self._ghosts.setdefault(key, _Ghost(UNKNOWN))
+        elif not self._nodes.clearing:
+            self._lost.setdefault(key, _Lost())
+            self._tidied = 0.0
+
+    def _needed(self, channel: str) -> bool:
+        """Whether this node has to hear who comes into a room, and goes."""
+        return channel in self._mine or channel in self._late
+
+    def _give_up(self, key: tuple[str, str, str]) -> None:
+        """Nobody waits any more for what enters a place: it is left, now and whenever it arrives."""
+        self._ghosts.setdefault(key, _Ghost(UNKNOWN, late=True))
+        self._wait_for(key[0])
+
+    def _wait_for(self, channel: str) -> None:
+        """Hear of a room for as long as something may be under way to it."""
+        if self._late.pop(channel, None) or len(self._late) < _LATE:
+            self._late[channel] = self._link.loop.time() + _UNDER_WAY
+
+    async def _look_once(self, channel: str, until: float) -> None:
+        """Nothing is under way to a room any more: has something arrived that the bus has lost?"""
+        watched = await self._watching.enter(channel)
+        try:
+            await self._watching.current(watched)
+            if self._late[channel] == until:
+                del self._late[channel]
+        finally:
+            self._watching.done(watched)
+
+    def _died(self, node: str, bar: int) -> None:
+        self._watching.died(node, bar)
+        if node == self._node:
+            # Others do what this node was to do.
+            self._clearing.drop()
 
     def _revived(self) -> None:
         """This node was taken for dead."""
@@ -335,7 +364,7 @@ class Rooms:
             mine = self._mine.get(channel, {})
             if (user, session) not in mine and not watched.asks(user, session):
                 # It has left meanwhile.
-                self._ghosts.setdefault((channel, user, session), _Ghost(UNKNOWN))
+                self._give_up((channel, user, session))
         if (user, session) in mine:
             mine[user, session] = msgspec.structs.replace(again, seq=seq)
         counts = seq >= self._nodes.bar(self._node)
@@ -363,6 +392,9 @@ class Rooms:
             # So there is another who tells of it.
             return False
         self._off_the_list(key, room)
+        if ghost.late:
+            # Longer, the longer that took.
+            self._wait_for(channel)
         if ghost.ends == UNKNOWN:
             # Nobody was told of who came by it; nor of who came later, and stays.
             if brought and not last and user in room:
@@ -398,69 +430,8 @@ class Rooms:
         try:
             return await self._watching.say(watched, entry)
         except BaseException:
-            self._ghosts.setdefault((entry.channel, entry.user, entry.session), _Ghost(UNKNOWN))
+            self._give_up((entry.channel, entry.user, entry.session))
             raise
-
-    # ------------------------------------------------------------------------------------------- the dead
-
-    def _clear(self, node: str, begin: int, bar: int, tell: bool) -> None:
-        self._dead.append(_Dead(node, begin, bar, tell))
-        self._go_on_clearing()
-
-    def _go_on_clearing(self) -> None:
-        if self._dead and (self._clearing is None or self._clearing.done()):
-            self._clearing = self._do(self._clear_away())
-
-    async def _clear_away(self) -> None:
-        """Do so with all that are dead; where NATS is away meanwhile, it goes on where it was."""
-        while self._dead:
-            await self._clear_one(self._dead[0])
-
-    async def _clear_one(self, dead: _Dead) -> None:
-        """Say who has gone with a dead node, and take away what it has left."""
-        subjects = f"{self._prefix}.places.*.{token(dead.node)}.>"
-        if dead.tell:
-            await self._tell_gone(dead, subjects)
-        purge = msgspec.json.encode({"filter": subjects, "seq": dead.bar})
-        answer = await self._link.call(f"$JS.API.STREAM.PURGE.{self._stream.name}", purge)
-        if answer.status or ack_of(answer.body).error is not None:
-            raise Unavailable("JetStream cannot take it")
-        # Or the stream was lost meanwhile, and what was known of it is nothing in the new one.
-        if dead in self._dead:
-            self._dead.remove(dead)
-            self._nodes.cleared(dead.node, dead.bar)
-
-    async def _tell_gone(self, dead: _Dead, subjects: str) -> None:
-        if dead.users is None:
-            left = await self._watching.entries(subjects)
-            # Also who has left by it since then: it was in nobody's room any more.
-            dead.users = list({(one.channel, one.user): None for one in left if dead.held(one)})
-        while part := dead.users[:_TOGETHER]:
-            asked = (self._stays(channel, user, dead.node, dead.bar) for channel, user in part)
-            stays = await asyncio.gather(*asked, return_exceptions=True)
-            for failed in stays:
-                if isinstance(failed, BaseException):
-                    raise failed
-            # In one turn: nobody is told twice.
-            del dead.users[:_TOGETHER]
-            for (channel, user), stay in zip(part, stays, strict=True):
-                if not stay:
-                    self._gone(channel, user)
-
-    async def _stays(self, channel: str, user: str, node: str, bar: int) -> bool:
-        """Whether the user was in the room by another node, too, in the moment in which this one was declared dead.
-
-        Or is in again by this one: it does not wait for ever to be cleared away.
-        """
-        subjects = f"{self._prefix}.places.{token(channel)}.*.{token(user)}.>"
-        return any(
-            # Who has left since then was told so, by its own node.
-            (entry.ends or entry.seq) < bar and (entry.seq > bar or not entry.ends)
-            if entry.node != node
-            else entry.seq > bar and not entry.ends
-            for entry in await self._watching.entries(subjects)
-            if entry.seq >= self._nodes.bar(entry.node)
-        )
 
     # -------------------------------------------------------------------------------------- small questions
 

@@ -3,6 +3,9 @@
 A stream's epoch stands in its metadata. JetStream itself does not notice that it has lost something: after a power cut,
 or with an older copy of its files, it gives numbers a second time. So each node knows the newest message that it has
 seen, and compares after each interruption and every few seconds; who misses something gives the stream another epoch.
+
+How large a message of a stream may be JetStream sees to. It begins with little and grows with what is published: so who
+reads knows how much may answer, and asks for no more than its connection takes.
 """
 
 from __future__ import annotations
@@ -31,6 +34,14 @@ EPOCH: Final = "hubbub-epoch"
 
 # And where less was kept of each channel than is now: up to which place, and how much.
 _RESIZED: Final = "hubbub-resized"
+
+# Bytes of the largest message of a log, with its head, before a larger one comes, and in which steps that grows; and of
+# an entry about a user.
+_USUAL: Final = 262_144
+_STEP: Final = 1_048_576
+_ENTRY: Final = 65_536
+# Where there is no limit but that of the server.
+_ANY: Final = 1 << 31
 
 # What JetStream says where a stream is not there, or has been made by somebody else meanwhile.
 _NOT_FOUND: Final = 10059
@@ -68,6 +79,7 @@ class Stream:
         "epoch",
         "heard",
         "kind",
+        "largest",
         "mark",
         "name",
         "resized",
@@ -92,6 +104,8 @@ class Stream:
         self.stamp = b""
         # Up to where less was kept of each channel than is now, and how many messages.
         self.resized = (0, 0)
+        # Bytes of the largest message that it takes.
+        self.largest = _USUAL
         # One looks at a time.
         self.turn = asyncio.Lock()
         # Whether it may be another one than it was: until it is looked at, nobody knows whose a number is.
@@ -137,7 +151,7 @@ class Streams:
         stream = self._streams.get(kind)
         if stream is None:
             config = self._common(kind, f"{self._prefix}.{kind}.>")
-            config |= {"max_msgs_per_subject": 1, "allow_msg_ttl": True}
+            config |= {"max_msgs_per_subject": 1, "allow_msg_ttl": True, "max_msg_size": _ENTRY}
             if told:
                 config["republish"] = {"src": f"{self._prefix}.{kind}.>", "dest": f"{self._prefix}.{kind}-bus.>"}
             stream = self._streams[kind] = Stream(kind, config["name"], config)
@@ -189,6 +203,17 @@ class Streams:
         async with stream.turn:
             await self._look_now(stream)
 
+    async def make_room(self, stream: Stream, size: int) -> None:
+        """Let `stream` take messages of `size` bytes; raises `Unavailable`."""
+        async with stream.turn:
+            found = self._good(await self._api(f"STREAM.INFO.{stream.name}"), stream)
+            if _largest(found) < size:
+                changed = {**found.config, "max_msg_size": -(-size // _STEP) * _STEP}
+                found = self._good(await self._api(f"STREAM.UPDATE.{stream.name}", changed), stream)
+                # Before there is any.
+                self._tell(stream, stream.epoch, _largest(found))
+            stream.largest = _largest(found)
+
     async def _look_now(self, stream: Stream) -> None:
         try:
             await self._look(stream)
@@ -202,11 +227,18 @@ class Streams:
         return any(stream.doubted for stream in self._streams.values())
 
     def told(self, body: bytes) -> None:
-        """Some node has given a stream an epoch: where that is not known here, the stream is looked at soon."""
-        kind, _, epoch = body.decode(errors="replace").partition(" ")
+        """Some node has given a stream an epoch, or takes larger messages in it.
+
+        Where the epoch is not known here, the stream is looked at soon.
+        """
+        kind, epoch, largest = [*body.decode(errors="replace").split(" "), "", ""][:3]
         stream = self._streams.get(kind)
-        if stream is not None and stream.epoch != epoch:
+        if stream is None:
+            return
+        if stream.epoch != epoch:
             stream.doubted = True
+        if largest.isascii() and largest.isdigit():
+            stream.largest = max(stream.largest, min(_ANY, int(largest[:10])))
 
     async def look_at_all(self) -> None:
         """Look whether each stream is what it was; raises `Unavailable`."""
@@ -226,6 +258,8 @@ class Streams:
         # As it is now: what comes while the answer is on its way is not in it.
         seen, mark, stamp = stream.seen, stream.mark, stream.stamp
         found = await self._find(stream)
+        # At once: what another node says of it from now on is newer.
+        stream.largest = _largest(found)
         metadata = found.config.get("metadata", {})
         place, most = metadata.get(_RESIZED, "0 0").split()
         epoch, stream.resized = metadata.get(EPOCH, ""), (int(place), int(most))
@@ -258,9 +292,8 @@ class Streams:
             return self._good(await self._api(f"STREAM.UPDATE.{stream.name}", changed), stream)
         if found.error.err_code != _NOT_FOUND:
             return self._good(found, stream)
-        made = await self._api(
-            f"STREAM.CREATE.{stream.name}", {**stream.config, "metadata": {EPOCH: secrets.token_hex(8)}}
-        )
+        wanted = {"max_msg_size": _USUAL, **stream.config, "metadata": {EPOCH: secrets.token_hex(8)}}
+        made = await self._api(f"STREAM.CREATE.{stream.name}", wanted)
         if made.error is not None and made.error.err_code == _IN_USE:
             # By another node, in this moment.
             made = await self._api(f"STREAM.INFO.{stream.name}")
@@ -294,9 +327,9 @@ class Streams:
         self._tell(stream, new)
         return new
 
-    def _tell(self, stream: Stream, epoch: str) -> None:
-        """All nodes have to look at it."""
-        self._link.tell(f"{self._prefix}.control", f"{stream.kind} {epoch}".encode())
+    def _tell(self, stream: Stream, epoch: str, largest: int = 0) -> None:
+        """All nodes have to know."""
+        self._link.tell(f"{self._prefix}.control", f"{stream.kind} {epoch} {largest}".encode())
 
     async def _api(self, what: str, said: Any = None) -> _Stream:
         return await self._link.api(what, said, _Stream)
@@ -318,3 +351,8 @@ class Streams:
             # The latter where it was deleted in this moment.
             raise Unavailable(f"JetStream is not available: {error.description}")
         raise ConfigError(f"NATS does not make the stream {stream.name} ({error.description}): look at what it allows")
+
+
+def _largest(found: _Stream) -> int:
+    largest: int = found.config.get("max_msg_size", -1)
+    return largest if largest > 0 else _ANY

@@ -97,7 +97,7 @@ class Watching:
     def __init__(
         self, link: Link, gets: Gets, stream: Stream, nodes: Nodes, prefix: str, needed: Callable[[str], bool]
     ) -> None:
-        """`needed` says whether somebody of this node is in a room."""
+        """`needed` says whether a room is watched though nobody asks: somebody of this node is in it, say."""
         self._link = link
         self._gets = gets
         self._stream = stream
@@ -108,7 +108,7 @@ class Watching:
         self._loop = asyncio.get_running_loop()
         # Told when a room has been read.
         self.known: Callable[[str, Room], None] = lambda channel, room: None
-        # Told of what this node has entered, and did not wait for when it was heard or read.
+        # Told of what this node has said, and did not wait for when it was heard or read.
         self.unasked: Callable[[Watched, Entry], None] = lambda watched, entry: None
 
         # What came, or was read, and was no entry.
@@ -325,7 +325,7 @@ class Watching:
             call = watched.calls.get(entry.call)
             if call is not None:
                 settle(call.heard, (outcome, entry.seq))
-            elif not entry.ends:
+            else:
                 self.unasked(watched, entry)
 
     def _release(self, watched: Watched) -> None:
