@@ -22,7 +22,7 @@ class Costs(Struct, frozen=True, kw_only=True):
     """What things take in a worker and in the kernel under it; where nodes share an engine, with the dearer of them."""
 
     process: Annotated[float, _measured("MiB", "a worker without sessions", "planning")] = 48.0
-    session: Annotated[float, _measured("KiB", "a session", "idle")] = 7.6
+    session: Annotated[float, _measured("KiB", "a session", "idle")] = 8.3
     shared_session: Annotated[float, _measured("KiB", "a session, where nodes share an engine", "planning")] = 11.4
     membership: Annotated[float, _measured("KiB", "each room that a session is in", "planning")] = 0.8
     tls: Annotated[float, _measured("KiB", "TLS of Hubbub's own, each session", "tls.md")] = 16.0
