@@ -40,7 +40,7 @@ $(VENV)/.dev: $(VENV)/.installed
 	@touch $@
 
 test: lint      ## install what tests need, check the code and run all tests
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m 'not alone' $(TESTS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m 'not alone' $(TESTS)
 	@# Those that measure time, without company. 5: `TESTS` chose none of them.
 	$(BIN)/python -m pytest -m alone $(TESTS) || [ $$? -eq 5 ]
 

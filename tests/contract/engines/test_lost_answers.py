@@ -194,6 +194,8 @@ def test_a_node_that_hears_nothing_is_not_ready(tmp_path: Path, kind: str) -> No
                 node.part("link").unsubscribe(live.sid)
             else:
                 node.part("bus").unsubscribe([live.bus])
+                # It goes by another connection than what is published.
+                await eventually(lambda: node.server.command("PUBSUB", "NUMSUB", live.bus).endswith(b":0\r\n"))
             with pytest.raises(Unavailable, match="not heard here"):
                 await node.engine.check()
 
