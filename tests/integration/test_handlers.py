@@ -69,12 +69,13 @@ def test_a_handler_routes_changes_and_keeps() -> None:
             acks = [await alice.expect("ack", id=f"m{number}") for number in range(5)]
             heard = [(m["type"], m["content"], m.get("to"), m["seq"]) for m in await bob.sync()]
 
-            assert heard == [
+            # In order in each channel; between two of them nobody promises any.
+            assert [one for one in heard if one[2] is None] == [
                 ("plain", "hi", None, 1),
                 ("shout", "HI", None, 2),
-                ("redirected", "hi", "bob", 1),
                 ("unhandled", "hi", None, 3),
             ]
+            assert [one for one in heard if one[2] is not None] == [("redirected", "hi", "bob", 1)]
             assert [ack.get("seq") for ack in acks] == [1, 2, 1, None, 3]
             assert kept == [("alice", "hi")]
 
