@@ -13,6 +13,7 @@ import sys
 import tempfile
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
@@ -29,23 +30,12 @@ from support.crowd import Crowd
 from support.loop import PATIENCE, eventually, run
 from support.processes import arguments_of, children, gone, kill_with_children, named
 from support.server import Child, command, get
+from support.workers import supervisor
 
 
-@contextlib.asynccontextmanager
-async def workers(*arguments: str, count: int = 2) -> AsyncIterator[Child]:
+def workers(*arguments: str, count: int = 2) -> AbstractAsyncContextManager[Child]:
     """So many workers on a nats-server of their own; nothing is left of them."""
-    words = ("--dev", "--workers", str(count), "--handshake-rate-ip", "off", *arguments)
-    async with Child.spawned(*words) as child:
-        mine = children(child.process.pid)
-        try:
-            yield child
-        finally:
-            mine += children(child.process.pid)
-            if child.process.returncode is None:
-                child.signal(signal.SIGTERM)
-                await child.exit_status()
-            for pid in mine:
-                await eventually(lambda pid=pid: gone(pid))  # type: ignore[misc]  # mypy sees no type of it
+    return supervisor("--dev", "--workers", str(count), "--handshake-rate-ip", "off", *arguments)
 
 
 def mode(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Several workers on one port, which share a Redis."""
+"""Several workers on one port, and their supervisor."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ from support.processes import children, gone
 from support.redis import Redis
 from support.server import Child
 
-__all__ = ["by_worker", "workers"]
+__all__ = ["by_worker", "supervisor", "workers"]
 
 
 @contextlib.asynccontextmanager
-async def workers(
-    redis: Redis, *arguments: str, count: int = 3, cwd: Path | None = None, stdin: int = DEVNULL, **variables: str
+async def supervisor(
+    *arguments: str, cwd: Path | None = None, stdin: int = DEVNULL, **variables: str
 ) -> AsyncIterator[Child]:
-    """So many workers; none of them is left."""
-    words = ("--workers", str(count), *(arguments or ("--dev",)))
-    prefix = f"workers{os.getpid()}.{id(words)}:"
-    variables |= {"HUBBUB_ENGINE": redis.url, "HUBBUB_REDIS_PREFIX": prefix, "HUBBUB_HANDSHAKE_RATE_IP": "off"}
-    async with Child.spawned(*words, cwd=cwd, stdin=stdin, **variables) as child:
+    """A supervisor; nothing is left of it, and of what it has started."""
+    async with Child.spawned(*arguments, cwd=cwd, stdin=stdin, **variables) as child:
         mine = children(child.process.pid)
         try:
             yield child
@@ -37,6 +34,18 @@ async def workers(
                 await child.exit_status()
             for pid in mine:
                 await eventually(lambda pid=pid: gone(pid))  # type: ignore[misc]  # mypy sees no type of it
+
+
+@contextlib.asynccontextmanager
+async def workers(
+    redis: Redis, *arguments: str, count: int = 3, cwd: Path | None = None, stdin: int = DEVNULL, **variables: str
+) -> AsyncIterator[Child]:
+    """So many workers, on a Redis; none of them is left."""
+    words = ("--workers", str(count), *(arguments or ("--dev",)))
+    prefix = f"workers{os.getpid()}.{id(words)}:"
+    variables |= {"HUBBUB_ENGINE": redis.url, "HUBBUB_REDIS_PREFIX": prefix, "HUBBUB_HANDSHAKE_RATE_IP": "off"}
+    async with supervisor(*words, cwd=cwd, stdin=stdin, **variables) as child:
+        yield child
 
 
 def by_worker(child: Child) -> Counter[str]:
